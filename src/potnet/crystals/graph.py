@@ -1,0 +1,142 @@
+"""Featurized crystals: `CrystalGraph` is one, `CrystalBatch` many.
+
+This file is the one list of data keys, with shapes and units, that models may read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CrystalGraph:
+    """One featurized crystal of n atoms.
+
+    Attributes:
+        id: Name of the crystal in its data set.
+        z: (n,) int64, atomic numbers.
+        cell: (3, 3) float32, rows are lattice vectors, Å.
+        edge_index: (2, E) int64, local edges; row 0 is the source j, row 1 the target i. None if not asked for.
+        edge_vector: (E, 3) float32, from the target i to (the image of) the source j, Å.
+        pair_sums: (n * n, P) float32, complete potentials of all ordered pairs, row-major,
+            a = b included. None if not asked for.
+        targets: Properties in their physical units; NaN where missing.
+    """
+
+    id: str
+    z: Tensor
+    cell: Tensor
+    edge_index: Tensor | None = None
+    edge_vector: Tensor | None = None
+    pair_sums: Tensor | None = None
+    targets: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """B featurized crystals with N atoms, E local edges and M ordered pairs, concatenated.
+
+    Attributes:
+        ids: B names.
+        z: (N,) int64, atomic numbers.
+        batch: (N,) int64, sorted, the crystal of each atom.
+        num_atoms: (B,) int64.
+        cell: (B, 3, 3) float, rows are lattice vectors, Å.
+        edge_index: (2, E) int64 into the N atoms; row 0 is the source j, row 1 the target i.
+        edge_vector: (E, 3) float, from the target i to the source j, Å.
+        pair_index: (2, M) int64 into the N atoms, every ordered pair of one crystal, a = b included.
+        pair_sums: (M, P) float, complete potentials.
+        targets: (B,) float64 each, physical units; NaN where missing.
+    """
+
+    ids: list[str]
+    z: Tensor
+    batch: Tensor
+    num_atoms: Tensor
+    cell: Tensor
+    edge_index: Tensor | None = None
+    edge_vector: Tensor | None = None
+    pair_index: Tensor | None = None
+    pair_sums: Tensor | None = None
+    targets: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_crystals(self) -> int:
+        return len(self.ids)
+
+    def _map(self, function: Any) -> CrystalBatch:
+        changed: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, Tensor):
+                changed[f.name] = function(value)
+        changed["targets"] = {key: function(value) for key, value in self.targets.items()}
+        return replace(self, **changed)
+
+    def to(self, *args: Any, **kwargs: Any) -> CrystalBatch:
+        """Move to a device. Dtypes stay: pass a device, not a dtype."""
+        return self._map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self) -> CrystalBatch:
+        return self._map(lambda tensor: tensor.pin_memory())
+
+
+def complete_pairs(num_atoms: Tensor) -> Tensor:
+    """Index of every ordered pair of atoms of one crystal, a = b included.
+
+    Args:
+        num_atoms: (B,) int64.
+
+    Returns:
+        (2, M) int64, crystal by crystal, row-major, M = sum of num_atoms squared.
+    """
+    offset = num_atoms.cumsum(0) - num_atoms
+    per_pair = num_atoms.repeat_interleave(num_atoms * num_atoms)
+    start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
+    within = torch.arange(len(per_pair), device=num_atoms.device) - start.repeat_interleave(num_atoms * num_atoms)
+    atom = offset.repeat_interleave(num_atoms * num_atoms)
+    return torch.stack([atom + within // per_pair, atom + within % per_pair])
+
+
+def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
+    """Concatenate crystals into one batch.
+
+    Raises:
+        ValueError: If there is no crystal, or some have a field that others lack.
+    """
+    if not graphs:
+        raise ValueError("an empty batch: give at least one crystal")
+    for name in ("edge_index", "pair_sums"):
+        missing = [graph.id for graph in graphs if getattr(graph, name) is None]
+        if missing and len(missing) < len(graphs):
+            raise ValueError(f"{name} is missing for some crystals of a batch: {', '.join(missing[:5])}")
+    num_atoms = torch.tensor([len(graph.z) for graph in graphs])
+    offset = num_atoms.cumsum(0) - num_atoms
+    edge_index = edge_vector = pair_index = pair_sums = None
+    if graphs[0].edge_index is not None:
+        edge_index = torch.cat([g.edge_index + o for g, o in zip(graphs, offset.tolist(), strict=True)], 1)
+        edge_vector = torch.cat([g.edge_vector for g in graphs])
+    if graphs[0].pair_sums is not None:
+        pair_index = complete_pairs(num_atoms)
+        pair_sums = torch.cat([g.pair_sums for g in graphs])
+    keys = sorted(set().union(*(graph.targets for graph in graphs)))
+    return CrystalBatch(
+        ids=[graph.id for graph in graphs],
+        z=torch.cat([graph.z for graph in graphs]),
+        batch=torch.arange(len(graphs)).repeat_interleave(num_atoms),
+        num_atoms=num_atoms,
+        cell=torch.stack([graph.cell for graph in graphs]),
+        edge_index=edge_index,
+        edge_vector=edge_vector,
+        pair_index=pair_index,
+        pair_sums=pair_sums,
+        targets={
+            key: torch.tensor([graph.targets.get(key, float("nan")) for graph in graphs], dtype=torch.float64)
+            for key in keys
+        },
+    )
