@@ -1,0 +1,31 @@
+"""Sums of pair potentials over all periodic images of a crystal.
+
+    from potnet.lattice import Coulomb, London, Pauli, lattice_sums
+    sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.0)], accuracy=1e-8)
+"""
+
+from potnet.lattice.ewald import LatticeError, LatticeSums, lattice_sums
+from potnet.lattice.potentials import (
+    Coulomb,
+    InversePower,
+    LennardJones,
+    London,
+    Morse,
+    Pauli,
+    Potential,
+    ScreenedCoulomb,
+)
+
+__all__ = [
+    "Coulomb",
+    "InversePower",
+    "LatticeError",
+    "LatticeSums",
+    "LennardJones",
+    "London",
+    "Morse",
+    "Pauli",
+    "Potential",
+    "ScreenedCoulomb",
+    "lattice_sums",
+]

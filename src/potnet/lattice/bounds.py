@@ -1,0 +1,88 @@
+"""Cutoffs that guarantee an accuracy, and the bounds themselves.
+
+Let N(s) be an upper bound for the number of points of a lattice, shifted or not, in a ball of radius s. With the Gram-Schmidt
+lengths h_i of a basis, N(s) = prod(1 + 2 s / h_i): in each direction the points lie in layers h_i apart. For a
+decreasing f, summation by parts gives
+
+    sum over |x| > R of f(|x|)  <=  f(R) N(R) + ∫_R^∞ f(s) N'(s) ds.
+
+The real part of every kernel falls at least as fast as its slowest Gaussian, -f'/f >= 2 eta s, and the reciprocal part likewise, -F'/F
+>= G / 2 eta. So f(s) <= f(R) exp(-kappa (s - R)) with kappa taken at the cutoff, and the integral is elementary:
+
+    tail(R) <= f(R) * sum over j = 0..3 of N^(j)(R) / kappa^j.
+
+The bound is rigorous for every lattice, kernel and R > 0, decreases in R, and needs nothing of a kernel but an upper bound of its value.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from potnet.lattice.potentials import Kernel
+
+_BISECTIONS = 14
+# exp(-_LARGEST) is negligible beside any accuracy that float64 can hold.
+_LARGEST = 120.0
+
+
+def _count_derivatives(radius: Tensor, inverse_heights: Tensor) -> list[Tensor]:
+    """N(s) = prod(1 + 2 s q_i) and its three derivatives at `radius` (B,), with q = 1 / h (B, 3)."""
+    slope = 2 * inverse_heights
+    a, b, c = (1 + slope * radius[:, None]).unbind(-1)
+    p, q, r = slope.unbind(-1)
+    return [a * b * c, p * b * c + a * q * c + a * b * r, 2 * (p * q * c + p * b * r + a * q * r), 6 * p * q * r]
+
+
+def _tail(value: Tensor, radius: Tensor, kappa: Tensor, inverse_heights: Tensor) -> Tensor:
+    total = torch.zeros_like(value)
+    for derivative in reversed(_count_derivatives(radius, inverse_heights)):
+        total = total / kappa + derivative
+    return value * total
+
+
+def real_tail(kernel: Kernel, cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
+    """Bound of the real-space terms beyond `cutoff` (B,) Å, for eta (B,) and cell heights (B, 3). (B,)."""
+    return _tail(kernel.real_upper(cutoff, eta), cutoff, 2 * eta * cutoff, 1 / heights)
+
+
+def reciprocal_tail(kernel: Kernel, cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
+    """Bound of the reciprocal terms beyond `cutoff` (B,) 1/Å. The reciprocal lattice has heights 2π / h. (B,)."""
+    value = kernel.reciprocal_upper(cutoff, eta, heights.prod(-1))
+    return _tail(value, cutoff, cutoff / (2 * eta), heights / (2 * math.pi))
+
+
+def cutoffs(
+    kernels: list[Kernel], weights: Tensor, tolerance: Tensor, eta: Tensor, heights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest cutoffs whose tails stay within the tolerance, half of it on each side.
+
+    Args:
+        kernels: Q kernels.
+        weights: (P, Q), absolute coefficients of the kernels in each potential.
+        tolerance: (P,), permitted truncation error of each potential.
+        eta: (B,) splitting parameters, 1/Å².
+        heights: (B, 3) Gram-Schmidt lengths of the reduced cells, Å.
+
+    Returns:
+        Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and truncation bounds (B, P).
+    """
+
+    def solve(tail: object, radius: object) -> tuple[Tensor, Tensor]:
+        low, high = torch.zeros_like(eta), torch.full_like(eta, _LARGEST)
+        for _ in range(_BISECTIONS):
+            middle = 0.5 * (low + high)
+            fits = (total(tail, radius(middle)) <= 0.5 * tolerance).all(1)  # type: ignore[operator]
+            low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
+        cutoff = radius(high)  # type: ignore[operator]
+        return cutoff, total(tail, cutoff)
+
+    def total(tail: object, cutoff: Tensor) -> Tensor:
+        tails = torch.stack([tail(kernel, cutoff, eta, heights) for kernel in kernels], -1)  # type: ignore[operator]
+        return tails @ weights.T
+
+    real, real_bound = solve(real_tail, lambda exponent: (exponent / eta).sqrt())
+    reciprocal, reciprocal_bound = solve(reciprocal_tail, lambda exponent: (4 * eta * exponent).sqrt())
+    return real, reciprocal, real_bound + reciprocal_bound

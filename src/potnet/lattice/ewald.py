@@ -1,0 +1,397 @@
+"""Batched sums of pair potentials over all periodic images, differentiable, with guaranteed accuracy.
+
+    S(a, b) = sum over k in Z³ of phi(|x_a - x_b + k L|), the term at zero distance left out
+
+(PotNet, Lin et al., ICML 2023, equation 3) is split at eta into a real-space and a reciprocal sum (Ewald 1921):
+
+    S(a, b) = sum' R(|v + k L|) + sum over G of cos(G v) F(|G|) - [a = b] origin,    v = x_a - x_b.
+
+Crystals with the same number of atoms and the same eta (a power of two times a constant, so that there are few) form dense blocks:
+distances, exponentials and structure factors are shared by all kernels, half of the pairs and half of the wave vectors suffice.
+Everything runs in float64.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from potnet.lattice import cells
+from potnet.lattice.bounds import cutoffs
+from potnet.lattice.potentials import Kernel, Potential, RealTerms
+
+#: Atoms, or an atom and its own image, closer than this are an error, Å.
+CLOSEST = 0.01
+
+# Relative cost of one real-space term, one phase, and one multiply-add of the structure factors (measured on one CPU
+# core, in ns; only their ratios matter, and the optimum is flat).
+_COST_TERM, _COST_PHASE, _COST_PRODUCT = 100.0, 15.0, 0.3
+# Rounding of float64 in the sums, in units of the machine epsilon times the sum of absolute terms.
+_ROUNDING = 4.0
+_DEFAULT_MEMORY_MIB = {"cpu": 64, "cuda": 4096}
+
+
+class LatticeError(ValueError):
+    """A crystal that cannot be summed. `crystal` is its index in the batch, if one is to blame."""
+
+    def __init__(self, message: str, crystal: int | None = None) -> None:
+        super().__init__(message)
+        self.crystal = crystal
+
+
+class LatticeSums(NamedTuple):
+    """Sums over all ordered pairs of atoms of each crystal.
+
+    Attributes:
+        pair_index: (2, M) int64, every ordered pair (a, b) of one crystal, a = b included, crystal by crystal, row-major.
+        values: (M, P) float64, one column a potential, in the units of phi.
+        bound: (B, P) float64, guaranteed absolute error of every value of the crystal.
+    """
+
+    pair_index: Tensor
+    values: Tensor
+    bound: Tensor
+
+
+def lattice_sums(
+    cell: Tensor,
+    positions: Tensor,
+    batch: Tensor,
+    potentials: Sequence[Potential],
+    accuracy: float | Sequence[float] = 1e-8,
+    *,
+    eta: float | Tensor | None = None,
+    memory_mib: float | None = None,
+) -> LatticeSums:
+    """Sum pair potentials over all periodic images, for every pair of atoms of every crystal.
+
+    Differentiable twice in `cell` and `positions`.
+
+    Args:
+        cell: (B, 3, 3) rows are lattice vectors, Å; any shape and handedness.
+        positions: (N, 3) Å; atoms need not lie inside the cell.
+        batch: (N,) int64, sorted crystal index of each atom.
+        potentials: P potentials.
+        accuracy: Absolute error permitted in each value, one number or one for each potential. Where float64 rounding is larger
+            (values beyond about 1e3 times `accuracy` / 1e-12) the returned bound says so.
+        eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does not depend on it.
+        memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are wanted, their graph
+            (default 64 on a CPU, 4096 on a GPU).
+
+    Returns:
+        Index of pairs, values and error bounds.
+
+    Raises:
+        LatticeError: If a cell is singular or not finite, coordinates are not finite, or two atoms are closer than
+            0.01 Å; the message names the crystal and the sites.
+        ValueError: If shapes don't fit, `batch` is not sorted, or an accuracy or eta is not positive.
+    """
+    cell, positions, num_atoms = _checked(cell, positions, batch)
+    tolerance = _tolerances(accuracy, len(potentials), cell)
+    volume = torch.linalg.det(cell).abs()
+    kernels, coefficients = _kernels(potentials, volume)
+    coefficients = coefficients.to(cell.device)
+    self_terms = cell.new_tensor([potential.self_term for potential in potentials])
+
+    with torch.no_grad():
+        transform = cells.reduce(cell)
+    reduced = transform @ cell
+    plan = _plan(reduced.detach(), num_atoms, kernels, coefficients, tolerance, eta)
+    _refuse_short_vectors(plan)
+
+    atom_start = num_atoms.cumsum(0) - num_atoms
+    pair_start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
+    limit = 2**20 * (memory_mib or _DEFAULT_MEMORY_MIB.get(cell.device.type, 64))
+    rows, pieces = [], []
+    scale = torch.zeros_like(plan.bound)
+    for index, n, group_eta in _blocks(plan, num_atoms, len(kernels), limit):
+        block = _Block(
+            cell=reduced[index],
+            positions=positions[atom_start[index, None] + torch.arange(n, device=cell.device)],
+            volume=volume[index],
+            eta=group_eta,
+            real_cutoff=plan.real_cutoff[index],
+            reciprocal_cutoff=plan.reciprocal_cutoff[index],
+            kernels=[kernel.select(index) for kernel in kernels],
+            crystals=index,
+            limit=limit,
+        )
+        sums, magnitude = block.sums()
+        values = sums @ coefficients.T
+        values = torch.cat([values[:, :-1], values[:, -1:] + self_terms], 1)
+        scale[index] = magnitude @ coefficients.abs().T
+        pieces.append(values[:, _square_from_triangle(n, cell.device)].flatten(0, 1))
+        rows.append((pair_start[index, None] + torch.arange(n * n, device=cell.device)).flatten())
+    order = torch.empty(int((num_atoms * num_atoms).sum()), dtype=torch.int64, device=cell.device)
+    where = torch.cat(rows)
+    order[where] = torch.arange(len(where), device=cell.device)
+    rounding = _ROUNDING * torch.finfo(torch.float64).eps * scale
+    return LatticeSums(_ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + rounding)
+
+
+@dataclass
+class _Plan:
+    """Everything decided before the first term is summed; (B,) each unless said."""
+
+    eta: Tensor
+    real_cutoff: Tensor
+    reciprocal_cutoff: Tensor
+    bound: Tensor  # (B, P) truncation
+    heights: Tensor  # (B, 3)
+
+
+def _plan(
+    cell: Tensor,
+    num_atoms: Tensor,
+    kernels: list[Kernel],
+    coefficients: Tensor,
+    tolerance: Tensor,
+    eta: float | Tensor | None,
+) -> _Plan:
+    heights = cells.heights(cell)
+    if eta is None:
+        # Real terms cost ~ n² / (V eta^3/2), reciprocal ones ~ V eta^3/2 (n phase + n² product): the optimum is where
+        # both are equal. Rounding to powers of two loses less than a sixth and lets crystals share blocks.
+        volume, n = heights.prod(-1), num_atoms.to(cell.dtype)
+        per_atom = _COST_PHASE + n * len(kernels) * _COST_PRODUCT
+        best = math.pi * (_COST_TERM * n / (per_atom * volume**2)) ** (1 / 3)
+        split = torch.exp2(torch.log2(best).round())
+    else:
+        split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device).expand(len(cell)).clone()
+        if not bool((split > 0).all() & split.isfinite().all()):
+            raise ValueError(f"eta must be positive, got {eta}")
+    detached = [_detached(kernel) for kernel in kernels]
+    # Leave a quarter of the accuracy for rounding.
+    real, reciprocal, bound = cutoffs(detached, coefficients.abs(), 0.75 * tolerance, split, heights)
+    return _Plan(split, real, reciprocal, bound, heights)
+
+
+def _detached(kernel: Kernel) -> Kernel:
+    alpha = getattr(kernel, "alpha", None)
+    return type(kernel)(alpha.detach()) if isinstance(alpha, Tensor) else kernel  # type: ignore[call-arg]
+
+
+def _blocks(plan: _Plan, num_atoms: Tensor, num_kernels: int, limit: float) -> Iterator[tuple[Tensor, int, float]]:
+    """Crystals of equal size and eta, as many at a time as the memory limit permits."""
+    n = num_atoms.to(plan.eta.dtype)
+    reach = plan.real_cutoff + 0.6 * plan.heights.norm(dim=-1)
+    images = (1 + 2 * reach[:, None] / plan.heights).prod(-1)
+    waves = 0.5 * (1 + plan.reciprocal_cutoff[:, None] * plan.heights / math.pi).prod(-1)
+    pairs = n * (n + 1) / 2
+    size = 8 * (images * (8 + 3 * pairs) + waves * (8 + n * (4 + 2 * num_kernels)) + 3 * pairs * num_kernels)
+    # Neighbours in this order need similar numbers of images, so little is padding.
+    keys = torch.stack([size, plan.eta, n], 1).cpu()
+    order = sorted(range(len(keys)), key=lambda i: (keys[i, 2].item(), keys[i, 1].item(), keys[i, 0].item()))
+    start = 0
+    total = keys[:, 0].tolist()
+    group = [tuple(key) for key in keys[:, 1:].tolist()]
+    while start < len(order):
+        stop, first = start + 1, group[order[start]]
+        while stop < len(order) and group[order[stop]] == first and total[order[stop]] * (stop + 1 - start) <= limit:
+            stop += 1
+        yield torch.tensor(order[start:stop], device=num_atoms.device), int(first[1]), first[0]
+        start = stop
+
+
+@dataclass
+class _Block:
+    """b crystals with n atoms each and one eta; pairs a < b come first, the self pair last (m in all)."""
+
+    cell: Tensor  # (b, 3, 3), reduced
+    positions: Tensor  # (b, n, 3)
+    volume: Tensor  # (b,)
+    eta: float
+    real_cutoff: Tensor  # (b,)
+    reciprocal_cutoff: Tensor  # (b,)
+    kernels: list[Kernel]
+    crystals: Tensor  # (b,), for messages
+    limit: float
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Kernel sums (b, m, Q), and the largest sum of absolute terms (b, Q)."""
+        n, device = self.positions.shape[1], self.cell.device
+        first, second = torch.triu_indices(n, n, 1, device=device)
+        fractional = self.positions @ torch.linalg.inv(self.cell)
+        fractional = fractional - fractional.detach().floor()
+        real = self._real(fractional, first, second)
+        reciprocal, waves = self._reciprocal(fractional, first, second)
+        background = torch.stack([kernel.background(self.eta, self.volume) for kernel in self.kernels], -1)
+        origin = torch.stack(
+            [torch.as_tensor(k.origin(self.eta), dtype=torch.float64, device=device).expand_as(self.volume)
+             for k in self.kernels],
+            -1,
+        )
+        total = real + reciprocal + background[:, None]
+        total = torch.cat([total[:, :-1], total[:, -1:] - origin[:, None]], 1)
+        with torch.no_grad():
+            magnitude = real.amax(1) + waves + background.abs() + origin
+        return total, magnitude
+
+    def _real(self, fractional: Tensor, first: Tensor, second: Tensor) -> Tensor:
+        difference = fractional[:, first] - fractional[:, second]
+        difference = difference - difference.detach().round()
+        itself = torch.zeros_like(difference[:, :1]) if len(first) else torch.zeros_like(fractional[:, :1])
+        vectors = torch.cat([difference, itself], 1) @ self.cell  # (b, m, 3)
+        with torch.no_grad():
+            reach = self.real_cutoff + vectors.square().sum(-1).amax(1).sqrt()
+            images, mask = cells.points_within(self.cell, reach)
+        translations = images @ self.cell  # (b, K, 3)
+        m, step = vectors.shape[1], max(1, int(self.limit / (24 * images.shape[0] * max(1, images.shape[1]))))
+        slices = [self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)]
+        return slices[0] if len(slices) == 1 else torch.cat(slices, 1)
+
+    def _real_pairs(self, vectors: Tensor, translations: Tensor, mask: Tensor, start: int, stop: int) -> Tensor:
+        """Sums of the real parts for the pairs start..stop, (b, stop - start, Q)."""
+        b, m, num_images = len(vectors), stop - start, translations.shape[1]
+        some = vectors[:, start:stop].contiguous()
+        with torch.no_grad():
+            # Squared distances by a matrix product select the terms; those kept are computed again without cancellation.
+            squared = translations.square().sum(-1).masked_fill(~mask, math.inf)[:, None] + some.square().sum(-1)[..., None]
+            squared = torch.baddbmm(squared, some, translations.transpose(1, 2), alpha=2)
+            if stop == vectors.shape[1]:
+                squared[:, -1].masked_fill_(translations.square().sum(-1) == 0, math.inf)
+            self._refuse_overlap(squared, start)
+            limit = (self.real_cutoff**2 * (1 + 1e-9))[:, None, None]
+            crystal, pair, image = (squared <= limit).nonzero(as_tuple=True)
+            del squared
+            slot = crystal * m + pair
+        separation = some.flatten(0, 1)[slot] + translations.flatten(0, 1)[crystal * num_images + image]
+        r2 = separation.square().sum(-1)
+        x = self.eta * r2
+        terms = RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal)
+        columns = [
+            torch.zeros(b * m, dtype=r2.dtype, device=r2.device).index_add(0, slot, kernel.real(terms, self.eta))
+            for kernel in self.kernels
+        ]
+        return torch.stack(columns, -1).view(b, m, -1)
+
+    def _refuse_overlap(self, squared: Tensor, start: int) -> None:
+        if squared.numel() == 0 or float(squared.amin()) >= CLOSEST**2:
+            return
+        where = int(squared.argmin())
+        crystal, pair = where // (squared.shape[1] * squared.shape[2]), where // squared.shape[2] % squared.shape[1]
+        n = self.positions.shape[1]
+        first, second = torch.triu_indices(n, n, 1)
+        number = int(self.crystals[crystal])
+        sites = f"sites {int(first[start + pair])} and {int(second[start + pair])} are"
+        distance = math.sqrt(max(0.0, float(squared.amin())))
+        raise LatticeError(
+            f"crystal {number}: {sites} {distance:.2g} Å apart, closer than {CLOSEST} Å: remove the duplicate site", number
+        )
+
+    def _reciprocal(self, fractional: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Reciprocal sums without G = 0 for all pairs (b, m, Q), and for the self pair (b, Q)."""
+        basis = 2 * math.pi * torch.linalg.inv(self.cell).transpose(1, 2)
+        miller, mask = cells.points_within(basis.detach(), self.reciprocal_cutoff, half=True)
+        b, n = fractional.shape[:2]
+        num_waves, num_kernels = miller.shape[1], len(self.kernels)
+        if num_waves == 0:
+            zero = fractional.new_zeros(b, len(first) + 1, num_kernels)
+            return zero, zero[:, -1]
+        # Padding repeats G = 0; a harmless value stands in for its square, and the weight is then zero.
+        g2 = (miller @ basis).square().sum(-1).masked_fill(~mask, 1.0)
+        weight = torch.stack([k.reciprocal(g2, self.eta, self.volume[:, None]) for k in self.kernels], 1)
+        weight = 2 * weight.masked_fill(~mask[:, None], 0.0)  # (b, Q, K), G and -G together
+        step = max(1, int(self.limit / (16 * b * n * (2 + num_kernels))))
+        product = fractional.new_zeros(b, num_kernels * n, n)
+        for s in range(0, num_waves, step):
+            phase = (2 * math.pi) * (fractional @ miller[:, s : s + step].transpose(1, 2))
+            factors = torch.cat([phase.cos(), phase.sin()], -1)  # (b, n, 2 K)
+            doubled = weight[..., s : s + step].repeat(1, 1, 2)
+            weighted = (doubled[:, :, None] * factors[:, None]).flatten(1, 2)
+            product = torch.baddbmm(product, weighted, factors.transpose(1, 2))
+        square = product.view(b, num_kernels, n, n)
+        itself = weight.sum(-1)
+        return torch.cat([square[:, :, first, second].transpose(1, 2), itself[:, None]], 1), itself.detach()
+
+
+def _checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if cell.ndim != 3 or cell.shape[1:] != (3, 3):
+        raise ValueError(f"cell must be (B, 3, 3), got {tuple(cell.shape)}")
+    if positions.ndim != 2 or positions.shape[1] != 3 or batch.shape != positions.shape[:1]:
+        raise ValueError(
+            f"positions must be (N, 3) and batch (N,), got {tuple(positions.shape)} and {tuple(batch.shape)}"
+        )
+    cell, positions = cell.to(torch.float64), positions.to(torch.float64)
+    if len(batch) and (int(batch.amin()) < 0 or int(batch.amax()) >= len(cell) or bool((batch.diff() < 0).any())):
+        raise ValueError(f"batch must be sorted and lie in 0..{len(cell) - 1}")
+    num_atoms = torch.bincount(batch, minlength=len(cell))
+    if not bool((num_atoms > 0).all()) or len(cell) == 0:
+        raise ValueError("every crystal needs at least one atom" if len(cell) else "give at least one crystal")
+    with torch.no_grad():
+        finite = cell.isfinite().flatten(1).all(1)
+        if not bool(finite.all()):
+            number = int((~finite).nonzero()[0])
+            raise LatticeError(f"crystal {number}: the cell is not finite: {cell[number].tolist()}", number)
+        finite = positions.isfinite().all(1)
+        if not bool(finite.all()):
+            site = int((~finite).nonzero()[0])
+            number = int(batch[site])
+            site -= int(num_atoms[:number].sum())
+            raise LatticeError(f"crystal {number}: site {site} has coordinates that are not finite", number)
+        singular = torch.linalg.det(cell).abs() <= 1e-9 * cell.norm(dim=-1).prod(-1)
+        if bool(singular.any()):
+            number = int(singular.nonzero()[0])
+            raise LatticeError(f"crystal {number}: the cell is singular (zero volume): {cell[number].tolist()}", number)
+    return cell, positions, num_atoms
+
+
+def _tolerances(accuracy: float | Sequence[float], count: int, like: Tensor) -> Tensor:
+    if count == 0:
+        raise ValueError("give at least one potential")
+    values = [float(accuracy)] * count if isinstance(accuracy, int | float) else [float(a) for a in accuracy]
+    if len(values) != count:
+        raise ValueError(f"give one accuracy or one for each of {count} potentials, got {len(values)}")
+    if not all(math.isfinite(value) and value > 0 for value in values):
+        raise ValueError(f"accuracy must be positive, got {accuracy}")
+    return like.new_tensor(values)
+
+
+def _kernels(potentials: Sequence[Potential], volume: Tensor) -> tuple[list[Kernel], Tensor]:
+    """The different kernels of all potentials, and the coefficients (P, Q) of their linear combinations."""
+    kernels: list[Kernel] = []
+    rows: list[dict[int, float]] = []
+    for potential in potentials:
+        row: dict[int, float] = {}
+        for coefficient, kernel in potential.terms(volume):
+            place = next((i for i, other in enumerate(kernels) if other == kernel), len(kernels))
+            if place == len(kernels):
+                kernels.append(kernel)
+            row[place] = row.get(place, 0.0) + coefficient
+        rows.append(row)
+    matrix = [[row.get(i, 0.0) for i in range(len(kernels))] for row in rows]
+    return kernels, torch.tensor(matrix, dtype=torch.float64)
+
+
+def _refuse_short_vectors(plan: _Plan) -> None:
+    shortest = plan.heights[:, 0]
+    if bool((shortest < CLOSEST).any()):
+        number = int(shortest.argmin())
+        raise LatticeError(
+            f"crystal {number}: every site is {float(shortest[number]):.2g} Å from its own image, closer than "
+            f"{CLOSEST} Å: are the lattice vectors in Å?",
+            number,
+        )
+
+
+def _square_from_triangle(n: int, device: torch.device) -> Tensor:
+    """(n * n,) position of each ordered pair among the pairs a < b followed by the self pair."""
+    square = torch.full((n, n), n * (n - 1) // 2, dtype=torch.int64, device=device)
+    first, second = torch.triu_indices(n, n, 1, device=device)
+    place = torch.arange(len(first), device=device)
+    square[first, second] = place
+    square[second, first] = place
+    return square.flatten()
+
+
+def _ordered_pairs(num_atoms: Tensor) -> Tensor:
+    squared = num_atoms * num_atoms
+    n = num_atoms.repeat_interleave(squared)
+    within = torch.arange(len(n), device=n.device) - (squared.cumsum(0) - squared).repeat_interleave(squared)
+    start = (num_atoms.cumsum(0) - num_atoms).repeat_interleave(squared)
+    return torch.stack([start + within // n, start + within % n])
