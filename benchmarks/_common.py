@@ -142,9 +142,8 @@ def _cpu_name() -> str:
 def print_header(title: str, info: dict[str, Any]) -> None:
     """Title, then the machine in three lines."""
     print(title)
-    print(
-        f"{info['date']}  {info['cpu']}, {info['cores']} cores, {info['threads']} threads, load {info['load']}"
-    )
+    busy = f"{info['cores']} cores, {info['threads']} threads, load {info['load']}"
+    print(f"{info['date']}  {info['cpu']}, {busy}")
     print(f"device {info['device']}" + (f", GPU {info['gpu']}" if info["gpu"] else ", no GPU at hand"))
     print(", ".join([f"Python {info['python']}", *(f"{k} {v}" for k, v in info["versions"].items())]))
     print()

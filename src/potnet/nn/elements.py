@@ -1,0 +1,111 @@
+"""Features of chemical elements: the table of CGCNN and the ten groups."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from potnet.crystals.graph import CrystalBatch
+
+ATOM_FEATURES = 92
+MAX_Z = 100
+
+# Atomic numbers of the ten groups, every element up to Z = 118 in exactly one of them.
+ELEMENT_GROUPS: dict[str, tuple[int, ...]] = {
+    "nonmetal": (1, 6, 7, 8, 15, 16, 34),
+    "noble gas": (2, 10, 18, 36, 54, 86, 118),
+    "alkali metal": (3, 11, 19, 37, 55, 87),
+    "alkaline earth metal": (4, 12, 20, 38, 56, 88),
+    "metalloid": (5, 14, 32, 33, 51, 52),
+    "halogen": (9, 17, 35, 53, 85, 117),
+    "post-transition metal": (13, 31, 49, 50, 81, 82, 83, 84, 113, 114, 115, 116),
+    "transition metal": (*range(21, 31), *range(39, 49), *range(72, 81), *range(104, 113)),
+    "lanthanide": tuple(range(57, 72)),
+    "actinide": tuple(range(89, 104)),
+}
+
+
+@cache
+def atom_table() -> Tensor:
+    """The 92 zeros and ones of CGCNN for the elements up to Z = 100 (Xie and Grossman 2018).
+
+    They encode group, period, electronegativity, covalent radius, valence electrons, ionisation
+    energy, electron affinity, block and volume. Read from the file that jarvis-tools ships, found
+    without importing jarvis.
+
+    Returns:
+        (101, 92) float32, row z is the element of atomic number z, row 0 is zero. Don't write to it.
+
+    Raises:
+        FileNotFoundError: If jarvis-tools is not installed or has no such file.
+    """
+    spec = importlib.util.find_spec("jarvis")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    paths = [path for folder in folders if (path := folder / "core" / "atom_init.json").is_file()]
+    if not paths:
+        where = f"in {folders[0]}" if folders else "because jarvis-tools is not installed"
+        raise FileNotFoundError(
+            f"element features: no core/atom_init.json {where}; run `pip install jarvis-tools`"
+        )
+    rows = json.loads(paths[0].read_text())
+    table = torch.zeros(MAX_Z + 1, ATOM_FEATURES)
+    for z in range(1, MAX_Z + 1):
+        table[z] = torch.tensor(rows[str(z)], dtype=torch.float32)
+    return table
+
+
+def group_table() -> Tensor:
+    """One-hot membership in the ten `ELEMENT_GROUPS`: (101, 10) float32, row z, row 0 is zero."""
+    table = torch.zeros(MAX_Z + 1, len(ELEMENT_GROUPS))
+    for column, members in enumerate(ELEMENT_GROUPS.values()):
+        table[[z for z in members if z <= MAX_Z], column] = 1.0
+    return table
+
+
+class ElementFeatures(nn.Module):
+    """Features of each atom's element, looked up by atomic number.
+
+    Args:
+        group_features: Whether to append the ten one-hot features of the element's group.
+    """
+
+    table: Tensor
+
+    def __init__(self, group_features: bool = False) -> None:
+        super().__init__()
+        table = torch.cat([atom_table(), group_table()], 1) if group_features else atom_table().clone()
+        # The same for every model, so not part of a checkpoint.
+        self.register_buffer("table", table, persistent=False)
+
+    @property
+    def features(self) -> int:
+        """Number of features, 92 or 102."""
+        return self.table.shape[1]
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """Features of the N atoms, (N, features).
+
+        Raises:
+            ValueError: If an element is beyond the table, naming elements and crystals.
+        """
+        # The check reads the device; a compiled graph must not.
+        if not torch.compiler.is_compiling():
+            self._check(batch)
+        return self.table[batch.z]
+
+    def _check(self, batch: CrystalBatch) -> None:
+        unknown = (batch.z < 1) | (batch.z > MAX_Z)
+        if not unknown.any():
+            return
+        elements = sorted(set(batch.z[unknown].tolist()))
+        crystals = [batch.ids[i] for i in sorted(set(batch.batch[unknown].tolist()))]
+        shown = ", ".join(crystals[:5]) + (f" and {len(crystals) - 5} more" if len(crystals) > 5 else "")
+        raise ValueError(
+            f"no features for the elements Z = {', '.join(map(str, elements))} in {shown}: "
+            f"the table ends at Z = {MAX_Z} (Fm); leave these crystals out"
+        )
