@@ -1,1 +1,25 @@
-"""crystals."""
+"""Crystals: reading, one standard cell, neighbours, and the batch that models take."""
+
+from potnet.crystals.convert import from_ase, from_jarvis, from_pymatgen, from_record
+from potnet.crystals.crystal import Crystal, CrystalError
+from potnet.crystals.graph import CrystalBatch, CrystalGraph, collate, complete_pairs
+from potnet.crystals.neighbors import local_edges
+from potnet.crystals.read import iterate_crystals, read_crystals
+from potnet.crystals.standardize import standardize
+
+__all__ = [
+    "Crystal",
+    "CrystalBatch",
+    "CrystalError",
+    "CrystalGraph",
+    "collate",
+    "complete_pairs",
+    "from_ase",
+    "from_jarvis",
+    "from_pymatgen",
+    "from_record",
+    "iterate_crystals",
+    "local_edges",
+    "read_crystals",
+    "standardize",
+]

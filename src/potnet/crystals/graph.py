@@ -21,7 +21,8 @@ class CrystalGraph:
         id: Name of the crystal in its data set.
         z: (n,) int64, atomic numbers.
         cell: (3, 3) float32, rows are lattice vectors, Å.
-        edge_index: (2, E) int64, local edges; row 0 is the source j, row 1 the target i. None if not asked for.
+        edge_index: (2, E) int64, local edges; row 0 is the source j, row 1 the target i. None if
+            not asked for.
         edge_vector: (E, 3) float32, from the target i to (the image of) the source j, Å.
         pair_sums: (n * n, P) float32, complete potentials of all ordered pairs, row-major,
             a = b included. None if not asked for.
@@ -67,6 +68,7 @@ class CrystalBatch:
 
     @property
     def num_crystals(self) -> int:
+        """B."""
         return len(self.ids)
 
     def _map(self, function: Any) -> CrystalBatch:
@@ -83,6 +85,7 @@ class CrystalBatch:
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
     def pin_memory(self) -> CrystalBatch:
+        """Move to page-locked memory, from which copies to a GPU are fast."""
         return self._map(lambda tensor: tensor.pin_memory())
 
 
@@ -98,9 +101,19 @@ def complete_pairs(num_atoms: Tensor) -> Tensor:
     offset = num_atoms.cumsum(0) - num_atoms
     per_pair = num_atoms.repeat_interleave(num_atoms * num_atoms)
     start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
-    within = torch.arange(len(per_pair), device=num_atoms.device) - start.repeat_interleave(num_atoms * num_atoms)
+    within = torch.arange(len(per_pair), device=num_atoms.device) - start.repeat_interleave(
+        num_atoms * num_atoms
+    )
     atom = offset.repeat_interleave(num_atoms * num_atoms)
     return torch.stack([atom + within // per_pair, atom + within % per_pair])
+
+
+def _present(graphs: Sequence[CrystalGraph], name: str) -> list[Tensor]:
+    """A field that all crystals of a batch must have if one has it."""
+    missing = [graph.id for graph in graphs if getattr(graph, name) is None]
+    if missing:
+        raise ValueError(f"{name} is missing for some crystals of a batch: {', '.join(missing[:5])}")
+    return [getattr(graph, name) for graph in graphs]
 
 
 def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
@@ -111,19 +124,16 @@ def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
     """
     if not graphs:
         raise ValueError("an empty batch: give at least one crystal")
-    for name in ("edge_index", "pair_sums"):
-        missing = [graph.id for graph in graphs if getattr(graph, name) is None]
-        if missing and len(missing) < len(graphs):
-            raise ValueError(f"{name} is missing for some crystals of a batch: {', '.join(missing[:5])}")
     num_atoms = torch.tensor([len(graph.z) for graph in graphs])
     offset = num_atoms.cumsum(0) - num_atoms
     edge_index = edge_vector = pair_index = pair_sums = None
-    if graphs[0].edge_index is not None:
-        edge_index = torch.cat([g.edge_index + o for g, o in zip(graphs, offset.tolist(), strict=True)], 1)
-        edge_vector = torch.cat([g.edge_vector for g in graphs])
-    if graphs[0].pair_sums is not None:
+    if any(graph.edge_index is not None for graph in graphs):
+        shifted = zip(_present(graphs, "edge_index"), offset.tolist(), strict=True)
+        edge_index = torch.cat([index + first for index, first in shifted], 1)
+        edge_vector = torch.cat(_present(graphs, "edge_vector"))
+    if any(graph.pair_sums is not None for graph in graphs):
         pair_index = complete_pairs(num_atoms)
-        pair_sums = torch.cat([g.pair_sums for g in graphs])
+        pair_sums = torch.cat(_present(graphs, "pair_sums"))
     keys = sorted(set().union(*(graph.targets for graph in graphs)))
     return CrystalBatch(
         ids=[graph.id for graph in graphs],

@@ -1,0 +1,129 @@
+"""Local edges: neighbours within a radius, or the nearest ones in whole shells."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potnet.crystals.crystal import Crystal
+
+RADIUS_TOLERANCE = 1e-4
+"""Å. Added to every radius, so that equivalent neighbours just at it, which differ by the rounding of
+coordinates in files, are all kept. A cubic crystal with a = 4 Å has its images exactly at 4 Å."""
+
+
+def local_edges(
+    crystal: Crystal,
+    cutoff: float | None = 4.0,
+    k: int | None = None,
+    shell_tolerance: float = 1e-3,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the neighbours of every atom, periodic images included.
+
+    With a cutoff alone, all within it (and 1e-4 Å more, see `RADIUS_TOLERANCE`). With k alone, the k
+    nearest, and those of the same shell: going outwards from the k-th, neighbours are kept until two
+    consecutive distances differ by more than `shell_tolerance`. So symmetry-equivalent neighbours are
+    kept or left together, and an atom can have more than k. With both, the same among those within the
+    cutoff.
+
+    An atom neighbours its own images. Every image is one edge, so two atoms may share several; none
+    occurs twice. An atom without neighbours has no edge.
+
+    Args:
+        crystal: Any crystal, in any cell.
+        cutoff: Å, or None.
+        k: Number of neighbours, or None.
+        shell_tolerance: Å, largest gap inside a shell.
+
+    Returns:
+        edge_index: (2, E) int64; row 0 is the source j, row 1 the target i. Sorted by target, then
+            distance, then source.
+        edge_vector: (E, 3) float64, from the target i to the image of the source j, Å.
+
+    Raises:
+        ValueError: If neither cutoff nor k is given, or one makes no sense.
+    """
+    if cutoff is None and k is None:
+        raise ValueError("neighbours need a cutoff (Å), a number k, or both")
+    if cutoff is not None and not 0 < cutoff < math.inf:
+        raise ValueError(f"cutoff must be a positive number of Å, got {cutoff}")
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if not 0 <= shell_tolerance < math.inf:
+        raise ValueError(f"shell_tolerance must be a number of Å, 0 or more, got {shell_tolerance}")
+
+    cell, positions = _compact(crystal)
+    if k is None:
+        assert cutoff is not None
+        return _within(cell, positions, cutoff + RADIUS_TOLERANCE)[:2]
+    limit = math.inf if cutoff is None else cutoff + RADIUS_TOLERANCE
+    radius = min(limit, _first_radius(cell, len(positions), k))
+    while True:
+        index, vector, distance = _within(cell, positions, radius)
+        keep, complete = _whole_shells(index[1], distance, len(positions), k, shell_tolerance, radius)
+        if complete or radius >= limit:
+            return index[:, keep], vector[keep]
+        radius = min(limit, 1.25 * radius)
+
+
+def _compact(crystal: Crystal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Reduced cell and atoms wrapped into it: the same crystal, kind to any neighbour search."""
+    import moyopy
+
+    cell, _ = moyopy.minkowski_reduce(crystal.cell.tolist())
+    reduced = np.array(cell)
+    fractional = np.linalg.solve(reduced.T, crystal.positions.T).T
+    return reduced, (fractional - np.floor(fractional)) @ reduced
+
+
+def _within(
+    cell: NDArray[np.float64], positions: NDArray[np.float64], radius: float
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Sorted edges (2, E), vectors (E, 3) and distances (E,) up to a radius."""
+    import vesin
+
+    search = vesin.NeighborList(cutoff=radius, full_list=True, n_threads=1)
+    target, source, vector, distance = search.compute(positions, cell, True, "ijDd")
+    index = np.stack([source, target]).astype(np.int64)
+    # Distances of equivalent neighbours differ in the last digits: rounded, they tie and the source decides.
+    order = np.lexsort((index[0], distance.round(6), index[1]))
+    return index[:, order], vector[order], distance[order]
+
+
+def _first_radius(cell: NDArray[np.float64], num_atoms: int, k: int) -> float:
+    """Radius of the sphere that holds k atoms at the mean density, but at most 6 Å to begin with.
+
+    Atoms crowd together when there is vacuum, so the mean density can ask for far too much.
+    """
+    volume = abs(float(np.linalg.det(cell)))
+    return min(6.0, (0.75 * (k + 1) * volume / (math.pi * num_atoms)) ** (1 / 3) * 1.15)
+
+
+def _whole_shells(
+    target: NDArray[np.int64],
+    distance: NDArray[np.float64],
+    num_atoms: int,
+    k: int,
+    tolerance: float,
+    radius: float,
+) -> tuple[NDArray[np.bool_], bool]:
+    """Choose the k nearest of each target with the rest of their shell.
+
+    Returns:
+        (E,) which edges to keep, and whether the search radius was large enough to know.
+    """
+    count = np.bincount(target, minlength=num_atoms)
+    start = count.cumsum() - count
+    rank = np.arange(len(target)) - start[target]
+    # An edge from rank k on stays while no gap since rank k - 1 exceeds the tolerance.
+    gap = np.diff(distance, prepend=distance[:1])
+    breaks = (rank >= k) & (gap > tolerance)
+    broken = breaks.cumsum()
+    before = np.concatenate([[0], broken])[start]  # breaks of earlier targets
+    keep = broken == before[target]
+    kept = np.bincount(target[keep], minlength=num_atoms)
+    last = distance[np.maximum(start + kept - 1, 0)] if len(distance) else np.zeros(num_atoms)
+    complete = bool(np.all((kept >= k) & ((kept < count) | (last + tolerance < radius))))
+    return keep, complete

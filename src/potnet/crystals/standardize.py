@@ -1,0 +1,110 @@
+"""One cell for each crystal: primitive and Niggli-reduced.
+
+A prediction must not depend on which of the infinitely many cells a crystal was written in. Pair
+sums over a larger cell, above all, are split over more pairs.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from potnet.crystals.crystal import Crystal
+
+logger = logging.getLogger(__name__)
+
+# moyo reports on symmetry operations that only the space group needs; translations alone matter here.
+logging.getLogger("moyo").setLevel(logging.ERROR)
+
+CellChoice = Literal["primitive", "as_given"]
+
+
+def standardize(crystal: Crystal, cell: CellChoice = "primitive", symprec: float = 0.01) -> Crystal:
+    """Describe a crystal by its primitive, Niggli-reduced cell.
+
+    Atoms that a pure translation maps onto each other within `symprec` become one, at their mean
+    position; nothing else is idealised, and the orientation in space is kept. So every cell of one
+    crystal gives the same atoms, up to rigid motions, their order, and the choice among equally short
+    lattice vectors. Atoms are wrapped into the cell.
+
+    Where the symmetry search fails, the crystal keeps its number of atoms, is only Niggli-reduced,
+    and a warning is logged.
+
+    Args:
+        crystal: Any crystal.
+        cell: "primitive", or "as_given" to return the crystal unchanged.
+        symprec: Tolerance on the positions of equivalent atoms, Å.
+
+    Returns:
+        The same crystal in another cell, with its id and properties.
+
+    Raises:
+        ValueError: If `cell` is another word or `symprec` is not positive.
+    """
+    if cell == "as_given":
+        return crystal
+    if cell != "primitive":
+        raise ValueError(f"cell must be 'primitive' or 'as_given', got {cell!r}")
+    if not 0 < symprec < math.inf:
+        raise ValueError(f"symprec must be a positive number of Å, got {symprec}")
+    return _niggli(_primitive(crystal, symprec))
+
+
+def _primitive(crystal: Crystal, symprec: float) -> Crystal:
+    _, counts = np.unique(crystal.z, return_counts=True)
+    if math.gcd(*counts.tolist()) == 1:
+        return crystal  # a pure translation maps the atoms of each element onto each other
+    import moyopy
+
+    given = moyopy.Cell(crystal.cell.tolist(), crystal.fractional.tolist(), crystal.z.tolist())
+    try:
+        found = moyopy.MoyoDataset(given, symprec=symprec)
+    except Exception as error:  # moyo has no exception class of its own
+        logger.warning("%s: no symmetry found (%s); the cell stays as large as it is", crystal.id, error)
+        return crystal
+    # Columns of `linear` are the primitive vectors in units of the given ones; its inverse is whole.
+    multiple = np.rint(np.linalg.inv(np.array(found.prim_std_linear)))
+    translations = round(abs(np.linalg.det(multiple)))
+    if translations <= 1:
+        return crystal
+    cell = np.linalg.solve(multiple.T, crystal.cell).astype(np.float64, copy=False)
+    site = np.array(found.mapping_std_prim)
+    return _merge(crystal, cell, site, translations)
+
+
+def _merge(
+    crystal: Crystal, cell: NDArray[np.float64], site: NDArray[np.int64], translations: int
+) -> Crystal:
+    """Put one atom at the mean of those that the same translations connect."""
+    labels, first, inverse, counts = np.unique(
+        site, return_index=True, return_inverse=True, return_counts=True
+    )
+    if not np.all(counts == translations):
+        logger.warning("%s: translations and atoms disagree; the cell stays as large as it is", crystal.id)
+        return crystal
+    reference = crystal.positions[first][inverse]
+    offset = np.linalg.solve(cell.T, (crystal.positions - reference).T).T
+    offset -= np.rint(offset)  # to the image next to the first atom of its group
+    mean = np.zeros((len(labels), 3))
+    np.add.at(mean, inverse, offset / translations)
+    return replace(crystal, cell=cell, positions=crystal.positions[first] + mean @ cell, z=crystal.z[first])
+
+
+def _niggli(crystal: Crystal) -> Crystal:
+    import moyopy
+
+    cell = crystal.cell
+    try:
+        _, change = moyopy.niggli_reduce(cell.tolist())
+        cell = np.array(change, dtype=np.float64).T @ cell
+    except ValueError as error:
+        logger.warning("%s: the cell can't be Niggli-reduced (%s) and stays", crystal.id, error)
+    fractional = np.linalg.solve(cell.T, crystal.positions.T).T
+    fractional -= np.floor(fractional)
+    fractional[fractional >= 1.0] = 0.0  # what is left of -1e-17
+    return replace(crystal, cell=cell, positions=fractional @ cell)
