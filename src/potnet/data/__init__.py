@@ -1,1 +1,41 @@
-"""data."""
+"""Data: sources, targets, splits, features and their cache, and the LightningDataModule."""
+
+from typing import TYPE_CHECKING, Any
+
+from potnet.data.dataset import CrystalTable, Dataset
+from potnet.data.errors import CacheError, DataError
+from potnet.data.featurize import Failure, Featurizer
+from potnet.data.sources import EmbeddedSource, Source, TableSource
+from potnet.data.splits import GivenSplit, ListedSplit, ShuffledSplit, Split
+from potnet.data.targets import Target
+
+if TYPE_CHECKING:
+    from potnet.data.datamodule import CrystalDataModule, CrystalDataset
+
+__all__ = [
+    "CacheError",
+    "CrystalDataModule",
+    "CrystalDataset",
+    "CrystalTable",
+    "DataError",
+    "Dataset",
+    "EmbeddedSource",
+    "Failure",
+    "Featurizer",
+    "GivenSplit",
+    "ListedSplit",
+    "ShuffledSplit",
+    "Source",
+    "Split",
+    "TableSource",
+    "Target",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Lightning takes seconds to import; prediction from Python and --help do without it.
+    if name in ("CrystalDataModule", "CrystalDataset"):
+        from potnet.data import datamodule
+
+        return getattr(datamodule, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,280 @@
+"""The data of a training run, in Lightning's form."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from potnet.crystals import CrystalBatch
+from potnet.data.cache import cached_features
+from potnet.data.dataset import CrystalTable, Dataset
+from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.data.featurize import Featurizer, Progress
+from potnet.data.sampling import CrystalBatchSampler, EpochSampler
+from potnet.data.sources import Source
+from potnet.data.splits import Split, SplitRecipe, named_split
+from potnet.data.store import FeatureStore
+from potnet.data.targets import Target
+
+log = logging.getLogger(__name__)
+
+
+class CrystalDataset(TorchDataset[CrystalBatch]):
+    """The featurized crystals of one part of a split.
+
+    Args:
+        store: Features of the whole data set.
+        rows: The crystals of this part, as rows of the store.
+    """
+
+    def __init__(self, store: FeatureStore, rows: Sequence[int] | np.ndarray) -> None:
+        self.store = store
+        self.rows = np.asarray(rows, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> CrystalBatch:
+        """A batch of one crystal."""
+        return self.batch([index])
+
+    def __getitems__(self, indices: Sequence[int]) -> CrystalBatch:
+        """What a DataLoader calls: a whole batch at once, so nothing is left to collate."""
+        return self.batch(indices)
+
+    def batch(self, indices: Sequence[int]) -> CrystalBatch:
+        """Some crystals (indices into this part) as one batch, in the order given."""
+        return self.store.batch(self.rows[np.asarray(indices, dtype=np.int64)])
+
+    @property
+    def ids(self) -> list[str]:
+        """Names of the crystals, in order."""
+        return [self.store.table.ids[row] for row in self.rows]
+
+    def values(self, key: str) -> np.ndarray:
+        """(n,) float64 of one property, in its physical unit."""
+        return self.store.table.values(key)[self.rows]
+
+
+class CrystalDataModule(lightning.LightningDataModule):
+    """Featurizes a data set once, and serves batches of it.
+
+    `prepare_data` does the work and writes the cache; `setup` only reads. Training batches come in a new order
+    each epoch, set by seed and epoch alone; a last batch of a single crystal is left out of that epoch.
+    Validation and test batches hold every crystal once, in the order of the split. The samplers
+    belong to this class: pass `use_distributed_sampler=False` to the Trainer.
+
+    Args:
+        source: Where the crystals come from.
+        target: The property to learn; crystals that lack it are treated as `Target.on_missing` says.
+        featurizer: The features, as an object or as its settings.
+        split: Divides the crystals: "given" (comes with the data), "published", "ratio", or any recipe of `splits`.
+        batch_size: Crystals of a batch.
+        limit: Keep this many crystals only, in the proportions of the source's split; None keeps all.
+        seed: Of the order of training crystals, and of the split "ratio".
+        num_workers: Processes that load batches; 0 loads them in the training process.
+        cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
+        needs: Features to build, as the model declares them: any of "edges", "pairs".
+        on_error: Whether a crystal that cannot be featurized is an error ("raise"), or counted and left out ("skip").
+
+    Raises:
+        DataError: A setting that cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        target: Target,
+        featurizer: Featurizer | Mapping[str, Any],
+        split: SplitRecipe | str = "given",
+        batch_size: int = 64,
+        limit: int | None = None,
+        seed: int = 0,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        needs: Iterable[str] = ("edges", "pairs"),
+        on_error: str = "raise",
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise DataError(f"data.batch_size={batch_size}: give at least 1")
+        if on_error not in ("raise", "skip"):
+            raise DataError(f"data.on_error={on_error!r}: {did_you_mean(str(on_error), ('raise', 'skip'))}")
+        if not isinstance(featurizer, Featurizer):
+            featurizer = Featurizer(**featurizer)
+        self.source = source
+        self.target = target
+        self.featurizer = featurizer.restricted(needs)
+        self.split_recipe = named_split(split, seed) if isinstance(split, str) else split
+        self.batch_size = batch_size
+        self.limit = limit
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
+        self.on_error = on_error
+        self.seconds: dict[str, float] = {}
+        self._store: FeatureStore | None = None
+        self._split: Split | None = None
+        self._removed: dict[str, list[str]] = {}
+
+    def prepare_data(self) -> None:
+        """Featurize the crystals, unless the cache holds them."""
+        start = time.perf_counter()
+        before = dict(self.featurizer.seconds)
+        store = self._features(rich_progress_bar)
+        stages = {stage: spent - before[stage] for stage, spent in self.featurizer.seconds.items()}
+        self.seconds = {**stages, "total": time.perf_counter() - start}
+        log.info("features: %s", self._describe(store))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the features, and divide the crystals."""
+        if self._store is not None:
+            return
+        store = self._features(None)
+        self._split, self._removed = self._divide(store.table)
+        if store.failures:
+            self._removed["not featurized"] = [failure.id for failure in store.failures]
+        self._store = store
+        for part in ("val", "test"):
+            if not self._split[part]:
+                log.warning(
+                    "the split has no crystal for %s", {"val": "validation", "test": "the test"}[part]
+                )
+
+    def train_dataloader(self) -> DataLoader[CrystalBatch]:
+        """Batches for training, in a new order each epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[CrystalBatch] | list[Any]:
+        """Batches for validation; an empty list if the split has no such part."""
+        return self._loader("val") if self.split.val else []
+
+    def test_dataloader(self) -> DataLoader[CrystalBatch] | list[Any]:
+        """Batches for the test; an empty list if the split has no such part."""
+        return self._loader("test") if self.split.test else []
+
+    def dataloader(self, part: str) -> DataLoader[CrystalBatch]:
+        """Batches of "train", "val" or "test", every crystal once, in the order of the split."""
+        return self._loader(part)
+
+    def dataset(self, part: str) -> CrystalDataset:
+        """The crystals of "train", "val" or "test".
+
+        Raises:
+            DataError: There is no such part.
+        """
+        position = self.store.table.position
+        return CrystalDataset(self.store, [position[id] for id in self.split[part]])
+
+    @property
+    def store(self) -> FeatureStore:
+        """The features, once `setup` has run."""
+        if self._store is None:
+            self.setup()
+        assert self._store is not None
+        return self._store
+
+    @property
+    def split(self) -> Split:
+        """The ids of each part, once `setup` has run."""
+        if self._split is None:
+            self.setup()
+        assert self._split is not None
+        return self._split
+
+    @property
+    def removed(self) -> dict[str, list[str]]:
+        """Reason -> ids of the crystals that are in the source but not used."""
+        return self._removed if self._store is not None else {}
+
+    def statistics(self) -> tuple[float, float]:
+        """Mean and standard deviation of the transformed training targets; the deviation is 1 if they are all equal."""
+        values = self.target.transform(torch.from_numpy(self.dataset("train").values(self.target.key)))
+        deviation = float(values.std(correction=0))
+        return float(values.mean()), deviation if deviation > 0 else 1.0
+
+    def summary(self) -> dict[str, Any]:
+        """What a log should say: name, crystals of each part, crystals left out by reason, size of the cache."""
+        return {
+            "name": self.source.name,
+            "crystals": self.split.sizes,
+            "removed": {reason: len(ids) for reason, ids in self.removed.items()},
+            "split_hash": self.split.hash(),
+            "cache": str(self.store.folder),
+            "cache_mib": round(self.store.bytes / 2**20, 1),
+        }
+
+    def _features(self, bar: Any) -> FeatureStore:
+        return cached_features(
+            self.source,
+            self.featurizer,
+            cache_dir=self.cache_dir,
+            limit=self.limit,
+            on_error=self.on_error,
+            check=self._check,
+            progress_bar=bar,
+        )
+
+    def _check(self, dataset: Dataset) -> None:
+        """Refuse before the work what `setup` would refuse after it."""
+        self._divide(dataset.table)
+
+    def _divide(self, table: CrystalTable) -> tuple[Split, dict[str, list[str]]]:
+        rows, removed = self.target.select(table)
+        return self.split_recipe(table.take(rows)), removed
+
+    def _describe(self, store: FeatureStore) -> str:
+        worked = sum(self.seconds[stage] for stage in self.featurizer.seconds) > 0
+        stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in self.seconds.items())
+        how = f"computed ({stages})" if worked else f"read in {self.seconds['total']:.1f} s"
+        skipped = (
+            f"; {len(store.failures)} left out: {name_some(f.id for f in store.failures)}"
+            if store.failures
+            else ""
+        )
+        return f"{len(store)} crystals of {self.source.name} {how}, {store.bytes / 2**20:.0f} MiB in {store.folder}{skipped}"
+
+    def _loader(self, part: str, shuffle: bool = False) -> DataLoader[CrystalBatch]:
+        dataset = self.dataset(part)
+        sampler = EpochSampler(len(dataset), shuffle, self.seed)
+        return DataLoader(
+            dataset,
+            batch_sampler=CrystalBatchSampler(sampler, self.batch_size, drop_single=shuffle),
+            collate_fn=_as_is,  # type: ignore[arg-type]
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _as_is(batch: CrystalBatch) -> CrystalBatch:
+    return batch
+
+
+@contextmanager
+def rich_progress_bar(total: int) -> Iterator[Progress]:
+    """A progress bar on the terminal: crystals done, and time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("Featurizing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("crystals"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda amount: bar.advance(task, amount)

@@ -1,0 +1,320 @@
+"""From crystals to what networks read: standard cell, local edges, complete pair sums.
+
+One `Featurizer` serves training, prediction and benchmarks. Its settings are plain data: together with the
+content of a data set they are the key of the feature cache, and a checkpoint carries them so that new crystals
+are featurized exactly as those it was trained on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potnet.crystals import Crystal, CrystalError, CrystalGraph
+from potnet.data.errors import DataError, did_you_mean
+from potnet.lattice.potentials import Potential
+
+#: Called with the number of crystals done since the last call; fractions are allowed.
+Progress = Callable[[float], None]
+
+NEEDS = ("edges", "pairs")
+_CELLS = ("primitive", "as_given")
+_NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3}
+_REPORT_EVERY = 32
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A crystal that could not be used, and why."""
+
+    id: str
+    reason: str
+
+
+class Featurizer:
+    """Builds `CrystalGraph`s.
+
+    Args:
+        cell: "primitive" reduces each crystal to its primitive Niggli cell, so that features do not depend on the
+            choice of cell; "as_given" leaves it.
+        symprec: Tolerance of the symmetry search, Å.
+        neighbors: `cutoff` (Å) and/or `k` of the local edges, and `shell_tolerance` (Å); None for no local edges.
+        potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path, **arguments}`;
+            None for no pair sums.
+        accuracy: Absolute error that each sum is guaranteed to keep, before rounding to float32.
+        pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete sums.
+        memory_mib: Working memory of the sums, MiB; None is the default of `lattice_sums`.
+        device: Where the sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
+
+    Attributes:
+        seconds: Time spent so far, by stage: standardize, neighbors, sums.
+
+    Raises:
+        DataError: A setting that is unknown or cannot be used.
+    """
+
+    def __init__(
+        self,
+        cell: str = "primitive",
+        symprec: float = 0.01,
+        neighbors: Mapping[str, Any] | None = None,
+        potentials: Sequence[Potential | Mapping[str, Any]] | None = None,
+        accuracy: float = 1e-8,
+        pair_cutoff: float | None = None,
+        memory_mib: float | None = None,
+        device: str = "auto",
+    ) -> None:
+        if cell not in _CELLS:
+            raise DataError(f"features.cell={cell!r}: {did_you_mean(str(cell), _CELLS)}")
+        if potentials is not None and not len(potentials):
+            raise DataError(
+                "features.potentials is empty: name at least one potential, or null for no pair sums"
+            )
+        self.cell: Any = cell
+        self.symprec = float(symprec)
+        self.neighbors = None if neighbors is None else _checked_neighbors(neighbors)
+        self.potentials = None if potentials is None else [build_potential(entry) for entry in potentials]
+        self.accuracy = float(accuracy)
+        self.pair_cutoff = None if pair_cutoff is None else float(pair_cutoff)
+        self.memory_mib = memory_mib
+        self.device = device
+        self.seconds = {"standardize": 0.0, "neighbors": 0.0, "sums": 0.0}
+
+    @property
+    def channels(self) -> int:
+        """P, the number of sums of each pair."""
+        return len(self.potentials or ())
+
+    def settings(self) -> dict[str, Any]:
+        """All that shapes the features, as plain data with defaults filled in: no device, no memory limit."""
+        pairs = self.potentials is not None
+        return {
+            "cell": self.cell,
+            "symprec": self.symprec,
+            "neighbors": None if self.neighbors is None else dict(self.neighbors),
+            "potentials": None
+            if self.potentials is None
+            else [potential_settings(p) for p in self.potentials],
+            "accuracy": self.accuracy if pairs and self.pair_cutoff is None else None,
+            "pair_cutoff": self.pair_cutoff if pairs else None,
+        }
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **how: Any) -> Featurizer:
+        """The inverse of `settings`.
+
+        Args:
+            settings: What `settings()` returned.
+            how: `device` and `memory_mib`, which do not shape the result.
+        """
+        given = {key: value for key, value in settings.items() if not (key == "accuracy" and value is None)}
+        return cls(**given, **how)
+
+    def restricted(self, needs: Iterable[str]) -> Featurizer:
+        """A featurizer that builds nothing but what is needed.
+
+        Args:
+            needs: Any of "edges", "pairs", as a model declares them.
+
+        Raises:
+            DataError: An unknown need, or one that these settings do not provide.
+        """
+        needs = frozenset(needs)
+        for need in needs - set(NEEDS):
+            raise DataError(f"a model asks for the unknown feature {need!r}: {did_you_mean(need, NEEDS)}")
+        if "edges" in needs and self.neighbors is None:
+            raise DataError(
+                "the model needs local edges: set features.neighbors.cutoff and/or features.neighbors.k"
+            )
+        if "pairs" in needs and self.potentials is None:
+            raise DataError("the model needs pair sums: name at least one potential in features.potentials")
+        settings = self.settings()
+        settings["accuracy"] = self.accuracy
+        if "edges" not in needs:
+            settings["neighbors"] = None
+        if "pairs" not in needs:
+            settings["potentials"] = settings["pair_cutoff"] = None
+        return Featurizer(**settings, memory_mib=self.memory_mib, device=self.device)
+
+    def featurize(
+        self,
+        crystals: Sequence[Crystal],
+        failures: list[Failure] | None = None,
+        progress: Progress | None = None,
+    ) -> list[CrystalGraph]:
+        """Features of each crystal, in order; sums are computed for all crystals together.
+
+        Args:
+            crystals: Any number.
+            failures: Collects the crystals that could not be featurized, which are then left out.
+                None raises on the first of them.
+            progress: Told of crystals done.
+
+        Raises:
+            CrystalError: Names the crystal and what is wrong with it.
+        """
+        prepared: list[tuple[Crystal, tuple[np.ndarray, np.ndarray] | None]] = []
+        # Without sums the whole of a crystal is done in the first stage, otherwise about half.
+        share = 1.0 if self.potentials is None else 0.5
+        for number, crystal in enumerate(crystals, 1):
+            try:
+                prepared.append(self._local(crystal))
+            except ValueError as error:
+                _record(crystal.id, error, failures)
+            if progress and number % _REPORT_EVERY == 0:
+                progress(share * _REPORT_EVERY)
+        if progress:
+            progress(share * (len(crystals) % _REPORT_EVERY))
+        standard = [crystal for crystal, _ in prepared]
+        sums = [None] * len(standard) if self.potentials is None else self._all_sums(standard, failures)
+        graphs = [
+            _graph(crystal, edges, pair_sums)
+            for (crystal, edges), pair_sums in zip(prepared, sums, strict=True)
+            if self.potentials is None or pair_sums is not None
+        ]
+        if progress and share < 1:
+            progress((1 - share) * len(crystals))
+        return graphs
+
+    def _local(self, crystal: Crystal) -> tuple[Crystal, tuple[np.ndarray, np.ndarray] | None]:
+        """The crystal in its standard cell, and its local edges."""
+        from potnet.crystals import local_edges, standardize
+
+        start = time.perf_counter()
+        crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)
+        between = time.perf_counter()
+        self.seconds["standardize"] += between - start
+        if self.neighbors is None:
+            return crystal, None
+        edges = local_edges(crystal, **self.neighbors)
+        self.seconds["neighbors"] += time.perf_counter() - between
+        return crystal, edges
+
+    def _all_sums(self, crystals: list[Crystal], failures: list[Failure] | None) -> list[Tensor | None]:
+        """(n * n, P) float32 of each crystal; None where it failed."""
+        if not crystals:
+            return []
+        start = time.perf_counter()
+        try:
+            return list(self._sums(crystals))
+        except ValueError:
+            # One bad crystal spoils the batched call: find out which, and keep the others.
+            found: list[Tensor | None] = []
+            for crystal in crystals:
+                try:
+                    found.extend(self._sums([crystal]))
+                except ValueError as error:
+                    _record(crystal.id, error, failures)
+                    found.append(None)
+            return found
+        finally:
+            self.seconds["sums"] += time.perf_counter() - start
+
+    def _sums(self, crystals: list[Crystal]) -> Iterable[Tensor]:
+        from potnet.lattice import lattice_sums
+
+        assert self.potentials is not None
+        device = _device(self.device)
+        sizes = torch.tensor([len(crystal) for crystal in crystals])
+        cell = torch.from_numpy(np.stack([crystal.cell for crystal in crystals])).to(device)
+        positions = torch.from_numpy(np.concatenate([crystal.positions for crystal in crystals])).to(device)
+        batch = torch.arange(len(crystals)).repeat_interleave(sizes).to(device)
+        if self.pair_cutoff is not None:
+            from potnet.lattice.direct import truncated_sums
+
+            values = truncated_sums(cell, positions, batch, self.potentials, self.pair_cutoff).values
+        else:
+            memory = {} if self.memory_mib is None else {"memory_mib": self.memory_mib}
+            values = lattice_sums(
+                cell, positions, batch, self.potentials, accuracy=self.accuracy, **memory
+            ).values
+        return values.to(torch.float32).cpu().split((sizes * sizes).tolist())
+
+
+def build_potential(entry: Potential | Mapping[str, Any]) -> Potential:
+    """A potential from its plain form `{"_target_": class path, **arguments}`; objects are passed through.
+
+    Nothing but subclasses of `Potential` is built, so that the settings in a foreign checkpoint cannot run
+    arbitrary code.
+
+    Raises:
+        DataError: The class does not exist or is no potential, or refuses its arguments.
+    """
+    if isinstance(entry, Potential):
+        return entry
+    arguments = {str(key): value for key, value in entry.items()}
+    path = str(arguments.pop("_target_", ""))
+    module, _, name = path.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError):
+        raise DataError(f"features.potentials: there is no {path!r}; try potnet.lattice.Coulomb") from None
+    if not (isinstance(kind, type) and issubclass(kind, Potential)):
+        raise DataError(f"features.potentials: {path} is not a pair potential")
+    try:
+        return kind(**arguments)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"features.potentials: {path}: {error}") from error
+
+
+def potential_settings(potential: Potential) -> dict[str, Any]:
+    """The plain form of a potential, defaults included: equal potentials have equal forms."""
+    if not dataclasses.is_dataclass(potential):
+        raise DataError(
+            f"{type(potential).__name__} must be a dataclass, so that its parameters can be saved"
+        )
+    arguments = {
+        key: float(value) if type(value) is int else value
+        for key, value in dataclasses.asdict(potential).items()
+    }
+    return {"_target_": f"{type(potential).__module__}.{type(potential).__qualname__}", **arguments}
+
+
+def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
+    for key in neighbors:
+        if key not in _NEIGHBORS:
+            raise DataError(f"features.neighbors.{key} is unknown: {did_you_mean(str(key), _NEIGHBORS)}")
+    filled = {**_NEIGHBORS, **neighbors}
+    if filled["cutoff"] is None and filled["k"] is None:
+        raise DataError("features.neighbors: give cutoff (Å), k, or both; null for no local edges at all")
+    cutoff, k = filled["cutoff"], filled["k"]
+    return {
+        "cutoff": None if cutoff is None else float(cutoff),
+        "k": None if k is None else int(k),
+        "shell_tolerance": float(filled["shell_tolerance"]),
+    }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:
+    reason = str(error)
+    if failures is None:
+        raise CrystalError(reason if id in reason else f"{id}: {reason}") from error
+    failures.append(Failure(id, reason))
+
+
+def _graph(
+    crystal: Crystal, edges: tuple[np.ndarray, np.ndarray] | None, pair_sums: Tensor | None
+) -> CrystalGraph:
+    return CrystalGraph(
+        id=crystal.id,
+        z=torch.tensor(crystal.z),
+        cell=torch.tensor(crystal.cell, dtype=torch.float32),
+        edge_index=None if edges is None else torch.from_numpy(edges[0]),
+        edge_vector=None if edges is None else torch.from_numpy(edges[1]).to(torch.float32),
+        pair_sums=pair_sums,
+        targets=dict(crystal.properties),
+    )

@@ -1,0 +1,154 @@
+"""Feature shards: some thousand crystals as flat arrays in one safetensors file.
+
+Arrays of one shard with C crystals, N atoms, E local edges and M ordered pairs; what was not asked for is absent:
+
+| name | shape | dtype | |
+|---|---|---|---|
+| num_atoms | (C,) | int32 | |
+| z | (N,) | uint8 | atomic numbers |
+| cell | (C, 3, 3) | float32 | rows are lattice vectors, Å |
+| num_edges | (C,) | int32 | |
+| edge_index | (2, E) | int32 | source, target; counted from 0 in each crystal |
+| edge_vector | (E, 3) | float32 | from target to source, Å |
+| pair_sums | (M, P) | float32 | |
+
+The name of a file ends in the beginning of its sha256, so a finished shard vouches for itself: it can be told
+from a damaged one before there is a manifest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potnet.crystals import CrystalGraph
+from potnet.data.featurize import Failure
+
+SUFFIX = ".safetensors"
+_MARK = 12  # hexadecimal digits of the checksum in a file's name
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """What the manifest says of one shard.
+
+    Attributes:
+        file: Name within the cache folder.
+        bytes: Size of the file.
+        sha256: Checksum of the file, hexadecimal.
+        crystals: How many are in it.
+        failures: Crystals of its range that could not be featurized.
+    """
+
+    file: str
+    bytes: int
+    sha256: str
+    crystals: int
+    failures: tuple[Failure, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return asdict(self)
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> ShardRecord:
+        """The inverse of `to_plain`."""
+        failures = tuple(Failure(**failure) for failure in plain["failures"])
+        return cls(**{**plain, "failures": failures})
+
+
+def pack(graphs: Sequence[CrystalGraph]) -> dict[str, Tensor]:
+    """The arrays of a shard; all graphs must have the same fields."""
+    arrays = {
+        "num_atoms": torch.tensor([len(graph.z) for graph in graphs], dtype=torch.int32),
+        "z": _join([graph.z for graph in graphs], (0,), torch.uint8),
+        "cell": _join([graph.cell[None] for graph in graphs], (0, 3, 3), torch.float32),
+    }
+    if graphs and graphs[0].edge_index is not None:
+        index = [graph.edge_index.T for graph in graphs]  # type: ignore[union-attr]
+        arrays["num_edges"] = torch.tensor([len(pairs) for pairs in index], dtype=torch.int32)
+        arrays["edge_index"] = _join(index, (0, 2), torch.int32).T.contiguous()
+        arrays["edge_vector"] = _join([graph.edge_vector for graph in graphs], (0, 3), torch.float32)
+    if graphs and graphs[0].pair_sums is not None:
+        arrays["pair_sums"] = _join([graph.pair_sums for graph in graphs], (0, 0), torch.float32)
+    return arrays
+
+
+def _join(parts: Sequence[Tensor | None], empty: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return (
+        torch.cat([part for part in parts if part is not None]).to(dtype)
+        if parts
+        else torch.empty(empty, dtype=dtype)
+    )
+
+
+def write_shard(
+    folder: Path, number: int, graphs: Sequence[CrystalGraph], failures: Sequence[Failure]
+) -> ShardRecord:
+    """Write one shard; it appears under its name complete or not at all.
+
+    Raises:
+        OSError: The folder cannot be written, or the disk is full.
+    """
+    from safetensors.torch import save
+
+    notes = {"crystals": str(len(graphs)), "failures": json.dumps([asdict(failure) for failure in failures])}
+    content = save(pack(graphs), metadata=notes)
+    checksum = hashlib.sha256(content).hexdigest()
+    name = f"{_stem(number)}-{checksum[:_MARK]}{SUFFIX}"
+    write_whole(folder / name, content)
+    return ShardRecord(name, len(content), checksum, len(graphs), tuple(failures))
+
+
+def finished_shard(folder: Path, number: int) -> ShardRecord | None:
+    """The shard that an earlier, interrupted run left, if it is there and undamaged."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob(f"{_stem(number)}-*{SUFFIX}")):
+        checksum = file_hash(path)
+        if path.stem.rpartition("-")[2] != checksum[:_MARK]:
+            continue
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata()
+        except SafetensorError:
+            continue
+        failures = tuple(Failure(**failure) for failure in json.loads(notes["failures"]))
+        return ShardRecord(path.name, path.stat().st_size, checksum, int(notes["crystals"]), failures)
+    return None
+
+
+def _stem(number: int) -> str:
+    return f"shard-{number:05d}"
+
+
+def file_hash(path: Path) -> str:
+    """sha256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is complete whenever it is there: part file, fsync, rename.
+
+    Raises:
+        OSError: From the system; the part file is then removed.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
