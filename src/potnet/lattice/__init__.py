@@ -1,9 +1,10 @@
 """Sums of pair potentials over all periodic images of a crystal.
 
-    from potnet.lattice import Coulomb, London, Pauli, lattice_sums
-    sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.0)], accuracy=1e-8)
+from potnet.lattice import Coulomb, London, Pauli, lattice_sums
+sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.0)], accuracy=1e-8)
 """
 
+from potnet.lattice.direct import truncated_sums
 from potnet.lattice.ewald import LatticeError, LatticeSums, lattice_sums
 from potnet.lattice.potentials import (
     Coulomb,
@@ -28,4 +29,5 @@ __all__ = [
     "Potential",
     "ScreenedCoulomb",
     "lattice_sums",
+    "truncated_sums",
 ]

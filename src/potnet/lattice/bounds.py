@@ -33,7 +33,12 @@ def _count_derivatives(radius: Tensor, inverse_heights: Tensor) -> list[Tensor]:
     slope = 2 * inverse_heights
     a, b, c = (1 + slope * radius[:, None]).unbind(-1)
     p, q, r = slope.unbind(-1)
-    return [a * b * c, p * b * c + a * q * c + a * b * r, 2 * (p * q * c + p * b * r + a * q * r), 6 * p * q * r]
+    return [
+        a * b * c,
+        p * b * c + a * q * c + a * b * r,
+        2 * (p * q * c + p * b * r + a * q * r),
+        6 * p * q * r,
+    ]
 
 
 def _tail(value: Tensor, radius: Tensor, kappa: Tensor, inverse_heights: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def lattice_sums(
             0.01 Å; the message names the crystal and the sites.
         ValueError: If shapes don't fit, `batch` is not sorted, or an accuracy or eta is not positive.
     """
-    cell, positions, num_atoms = _checked(cell, positions, batch)
+    cell, positions, num_atoms = checked(cell, positions, batch)
     tolerance = _tolerances(accuracy, len(potentials), cell)
     volume = torch.linalg.det(cell).abs()
     kernels, coefficients = _kernels(potentials, volume)
@@ -131,7 +131,7 @@ def lattice_sums(
     where = torch.cat(rows)
     order[where] = torch.arange(len(where), device=cell.device)
     rounding = _ROUNDING * torch.finfo(torch.float64).eps * scale
-    return LatticeSums(_ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + rounding)
+    return LatticeSums(ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + rounding)
 
 
 @dataclass
@@ -176,7 +176,9 @@ def _detached(kernel: Kernel) -> Kernel:
     return type(kernel)(alpha.detach()) if isinstance(alpha, Tensor) else kernel  # type: ignore[call-arg]
 
 
-def _blocks(plan: _Plan, num_atoms: Tensor, num_kernels: int, limit: float) -> Iterator[tuple[Tensor, int, float]]:
+def _blocks(
+    plan: _Plan, num_atoms: Tensor, num_kernels: int, limit: float
+) -> Iterator[tuple[Tensor, int, float]]:
     """Crystals of equal size and eta, as many at a time as the memory limit permits."""
     n = num_atoms.to(plan.eta.dtype)
     reach = plan.real_cutoff + 0.6 * plan.heights.norm(dim=-1)
@@ -192,7 +194,11 @@ def _blocks(plan: _Plan, num_atoms: Tensor, num_kernels: int, limit: float) -> I
     group = [tuple(key) for key in keys[:, 1:].tolist()]
     while start < len(order):
         stop, first = start + 1, group[order[start]]
-        while stop < len(order) and group[order[stop]] == first and total[order[stop]] * (stop + 1 - start) <= limit:
+        while (
+            stop < len(order)
+            and group[order[stop]] == first
+            and total[order[stop]] * (stop + 1 - start) <= limit
+        ):
             stop += 1
         yield torch.tensor(order[start:stop], device=num_atoms.device), int(first[1]), first[0]
         start = stop
@@ -222,8 +228,10 @@ class _Block:
         reciprocal, waves = self._reciprocal(fractional, first, second)
         background = torch.stack([kernel.background(self.eta, self.volume) for kernel in self.kernels], -1)
         origin = torch.stack(
-            [torch.as_tensor(k.origin(self.eta), dtype=torch.float64, device=device).expand_as(self.volume)
-             for k in self.kernels],
+            [
+                torch.as_tensor(k.origin(self.eta), dtype=torch.float64, device=device).expand_as(self.volume)
+                for k in self.kernels
+            ],
             -1,
         )
         total = real + reciprocal + background[:, None]
@@ -242,16 +250,23 @@ class _Block:
             images, mask = cells.points_within(self.cell, reach)
         translations = images @ self.cell  # (b, K, 3)
         m, step = vectors.shape[1], max(1, int(self.limit / (24 * images.shape[0] * max(1, images.shape[1]))))
-        slices = [self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)]
+        slices = [
+            self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)
+        ]
         return slices[0] if len(slices) == 1 else torch.cat(slices, 1)
 
-    def _real_pairs(self, vectors: Tensor, translations: Tensor, mask: Tensor, start: int, stop: int) -> Tensor:
+    def _real_pairs(
+        self, vectors: Tensor, translations: Tensor, mask: Tensor, start: int, stop: int
+    ) -> Tensor:
         """Sums of the real parts for the pairs start..stop, (b, stop - start, Q)."""
         b, m, num_images = len(vectors), stop - start, translations.shape[1]
         some = vectors[:, start:stop].contiguous()
         with torch.no_grad():
             # Squared distances by a matrix product select the terms; those kept are computed again without cancellation.
-            squared = translations.square().sum(-1).masked_fill(~mask, math.inf)[:, None] + some.square().sum(-1)[..., None]
+            squared = (
+                translations.square().sum(-1).masked_fill(~mask, math.inf)[:, None]
+                + some.square().sum(-1)[..., None]
+            )
             squared = torch.baddbmm(squared, some, translations.transpose(1, 2), alpha=2)
             if stop == vectors.shape[1]:
                 squared[:, -1].masked_fill_(translations.square().sum(-1) == 0, math.inf)
@@ -265,7 +280,9 @@ class _Block:
         x = self.eta * r2
         terms = RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal)
         columns = [
-            torch.zeros(b * m, dtype=r2.dtype, device=r2.device).index_add(0, slot, kernel.real(terms, self.eta))
+            torch.zeros(b * m, dtype=r2.dtype, device=r2.device).index_add(
+                0, slot, kernel.real(terms, self.eta)
+            )
             for kernel in self.kernels
         ]
         return torch.stack(columns, -1).view(b, m, -1)
@@ -274,14 +291,18 @@ class _Block:
         if squared.numel() == 0 or float(squared.amin()) >= CLOSEST**2:
             return
         where = int(squared.argmin())
-        crystal, pair = where // (squared.shape[1] * squared.shape[2]), where // squared.shape[2] % squared.shape[1]
+        crystal, pair = (
+            where // (squared.shape[1] * squared.shape[2]),
+            where // squared.shape[2] % squared.shape[1],
+        )
         n = self.positions.shape[1]
         first, second = torch.triu_indices(n, n, 1)
         number = int(self.crystals[crystal])
         sites = f"sites {int(first[start + pair])} and {int(second[start + pair])} are"
         distance = math.sqrt(max(0.0, float(squared.amin())))
         raise LatticeError(
-            f"crystal {number}: {sites} {distance:.2g} Å apart, closer than {CLOSEST} Å: remove the duplicate site", number
+            f"crystal {number}: {sites} {distance:.2g} Å apart, closer than {CLOSEST} Å: remove the duplicate site",
+            number,
         )
 
     def _reciprocal(self, fractional: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -310,7 +331,8 @@ class _Block:
         return torch.cat([square[:, :, first, second].transpose(1, 2), itself[:, None]], 1), itself.detach()
 
 
-def _checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Refuse what cannot be summed; return float64 cells and positions, and the numbers of atoms (B,)."""
     if cell.ndim != 3 or cell.shape[1:] != (3, 3):
         raise ValueError(f"cell must be (B, 3, 3), got {tuple(cell.shape)}")
     if positions.ndim != 2 or positions.shape[1] != 3 or batch.shape != positions.shape[:1]:
@@ -318,11 +340,15 @@ def _checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Te
             f"positions must be (N, 3) and batch (N,), got {tuple(positions.shape)} and {tuple(batch.shape)}"
         )
     cell, positions = cell.to(torch.float64), positions.to(torch.float64)
-    if len(batch) and (int(batch.amin()) < 0 or int(batch.amax()) >= len(cell) or bool((batch.diff() < 0).any())):
+    if len(batch) and (
+        int(batch.amin()) < 0 or int(batch.amax()) >= len(cell) or bool((batch.diff() < 0).any())
+    ):
         raise ValueError(f"batch must be sorted and lie in 0..{len(cell) - 1}")
     num_atoms = torch.bincount(batch, minlength=len(cell))
     if not bool((num_atoms > 0).all()) or len(cell) == 0:
-        raise ValueError("every crystal needs at least one atom" if len(cell) else "give at least one crystal")
+        raise ValueError(
+            "every crystal needs at least one atom" if len(cell) else "give at least one crystal"
+        )
     with torch.no_grad():
         finite = cell.isfinite().flatten(1).all(1)
         if not bool(finite.all()):
@@ -337,7 +363,9 @@ def _checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Te
         singular = torch.linalg.det(cell).abs() <= 1e-9 * cell.norm(dim=-1).prod(-1)
         if bool(singular.any()):
             number = int(singular.nonzero()[0])
-            raise LatticeError(f"crystal {number}: the cell is singular (zero volume): {cell[number].tolist()}", number)
+            raise LatticeError(
+                f"crystal {number}: the cell is singular (zero volume): {cell[number].tolist()}", number
+            )
     return cell, positions, num_atoms
 
 
@@ -389,7 +417,8 @@ def _square_from_triangle(n: int, device: torch.device) -> Tensor:
     return square.flatten()
 
 
-def _ordered_pairs(num_atoms: Tensor) -> Tensor:
+def ordered_pairs(num_atoms: Tensor) -> Tensor:
+    """Every ordered pair of atoms of one crystal, row-major, (2, M), from the numbers of atoms (B,)."""
     squared = num_atoms * num_atoms
     n = num_atoms.repeat_interleave(squared)
     within = torch.arange(len(n), device=n.device) - (squared.cumsum(0) - squared).repeat_interleave(squared)
