@@ -1,0 +1,175 @@
+import logging
+
+import numpy as np
+import pytest
+from crystal_examples import NAMES, PRIMITIVE_ATOMS, environments, in_other_cell, named, variants
+
+from potnet.crystals import Crystal, standardize
+
+
+def niggli_conditions(cell: np.ndarray) -> bool:
+    """a <= b <= c, and no angle's cosine exceeds half the ratio of the shorter edge to the longer."""
+    a, b, c = np.linalg.norm(cell, axis=1)
+    ordered = a <= b * (1 + 1e-9) and b <= c * (1 + 1e-9)
+    short = all(
+        abs(cell[i] @ cell[j]) <= 0.5 * (1 + 1e-9) * min(cell[i] @ cell[i], cell[j] @ cell[j])
+        for i, j in ((0, 1), (0, 2), (1, 2))
+    )
+    return bool(ordered and short)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_description_gives_the_same_crystal(name):
+    crystal = named(name)
+    reference = standardize(crystal)
+    assert len(reference) == PRIMITIVE_ATOMS[name]
+    assert reference.formula == crystal.formula
+    expected = environments(reference)
+    np.testing.assert_allclose(expected, environments(crystal)[:: len(crystal) // len(reference)], atol=1e-9)
+    for description, variant in variants(crystal).items():
+        result = standardize(variant)
+        assert len(result) == len(reference), description
+        assert niggli_conditions(result.cell), description
+        assert result.volume == pytest.approx(
+            reference.volume, rel=1e-5 if description == "rounded" else 1e-10
+        )
+        tolerance = 2e-5 if description == "rounded" else 1e-8
+        np.testing.assert_allclose(environments(result), expected, atol=tolerance, err_msg=description)
+        np.testing.assert_allclose(
+            np.linalg.norm(result.cell, axis=1), np.linalg.norm(reference.cell, axis=1), atol=1e-5
+        )
+
+
+def random_crystal(rng: np.random.Generator, n: int) -> Crystal:
+    cell = rng.normal(size=(3, 3)) * 3 + np.eye(3) * 6
+    sites = []
+    while len(sites) < n:  # no two atoms closer than 1 Å
+        candidate = rng.random(3)
+        difference = np.array([candidate - s for s in sites]).reshape(-1, 3)
+        difference -= np.rint(difference)
+        if not len(sites) or np.linalg.norm(difference @ cell, axis=1).min() > 1.0:
+            sites.append(candidate)
+    return Crystal.from_fractional(cell, sites, rng.choice([3, 8, 26], n), "random")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_crystals_without_symmetry_too(seed):
+    rng = np.random.default_rng(seed)
+    crystal = random_crystal(rng, int(rng.integers(1, 6)))
+    expected = environments(standardize(crystal))
+    np.testing.assert_allclose(expected, environments(crystal), atol=1e-9)
+    for description, variant in variants(crystal).items():
+        result = standardize(variant)
+        assert len(result) == len(crystal), description
+        tolerance = 1e-4 if description == "rounded" else 1e-8
+        np.testing.assert_allclose(environments(result), expected, atol=tolerance, err_msg=description)
+
+
+def test_handedness_of_a_chiral_crystal_is_kept():
+    """Left and right quartz are different crystals; a left-handed cell of one is not the other."""
+
+    def chirality(crystal: Crystal) -> float:
+        silicon = crystal.positions[crystal.z == 14]
+        total = 0.0
+        for origin in silicon:
+            vectors = np.array(
+                [
+                    d - np.rint(d @ np.linalg.inv(crystal.cell)) @ crystal.cell
+                    for d in crystal.positions[crystal.z == 8] - origin
+                ]
+            )
+            # The four bonded oxygens, ordered by slightly different lengths in second order.
+            near = vectors[np.argsort(np.linalg.norm(vectors, axis=1))[:4]]
+            for i in range(4):
+                for j in range(4):
+                    for k in range(4):
+                        weights = np.linalg.norm(near[i]), np.linalg.norm(near[j]), np.linalg.norm(near[k])
+                        total += np.linalg.det(near[[i, j, k]]) * weights[0] ** 2 * weights[1]
+        return total
+
+    quartz = named("quartz")
+    mirrored = Crystal(quartz.cell * [1, 1, -1], quartz.positions * [1, 1, -1], quartz.z)
+    right, left = chirality(standardize(quartz)), chirality(standardize(mirrored))
+    assert abs(right) > 1e-6
+    assert left == pytest.approx(-right)
+    for description, variant in variants(quartz).items():
+        assert chirality(standardize(variant)) == pytest.approx(right, rel=1e-3), description
+
+
+def test_id_properties_and_idempotence():
+    salt = named("NaCl")
+    salt = Crystal(salt.cell, salt.positions, salt.z, "mp-22862", {"k_vrh": 24.0})
+    once = standardize(salt)
+    assert (once.id, once.properties) == ("mp-22862", {"k_vrh": 24.0})
+    twice = standardize(once)
+    np.testing.assert_allclose(twice.cell, once.cell, atol=1e-12)
+    np.testing.assert_allclose(environments(twice), environments(once), atol=1e-12)
+    fractional = once.fractional
+    assert (fractional > -1e-12).all()
+    assert (fractional < 1).all()
+
+
+def test_as_given_is_as_given():
+    salt = named("NaCl")
+    assert standardize(salt, cell="as_given") is salt
+
+
+def test_symprec_decides_what_is_equivalent():
+    cell = in_other_cell(named("NaCl"), np.diag([2, 1, 1]))
+    moved = cell.positions.copy()
+    moved[0, 0] += 0.05
+    almost = Crystal(cell.cell, moved, cell.z)
+    assert len(standardize(almost, symprec=0.01)) == len(almost)
+    assert len(standardize(almost, symprec=0.2)) == 2
+
+
+def test_equivalent_atoms_become_their_mean():
+    """Twice an almost equal cell: neither copy is preferred."""
+    cell = np.diag([3.0, 4.0, 10.0])
+    z = [11, 11]
+    a = standardize(Crystal(cell, [[0, 0, 0], [0.004, 0, 5]], z))
+    assert len(a) == 1
+    assert a.positions[0, 0] == pytest.approx(0.002)
+    assert a.volume == pytest.approx(60.0)
+
+
+def test_nothing_else_is_idealised():
+    """A cube that is not quite one stays so."""
+    cell = np.diag([4.0, 4.003, 4.001])
+    result = standardize(Crystal(cell, [[0, 0, 0], [2.001, 2, 2]], [55, 17]))
+    assert sorted(np.linalg.norm(result.cell, axis=1)) == pytest.approx([4.0, 4.001, 4.003])
+    assert result.volume == pytest.approx(4.0 * 4.003 * 4.001)
+
+
+def test_a_failed_search_is_told_and_keeps_the_cell(monkeypatch, caplog):
+    import moyopy
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("too small tolerance")
+
+    monkeypatch.setattr(moyopy, "MoyoDataset", fail)
+    salt = named("NaCl")
+    with caplog.at_level(logging.WARNING):
+        result = standardize(salt)
+    assert len(result) == len(salt)
+    assert "NaCl: no symmetry found (too small tolerance)" in caplog.text
+
+
+def test_large_cells_and_vacuum():
+    layer = Crystal(np.diag([2.5, 2.5, 60.0]), [[0, 0, 30.0]], [79])
+    big = in_other_cell(layer, np.diag([6, 6, 1]))
+    assert len(standardize(big)) == 1
+    assert standardize(big).volume == pytest.approx(layer.volume)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cell": "conventional"}, "'primitive' or 'as_given'"),
+        ({"symprec": 0.0}, "positive"),
+        ({"symprec": -1}, "-1"),
+    ],
+)
+def test_wrong_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        standardize(named("NaCl"), **options)
