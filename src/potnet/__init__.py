@@ -1,3 +1,18 @@
 """Crystal property prediction with complete interatomic potentials."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["Predictions", "Predictor", "__version__", "load"]
+
+if TYPE_CHECKING:
+    from potnet.api import Predictions, Predictor, load
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import; --help and potnet.__version__ do without it.
+    if name in ("Predictions", "Predictor", "load"):
+        from potnet import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

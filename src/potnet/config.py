@@ -59,7 +59,9 @@ def register_resolvers() -> None:
     """Teach OmegaConf the functions used in conf/: `count`, `run_dir`, `wandb_offline`."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True)
+    OmegaConf.register_new_resolver(
+        "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
+    )
 
 
 register_resolvers()
@@ -134,7 +136,9 @@ def locate(config: Mapping[str, Any], where: str = "") -> Any:
 
     path = config.get("_target_")
     if not isinstance(path, str):
-        raise ConfigError(f"{where or 'config'}: no _target_ is given; name a class, such as potnet.models.PotNet")
+        raise ConfigError(
+            f"{where or 'config'}: no _target_ is given; name a class, such as potnet.models.PotNet"
+        )
     try:
         return get_object(path)
     except Exception as error:
@@ -182,7 +186,12 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         options = typing.get_args(hint)
     else:
         options = (hint,)
-    choices = [choice for option in options if typing.get_origin(option) is Literal for choice in typing.get_args(option)]
+    choices = [
+        choice
+        for option in options
+        if typing.get_origin(option) is Literal
+        for choice in typing.get_args(option)
+    ]
     kinds = [option for option in options if typing.get_origin(option) is not Literal]
     if value in choices or any(_fits(value, kind) for kind in kinds):
         return
@@ -193,7 +202,13 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
     raise ConfigError(f"{key}={value!r}: expected {wanted}")
 
 
-_KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+_KIND_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -288,7 +303,10 @@ def _first_line(error: BaseException) -> str:
 def _raised_here(error: BaseException) -> bool:
     """Whether the error was raised by this package, and so has a message written for users."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in ("potnet", "__main__")
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in (
+        "potnet",
+        "__main__",
+    )
 
 
 def message_of(error: BaseException, config_name: str = "train") -> str | None:

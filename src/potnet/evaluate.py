@@ -1,0 +1,79 @@
+"""Evaluate a trained model again: `python -m potnet.evaluate --help`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potnet.config import ConfigError, did_you_mean, entry_point, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from potnet.training.evaluation import Evaluation
+
+PARTS = ("train", "val", "test")
+
+
+def evaluate_checkpoint(
+    checkpoint: str | Path,
+    parts: list[str],
+    cache_dir: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+) -> list[Evaluation]:
+    """Predict the data and split a model was trained with.
+
+    Args:
+        checkpoint: Folder of a run, or a checkpoint file.
+        parts: Any of "train", "val", "test".
+        cache_dir: Of the features; None takes the default.
+        batch_size: None takes that of the run, with which the figures are the same to the last digit.
+        device: "cpu", "cuda", ..., or "auto".
+
+    Raises:
+        CheckpointError: The checkpoint cannot be used, or the data are no longer those of the run.
+        ConfigError: An unknown part or device.
+    """
+    from potnet.training.checkpoint import CheckpointError
+    from potnet.training.evaluation import evaluate
+    from potnet.training.predictor import Predictor
+    from potnet.training.recipe import build_data, quieten
+
+    for part in parts:
+        if part not in PARTS:
+            raise ConfigError(f"parts: unknown part {part}{did_you_mean(part, PARTS)}")
+    quieten()
+    predictor = Predictor.from_checkpoint(checkpoint, device)
+    config: dict[str, Any] = dict(predictor.record["config"])
+    config["data"] = {**config["data"], "cache_dir": cache_dir}
+    if batch_size is not None:
+        config["data"]["batch_size"] = batch_size
+    data = build_data(config, predictor.model)
+    data.prepare_data()
+    data.setup()
+    if data.split.hash() != predictor.record["split_hash"]:
+        raise CheckpointError(
+            f"{checkpoint}: {data.source.name} is no longer split as in the training run, so the test would not be fair: "
+            "restore the data it was trained on"
+        )
+    return evaluate(predictor, data, parts)
+
+
+@entry_point("evaluate")
+def main(config: DictConfig) -> None:
+    """Evaluate as the command line says."""
+    from potnet.training.evaluation import print_table, write_predictions
+
+    settings = plain(config)
+    output = settings.pop("output")
+    evaluations = evaluate_checkpoint(**settings)
+    print_table(str(settings["checkpoint"]), evaluations)
+    if output is not None:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        write_predictions(Path(output), evaluations)
+        print(f"predictions  {output}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Predict crystals in files: `python -m potnet.predict --help`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from potnet.config import entry_point, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@entry_point("predict")
+def main(config: DictConfig) -> None:
+    """Predict as the command line says; the exit status is 1 if an input could not be used."""
+    from potnet.training.predictor import Predictor
+
+    settings = plain(config)
+    output = Path(settings.pop("output"))
+    predictor = Predictor.from_checkpoint(settings.pop("checkpoint"), settings.pop("device"))
+    check_writable(output)
+    result = predictor.predict(**settings, progress=True)
+    result.to_csv(output)
+    unit = f" in {result.unit}" if result.unit else ""
+    print(f"{len(result)} crystals, {result.key}{unit}: {output}")
+    if result.failures:
+        print(f"{len(result.failures)} could not be predicted:", file=sys.stderr)
+        for failure in result.failures:
+            reason = failure.reason if failure.id in failure.reason else f"{failure.id}: {failure.reason}"
+            print(f"  {reason}", file=sys.stderr)
+        sys.exit(1)
+
+
+def check_writable(output: Path) -> None:
+    """Find out that a file cannot be written before the work, not after it.
+
+    Raises:
+        OSError: It cannot be.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        raise IsADirectoryError(21, "is a folder, give the name of a file", str(output))
+    part = output.with_name(output.name + ".part")
+    part.touch()
+    part.unlink()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Train a network: `python -m potnet.train --help`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potnet.config import INTERRUPTED, ConfigError, build, entry_point, plain
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+RESUMABLE = ("trainer.", "data.num_workers", "data.cache_dir", "callbacks.early_stopping.")
+"""What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
+
+
+def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float | None:
+    """Featurize, train, evaluate the best checkpoint, and write the folder of the run.
+
+    Args:
+        config: Plain config, composed from conf/train.yaml.
+        folder: Of the run; it exists.
+        resume: Continue from the folder's last checkpoint.
+
+    Returns:
+        MAE of the best checkpoint on the validation part, in the target's learned unit; None without such a part.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
+        SystemExit: After Ctrl-C or SIGTERM, once everything is kept.
+    """
+    from lightning import seed_everything
+    from omegaconf import OmegaConf
+
+    from potnet.training import recipe
+    from potnet.training.callbacks import MetricsTable, SeedEachEpoch, checkpoints
+    from potnet.training.checkpoint import LAST, find_checkpoint
+    from potnet.training.module import PropertyModule
+    from potnet.training.progress import TrainingProgress
+
+    started = time.perf_counter()
+    recipe.quieten()
+    recipe.check_trainer(config["trainer"])
+    seed_everything(config["seed"], workers=True, verbose=False)
+
+    module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    data = recipe.build_data(config, module.model)
+    data.prepare_data()
+    data.setup()
+    module.set_statistics(*data.statistics())
+    module.record = recipe.record_of(config, data)
+    recipe.write_split(folder, data)
+    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    seconds = {"featurize": time.perf_counter() - started}
+
+    table = MetricsTable(folder / "metrics.csv")
+    callbacks = [
+        table,
+        SeedEachEpoch(config["seed"]),
+        TrainingProgress(module.target.learned_unit),
+        *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
+        *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+    ]
+    loggers = [build(logger, f"logger.{name}") for name, logger in config["logger"].items()]
+    trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
+    last = find_checkpoint(folder, (LAST,)) if resume else None
+    interrupted = recipe.fit(trainer, module, data, last)
+    if not trainer.is_global_zero:
+        return None
+
+    seconds |= {"train": table.seconds, "total": time.perf_counter() - started}
+    evaluations = recipe.conclude(folder, config, data, table, seconds, interrupted, loggers)
+    if interrupted:
+        sys.exit(INTERRUPTED)
+    return next((e.metrics["mae"] for e in evaluations if e.part == "val"), None)
+
+
+@entry_point("train")
+def main(config: DictConfig) -> float | None:
+    """Train as the command line says."""
+    from hydra.core.hydra_config import HydraConfig
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if config.resume is not None:
+        return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
+    return train(plain(config), folder)
+
+
+def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The config of an earlier run, with those overrides that leave its result alone.
+
+    Raises:
+        ConfigError: An override that would change the run.
+        CheckpointError: There is no run to continue.
+    """
+    from omegaconf import OmegaConf
+
+    from potnet.training.checkpoint import LAST, find_checkpoint
+
+    find_checkpoint(folder, (LAST,))
+    file = folder / "config.yaml"
+    if not file.is_file():
+        raise ConfigError(
+            f"resume={folder}: there is no config.yaml in this folder; give the folder of a run"
+        )
+    saved = OmegaConf.load(file)
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
+        if key == "resume":
+            continue
+        if not key.startswith(RESUMABLE) or key == "trainer.max_epochs":
+            raise ConfigError(
+                f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides resume "
+                "only trainer.* (but max_epochs), data.num_workers, data.cache_dir and callbacks.early_stopping.* "
+                "can be given. For anything else start a new run"
+            )
+        OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
+    config: dict[str, Any] = plain(saved)
+    return config
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""What happens around training: averaged weights, checkpoints, the table by epoch, seeds."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+
+from potnet.training.checkpoint import BEST, LAST
+
+COLUMNS = (
+    "epoch", "step", "train/loss", "train/mae", "val/loss", "val/mae", "val/rmse",
+    "lr", "train/grad_norm", "crystals_per_second", "seconds",
+)  # fmt: skip
+
+
+class WeightEMA(EMAWeightAveraging):
+    """Exponential moving average of the weights: ema <- decay ema + (1 - decay) weights, after each step.
+
+    Validation, the checkpoint and so every later prediction use the average; training goes on with the weights
+    themselves, which the checkpoint keeps as well.
+
+    Args:
+        decay: Between 0 and 1.
+
+    Raises:
+        ValueError: If it is not.
+    """
+
+    def __init__(self, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"callbacks.ema.decay={decay}: give a number from 0 to below 1, such as 0.995")
+        super().__init__(decay=decay)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep the average where the weights will be; at this point they are still on the CPU."""
+        self._device = trainer.strategy.root_device
+        super().setup(trainer, pl_module, stage)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """A checkpoint of a run that goes on to count in a folder that was moved."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Read the state as if it had been written where the run lies now."""
+        state = dict(state_dict)
+        old, new = state["dirpath"], str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(new) / Path(path).name) if path else path
+
+        state["dirpath"] = new
+        if old != new:
+            for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[key] = moved(state[key])
+            state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+        super().load_state_dict(state)
+
+
+def checkpoints(folder: Path, validates: bool) -> list[Callback]:
+    """Keep the last epoch in last.ckpt and, where there is a validation part, the best one in best.ckpt.
+
+    Both are written at the end of an epoch, after validation, and in this order: so the last one knows of the
+    best, and resuming begins with a whole epoch.
+    """
+    common: dict[str, Any] = {
+        "dirpath": str(folder.resolve()),
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+        "auto_insert_metric_name": False,
+    }
+    last = RunCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **common)
+    if not validates:
+        return [last]
+    return [RunCheckpoint(filename=Path(BEST).stem, monitor="val/mae", mode="min", **common), last]
+
+
+class SeedEachEpoch(Callback):
+    """Seed torch at the start of each epoch, so that a resumed run draws the same random numbers.
+
+    Args:
+        seed: Of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A seed of its own for each epoch and process."""
+        torch.manual_seed(self.seed + 1_000_003 * trainer.current_epoch + trainer.global_rank)
+
+
+class MetricsTable(Callback):
+    """Writes metrics.csv, one row an epoch, while training goes on.
+
+    A resumed run keeps the rows of the epochs that it does not repeat.
+
+    Args:
+        path: The CSV file.
+
+    Attributes:
+        rows: All rows so far.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+        self._started = 0.0
+        self._crystals = 0
+
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs so far, validation included."""
+        return sum(float(row["seconds"]) for row in self.rows)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget rows of epochs that are going to be repeated."""
+        self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started, self._crystals = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count crystals."""
+        self._crystals += batch.num_crystals
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: speed is that of training alone."""
+        self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add a row and write the table anew, so that it is whole at any time."""
+        now = time.perf_counter()
+        trained = getattr(self, "_trained", now)
+        found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        found |= {
+            "epoch": trainer.current_epoch,
+            "step": trainer.global_step,
+            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "crystals_per_second": self._crystals * trainer.world_size / max(trained - self._started, 1e-9),
+            "seconds": now - self._started,
+        }
+        self.rows.append({column: _short(found.get(column)) for column in COLUMNS})
+        if trainer.is_global_zero:
+            part = self.path.with_suffix(".part")
+            with part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.rows)
+            part.replace(self.path)
+
+
+def _short(value: Any) -> Any:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else value

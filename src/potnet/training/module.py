@@ -1,0 +1,149 @@
+"""`PropertyModule`: how a network learns one property."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+from potnet.config import build, check_arguments
+from potnet.crystals.graph import CrystalBatch
+from potnet.data.targets import Target
+from potnet.training.optimization import adamw_one_cycle, loss_function
+
+
+class TrainingError(ValueError):
+    """Training that cannot start or go on. The message says what to change."""
+
+
+class PropertyModule(LightningModule):
+    """A network, the target it learns and the way it is trained.
+
+    All arguments are plain containers, which Lightning stores in the checkpoint: with `weights_only=True` it
+    loads, and it alone suffices to predict.
+
+    Args:
+        model: Config of the network: `_target_` and its arguments.
+        target: Arguments of `Target`.
+        objective: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`.
+        optimizer: Arguments of `adamw_one_cycle`.
+
+    Attributes:
+        model: The network; `model(batch)` is (B,), scaled.
+        mean, std: Buffers, float64: the network learns (target - mean) / std, in the target's learned unit.
+        record: Plain facts to keep in the checkpoint beside the weights, under the key "potnet".
+
+    Raises:
+        ConfigError: A setting that does not exist or cannot be used.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        target: Mapping[str, Any],
+        objective: Mapping[str, Any],
+        optimizer: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model: nn.Module = build(model, "model")
+        self.target: Target = build({"_target_": "potnet.data.targets.Target", **target}, "target")
+        objective = dict(objective)
+        self.scale_target = bool(objective.pop("scale_target"))
+        check_arguments(loss_function, objective, "objective")
+        self.loss = loss_function(**objective)
+        check_arguments(adamw_one_cycle, {"module": None, "total_steps": 1, **optimizer}, "optimizer")
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("std", torch.ones((), dtype=torch.float64))
+        self.record: dict[str, Any] = {}
+        self.validation_metrics = MetricCollection(
+            {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}, prefix="val/"
+        ).set_dtype(torch.float64)
+
+    def set_statistics(self, mean: float, std: float) -> None:
+        """Mean and standard deviation of the training targets, in the learned unit. Unused without `scale_target`."""
+        if self.scale_target:
+            self.mean.fill_(mean)
+            # One crystal, or equal targets: nothing to scale by.
+            self.std.fill_(std if std > 0 else 1.0)
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """(B,) float64 predictions in the learned unit."""
+        return self.model(batch).double() * self.std + self.mean
+
+    def _wanted(self, batch: CrystalBatch) -> Tensor:
+        """(B,) float64 targets in the learned unit."""
+        return self.target.transform(batch.targets[self.target.key])
+
+    def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
+        """The loss of one batch."""
+        wanted = self._wanted(batch)
+        output = self.model(batch)
+        loss = self.loss(output, ((wanted - self.mean) / self.std).to(output.dtype))
+        error = (output.detach().double() * self.std + self.mean - wanted).abs().mean()
+        size = batch.num_crystals
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("train/mae", error, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Log the norm of the gradient before clipping."""
+        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:
+            norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
+            # Batches without a gradient exist in principle (every parameter frozen).
+            if norms:
+                self.log(
+                    "train/grad_norm", torch.stack(norms).norm(), on_step=False, on_epoch=True, batch_size=1
+                )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the learning rate; refuse to go on with a loss that is no number."""
+        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        loss = self.trainer.callback_metrics.get("train/loss")
+        if loss is not None and not torch.isfinite(loss):
+            raise TrainingError(
+                f"the training loss became {float(loss)} in epoch {self.current_epoch}: lower optimizer.learning_rate, "
+                "or clip gradients with trainer.gradient_clip_val"
+            )
+
+    def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
+        """Collect errors in the learned unit, every crystal once."""
+        prediction, wanted = self(batch), self._wanted(batch)
+        self.validation_metrics.update(prediction, wanted)
+        loss = self.loss((prediction - self.mean) / self.std, (wanted - self.mean) / self.std)
+        self.log("val/loss", loss, on_epoch=True, batch_size=batch.num_crystals, sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors of the epoch."""
+        self.log_dict(self.validation_metrics.compute())
+        self.validation_metrics.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and one cycle over the run, whatever its length."""
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise TrainingError(
+                "trainer.max_epochs=-1: the learning rate needs an end; give a number (trainer.max_time may stop it sooner)"
+            )
+        optimizer, scheduler = adamw_one_cycle(self.model, max(1, int(steps)), **self.hparams["optimizer"])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the record beside the weights."""
+        checkpoint["potnet"] = self.record
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to continue on other data than the run began with."""
+        before, now = checkpoint.get("potnet", {}), self.record
+        for key, what in (("split_hash", "the split of the data"), ("content_hash", "the data set")):
+            if now and before.get(key) != now.get(key):
+                raise TrainingError(
+                    f"{what} has changed since this run began: start a new run in place of resume"
+                )

@@ -1,0 +1,271 @@
+"""The steps that training and evaluation share: from plain config to objects, and to the folder of a run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from potnet.config import ConfigError, build, check_arguments, locate
+from potnet.training.checkpoint import BEST, FORMAT, LAST, CheckpointError, find_checkpoint, versions
+
+if TYPE_CHECKING:
+    from lightning import Callback, LightningModule, Trainer
+    from torch import nn
+
+    from potnet.data import CrystalDataModule
+    from potnet.training.callbacks import MetricsTable
+    from potnet.training.evaluation import Evaluation
+
+log = logging.getLogger(__name__)
+
+
+def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule:
+    """The data of a run, with the features that its model reads.
+
+    Args:
+        config: Plain config with `data`, `target` and `features`.
+        model: Declares what it `needs`.
+    """
+    target = build({"_target_": "potnet.data.Target", **config["target"]}, "target")
+    featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+    data: CrystalDataModule = build(
+        config["data"], "data", target=target, featurizer=featurizer, needs=frozenset(model.needs)
+    )
+    return data
+
+
+def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, Any]:
+    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again and to know whence it came."""
+    return {
+        "format": FORMAT,
+        "config": dict(config),
+        "features": data.featurizer.settings(),
+        "dataset": data.source.name,
+        "content_hash": data.source.content_hash(),
+        "split_hash": data.split.hash(),
+        "versions": versions(),
+    }
+
+
+def check_trainer(config: Mapping[str, Any]) -> None:
+    """Refuse settings of the Trainer before any work is done.
+
+    Raises:
+        ConfigError: An unknown key, a value of the wrong kind, or a run without an epoch.
+    """
+    trainer = locate(config, "trainer")
+    check_arguments(trainer, {key: value for key, value in config.items() if key != "_target_"}, "trainer")
+    epochs = config.get("max_epochs")
+    if epochs is None or epochs < 1:
+        raise ConfigError(
+            f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the learning rate follows "
+            "the epochs (trainer.max_time may end a run sooner). To evaluate a trained model, use python -m potnet.evaluate"
+        )
+
+
+def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback]:
+    """The chosen callbacks; without a validation part those that watch it are left out, and this is said."""
+    chosen = {name: entry for name, entry in config.items() if entry is not None}
+    if not validates:
+        for name in [
+            name for name, entry in chosen.items() if str(entry.get("monitor", "")).startswith("val/")
+        ]:
+            log.warning("callbacks.%s is left out: there is no validation part to watch", name)
+            del chosen[name]
+    return [build(entry, f"callbacks.{name}") for name, entry in chosen.items()]
+
+
+def build_trainer(
+    config: Mapping[str, Any], callbacks: list[Callback], loggers: list[Any], folder: Path
+) -> Trainer:
+    """Lightning's Trainer, with fixed what the run's folder and table rely on.
+
+    Raises:
+        ConfigError: A setting that Lightning refuses.
+    """
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        trainer: Trainer = build(
+            config,
+            "trainer",
+            callbacks=callbacks,
+            logger=loggers or False,
+            default_root_dir=str(folder),
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            # The sampler of CrystalDataModule orders the crystals by seed and epoch.
+            use_distributed_sampler=False,
+            num_sanity_val_steps=0,
+        )
+    except ConfigError:
+        raise
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+    return trainer
+
+
+def quieten() -> None:
+    """Silence hints of libraries that a user of the commands can do nothing about."""
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",
+        "lightning.fabric",
+    ):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+        ".*torch.jit.script.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, checkpoint: Path | None) -> bool:
+    """Train; Ctrl-C ends it in an orderly way.
+
+    Args:
+        trainer: Runs the epochs.
+        module: What is trained.
+        data: Prepared and set up.
+        checkpoint: Of the run to continue.
+
+    Returns:
+        Whether it was interrupted.
+
+    Raises:
+        SystemExit: On SIGTERM, with status 143; last.ckpt holds the last whole epoch.
+    """
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    validation = data.val_dataloader() if data.split.val else None
+    try:
+        trainer.fit(
+            module,
+            data.train_dataloader(),
+            validation,
+            ckpt_path=checkpoint and str(checkpoint),
+            weights_only=True,
+        )
+    except SIGTERMException:
+        print("stopped by SIGTERM; the last whole epoch is kept", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
+    except SystemExit:
+        # Lightning ends the process after Ctrl-C, with SIGINT switched off.
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return True
+    return False
+
+
+def write_split(folder: Path, data: CrystalDataModule) -> None:
+    """Keep the ids of each part, and licence and citation of the data, in the run's folder; say the latter once."""
+    (folder / "split.json").write_text(
+        json.dumps({"hash": data.split.hash(), **data.split.to_plain()}, indent=1) + "\n", encoding="utf-8"
+    )
+    source = data.source
+    licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
+    text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
+    (folder / "data.txt").write_text(text + "\n", encoding="utf-8")
+    log.info("%s", text)
+
+
+def conclude(
+    folder: Path,
+    config: Mapping[str, Any],
+    data: CrystalDataModule,
+    table: MetricsTable,
+    seconds: dict[str, float],
+    interrupted: bool,
+    loggers: Sequence[Any],
+) -> list[Evaluation]:
+    """Evaluate the best checkpoint from its file, as `potnet.evaluate` does, and write and show the results.
+
+    Args:
+        folder: Of the run.
+        config: Plain.
+        data: Of the run.
+        table: The figures by epoch.
+        seconds: Time of the stages so far, with their "total".
+        interrupted: Whether training was.
+        loggers: Told the final figures.
+
+    Returns:
+        The evaluations of validation and test, as far as there are such parts.
+    """
+    from potnet.training.evaluation import evaluate, print_table, write_predictions
+    from potnet.training.plots import learning_curve, parity_plot
+    from potnet.training.predictor import Predictor
+
+    started = time.perf_counter()
+    try:
+        checkpoint = find_checkpoint(folder, (BEST, LAST))
+    except CheckpointError:
+        print("stopped before the first epoch was done: there is no checkpoint to evaluate", file=sys.stderr)
+        return []
+    predictor = Predictor.from_checkpoint(checkpoint)
+    evaluations = evaluate(predictor, data)
+    seconds["test"] = time.perf_counter() - started
+    seconds["total"] += seconds["test"]
+
+    parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
+    rounded = {stage: round(seconds[stage], 3) for stage in ("featurize", "train", "test", "total")}
+    facts = {
+        "parameters": parameters,
+        "epochs": len(table.rows),
+        "seconds": rounded,
+        "checkpoint": checkpoint.name,
+        "interrupted": interrupted,
+    }
+    write_metrics(folder, evaluations, facts)
+    write_predictions(folder / "predictions.csv", evaluations)
+    target = predictor.target
+    if table.rows:
+        learning_curve(folder / "learning_curve.png", table.rows, target.learned_unit)
+    for test in [evaluation for evaluation in evaluations if evaluation.part == "test"]:
+        log_scale = target.settings()["transform"] == "log10"
+        parity_plot(
+            folder / "parity.png",
+            test.target,
+            test.prediction,
+            test.metrics,
+            target.name,
+            target.unit,
+            log_scale,
+        )
+    for logger in loggers:
+        logger.log_metrics({f"{e.part}/{k}": e.metrics[k] for e in evaluations for k in ("mae", "rmse")})
+        logger.finalize("success")
+    shown = {
+        "parameters": f"{parameters:,}".replace(",", " "),
+        "epochs": f"{facts['epochs']} of {config['trainer']['max_epochs']}"
+        + (" (interrupted)" if interrupted else ""),
+        "time": "  ".join(f"{stage} {value:.1f} s" for stage, value in rounded.items()),
+        "checkpoint": f"checkpoints/{checkpoint.name}",
+        "run": str(shortest(folder)),
+    }
+    print_table(f"{config['name']}: {target.name}", evaluations, shown)
+    return evaluations
+
+
+def shortest(path: Path) -> Path:
+    """Relative to the working folder, where it lies inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def write_metrics(folder: Path, evaluations: Iterable[Evaluation], facts: Mapping[str, Any]) -> None:
+    """metrics.json: the figures of each part, and the facts of the run."""
+    content = {evaluation.part: evaluation.metrics for evaluation in evaluations} | dict(facts)
+    part = folder / "metrics.json.part"
+    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    part.replace(folder / "metrics.json")
