@@ -50,9 +50,7 @@ def crystals_from_cif(text: str) -> Iterator[Crystal | CrystalError]:
             continue  # a block of text, such as the publication's
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter(
-                    "ignore"
-                )  # settings that ASE doesn't interpret when operations are listed
+                warnings.simplefilter("ignore")
                 outcome: Crystal | CrystalError = _crystal(block)
         except CrystalError as error:
             outcome = error
@@ -62,25 +60,61 @@ def crystals_from_cif(text: str) -> Iterator[Crystal | CrystalError]:
 
 
 def _crystal(block: Any) -> Crystal:
-    cellpar = [_number(block.get(tag)) for tag in block.cell_tags]
-    if any(value is None for value in cellpar):
-        raise CrystalError(
-            f"block {block.name!r} has no cell: _cell_length_a to _cell_angle_gamma are needed"
-        )
-    cell = np.array(block.get_cell()[:])
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) == 0:
-        raise CrystalError(f"the cell has no volume: lengths and angles are {cellpar}")
+    cell = _cell(block)
     z, labels = _species(block)
     _refuse_disorder(block, z, labels)
-    spacegroup = block.get_spacegroup(subtrans_included=True)
-    orbits = [
-        spacegroup.equivalent_sites(position[None], onduplicates="keep")[0]
-        for position in _coordinates(block, cell, labels)
-    ]
+    rotations, translations = _operations(block)
+    orbits = []
+    for site in _coordinates(block, cell, labels):
+        orbit = rotations @ site + translations
+        orbits.append(np.delete(orbit, overlaps(cell, orbit @ cell, COINCIDENCE)[:, 1], axis=0))
     kind = np.repeat(np.arange(len(orbits)), [len(orbit) for orbit in orbits])
     fractional = np.concatenate(orbits)
     keep = _without_coinciding(cell, fractional, kind, z, labels)
     return Crystal.from_fractional(cell, fractional[keep], z[kind[keep]])
+
+
+def _cell(block: Any) -> NDArray[np.float64]:
+    from ase.geometry import cellpar_to_cell
+
+    cellpar = [_number(block.get(tag)) for tag in block.cell_tags]
+    absent = [tag for tag, value in zip(block.cell_tags, cellpar, strict=True) if value is None]
+    if absent:
+        raise CrystalError(f"block {block.name!r} has no cell: {', '.join(absent)} missing or no number")
+    lengths, angles = np.array(cellpar, dtype=np.float64).reshape(2, 3)
+    cosines = np.cos(np.radians(angles))
+    gram = 1 + 2 * cosines.prod() - (cosines**2).sum()  # squared volume for edges of length 1
+    if not (np.isfinite(gram) and lengths.min() > 0 and gram > 1e-12):
+        raise CrystalError(f"the cell has no volume: its lengths and angles are {cellpar}")
+    return np.array(cellpar_to_cell(cellpar), dtype=np.float64)
+
+
+def _operations(block: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rotations (m, 3, 3) and translations (m, 3) in fractional coordinates.
+
+    Operations that are listed count; the name and number of the group, whose setting and origin can
+    be ambiguous, only serve where there are none.
+    """
+    from ase.spacegroup.spacegroup import parse_sitesym
+
+    listed = [
+        _column(block, tag)
+        for tag in (
+            "_space_group_symop_operation_xyz",
+            "_space_group_symop.operation_xyz",
+            "_symmetry_equiv_pos_as_xyz",
+        )
+    ]
+    texts = next((texts for texts in listed if texts), None)
+    if texts:
+        texts = [str(text).strip("'\" ") for text in texts]
+        rotations, translations = parse_sitesym(texts)
+        for text, rotation in zip(texts, rotations, strict=True):
+            if abs(round(np.linalg.det(rotation))) != 1:
+                raise CrystalError(f"{text!r} is no symmetry operation")
+    else:
+        rotations, translations = zip(*block.get_spacegroup(subtrans_included=True).get_symop(), strict=True)
+    return np.array(rotations, dtype=np.float64), np.array(translations, dtype=np.float64)
 
 
 def _column(block: Any, tag: str) -> list[Any] | None:

@@ -145,12 +145,11 @@ def _from_xyz(file: Path, box: float | None) -> Iterator[_Record]:
             if first is None:
                 return
             where = f"frame {number}"
-            try:
-                count = int(first)
-            except ValueError:
+            if not first.strip().isdecimal():
                 text = first.strip()[:60]
                 yield where, CrystalError(f"a frame begins with its number of atoms, got {text!r}")
                 return
+            count = int(first)
             frame = [first, *islice(lines, count + 1)]
             if len(frame) < count + 2:
                 yield (
@@ -196,7 +195,11 @@ def _read_ase(source: str | io.StringIO, format: str | None) -> list[Atoms]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            images = ase.io.read(source, index=":", format=format)
+            images = ase.io.read(source, index=":", format=format, do_not_split_by_at_sign=True)
+    except ase.io.formats.UnknownFileTypeError:
+        raise CrystalError(
+            "format not recognised: rename it to .cif, .vasp, .extxyz, .jsonl, or an ending that ASE knows"
+        ) from None
     except Exception as error:  # its readers raise anything
         as_what = f" as {format}" if format else ""
         raise CrystalError(f"ASE can't read it{as_what} ({brief(error)})") from None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crystal_examples import NAMES, PRIMITIVE_ATOMS, environments, in_other_cell, named, variants
 
-from potnet.crystals import Crystal, standardize
+from potnet.crystals import Crystal, local_edges, standardize
 
 
 def niggli_conditions(cell: np.ndarray) -> bool:
@@ -65,35 +65,24 @@ def test_crystals_without_symmetry_too(seed):
         np.testing.assert_allclose(environments(result), expected, atol=tolerance, err_msg=description)
 
 
-def test_handedness_of_a_chiral_crystal_is_kept():
-    """Left and right quartz are different crystals; a left-handed cell of one is not the other."""
+def handedness(crystal: Crystal) -> float:
+    """Triple product of the bonds of the hydrogen atom with lithium, carbon and nitrogen, Å³."""
+    index, vector = local_edges(crystal, cutoff=2.0)
+    bonds = {crystal.z[j]: v for j, i, v in zip(*index, vector, strict=True) if crystal.z[i] == 1}
+    return float(np.linalg.det([bonds[3], bonds[6], bonds[7]]))
 
-    def chirality(crystal: Crystal) -> float:
-        silicon = crystal.positions[crystal.z == 14]
-        total = 0.0
-        for origin in silicon:
-            vectors = np.array(
-                [
-                    d - np.rint(d @ np.linalg.inv(crystal.cell)) @ crystal.cell
-                    for d in crystal.positions[crystal.z == 8] - origin
-                ]
-            )
-            # The four bonded oxygens, ordered by slightly different lengths in second order.
-            near = vectors[np.argsort(np.linalg.norm(vectors, axis=1))[:4]]
-            for i in range(4):
-                for j in range(4):
-                    for k in range(4):
-                        weights = np.linalg.norm(near[i]), np.linalg.norm(near[j]), np.linalg.norm(near[k])
-                        total += np.linalg.det(near[[i, j, k]]) * weights[0] ** 2 * weights[1]
-        return total
 
-    quartz = named("quartz")
-    mirrored = Crystal(quartz.cell * [1, 1, -1], quartz.positions * [1, 1, -1], quartz.z)
-    right, left = chirality(standardize(quartz)), chirality(standardize(mirrored))
-    assert abs(right) > 1e-6
-    assert left == pytest.approx(-right)
-    for description, variant in variants(quartz).items():
-        assert chirality(standardize(variant)) == pytest.approx(right, rel=1e-3), description
+def test_a_crystal_does_not_become_its_mirror_image():
+    """Not even in a left-handed cell, which Niggli reduction makes right-handed."""
+    cell = np.diag([9.0, 10.0, 11.0])
+    positions = np.array([[0, 0, 0], [1.5, 0, 0], [0, 1.6, 0], [0, 0, 1.7]])
+    right = Crystal(cell, positions, [1, 3, 6, 7])
+    left = Crystal(cell, -positions, [1, 3, 6, 7])
+    assert handedness(right) == pytest.approx(1.5 * 1.6 * 1.7)
+    for description, variant in variants(right).items():
+        assert handedness(standardize(variant)) == pytest.approx(1.5 * 1.6 * 1.7, rel=1e-4), description
+    for description, variant in variants(left).items():
+        assert handedness(standardize(variant)) == pytest.approx(-1.5 * 1.6 * 1.7, rel=1e-4), description
 
 
 def test_id_properties_and_idempotence():

@@ -1,0 +1,312 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+from crystal_examples import NAMES, environments, named
+
+from potnet.crystals import Crystal, CrystalError, iterate_crystals, read_crystals, standardize
+
+CIF = """\
+data_{name}
+_cell_length_a 5.64(1)
+_cell_length_b 5.64
+_cell_length_c 5.64
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+{symmetry}
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+{columns}
+{sites}
+"""
+FM3M = "_space_group_IT_number 225\n_space_group_name_H-M_alt 'F m -3 m'\n_symmetry_cell_setting cubic"
+SALT_SITES = ["Na1 Na1+ 0 0 0", "Cl1 Cl1- 0.5 0.5 0.5"]
+
+
+def cif(sites=SALT_SITES, symmetry=FM3M, columns="", name="salt"):
+    return CIF.format(sites="\n".join(sites), symmetry=symmetry, columns=columns, name=name)
+
+
+def write(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_cif_with_symmetry(tmp_path):
+    (crystal,) = read_crystals(write(tmp_path, "my.salt.cif", cif()))
+    assert crystal.id == "my.salt"
+    assert sorted(crystal.z.tolist()) == [11] * 4 + [17] * 4
+    np.testing.assert_allclose(environments(crystal), environments(named("NaCl")))
+
+
+def test_a_cif_without_symmetry_is_taken_at_its_word(tmp_path):
+    (crystal,) = read_crystals(write(tmp_path, "a.cif", cif(symmetry="")))
+    assert len(crystal) == 2
+
+
+def test_a_cif_with_listed_operations(tmp_path):
+    operations = (
+        "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x+1/2,y+1/2,z'\n'x+1/2,y,z+1/2'\n'x, 0.5+y, 1/2+z'"
+    )
+    (crystal,) = read_crystals(write(tmp_path, "a.cif", cif(symmetry=operations)))
+    np.testing.assert_allclose(environments(crystal), environments(named("NaCl")))
+
+
+def test_every_symmetry_copy_listed_anyway_gives_each_atom_once(tmp_path):
+    sites = [*SALT_SITES, "Na2 Na 0.5 0.5 0", "Na3 Na 0.5 0 0.5", "Na4 Na 0 0.5 0.5", "Cl2 Cl 0 0 0.5"]
+    (crystal,) = read_crystals(write(tmp_path, "a.cif", cif(sites)))
+    assert sorted(crystal.z.tolist()) == [11] * 4 + [17] * 4
+
+
+def test_coordinates_rounded_off_a_special_position(tmp_path):
+    hexagonal = (
+        cif(["Mg1 Mg 0.333 0.667 0.25"], symmetry="_symmetry_Int_Tables_number 194")
+        .replace("_b 5.64", "_b 15.64")
+        .replace("_a 5.64(1)", "_a 15.64")
+        .replace("_gamma 90", "_gamma 120")
+    )
+    (crystal,) = read_crystals(write(tmp_path, "mg.cif", hexagonal))
+    assert len(crystal) == 2
+
+
+def test_occupancy_one_and_unknown_occupancy_are_full(tmp_path):
+    sites = ["Na1 Na 0 0 0 1.00 .", "Cl1 Cl 0.5 0.5 0.5 ? ."]
+    columns = "_atom_site_occupancy\n_atom_site_disorder_group"
+    (crystal,) = read_crystals(write(tmp_path, "a.cif", cif(sites, columns=columns)))
+    assert len(crystal) == 8
+
+
+def test_deuterium_is_hydrogen(tmp_path):
+    (crystal,) = read_crystals(write(tmp_path, "a.cif", cif(["Li1 Li 0 0 0", "D1 D 0.5 0.5 0.5"])))
+    assert set(crystal.z.tolist()) == {1, 3}
+
+
+def test_blocks_of_a_cif(tmp_path):
+    text = "data_global\n_publ_author 'Å. Ström'\n" + cif(name="one") + cif(symmetry="", name="two")
+    crystals = read_crystals(write(tmp_path, "both.cif", text))
+    assert [(c.id, len(c)) for c in crystals] == [("both:0", 8), ("both:1", 2)]
+
+
+def no_cell():
+    return cif().replace("_cell_length_b 5.64\n", "")
+
+
+BAD_CIF = {
+    "partly occupied": (
+        cif(["Na1 Na 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 0.75(2)"], columns="_atom_site_occupancy"),
+        r"site Cl1 \(Cl\) is partly occupied \(0.75\): order it",
+    ),
+    "disordered": (
+        cif(["Na1 Na 0 0 0 .", "Cl1 Cl 0.5 0.5 0.5 2"], columns="_atom_site_disorder_group"),
+        r"site Cl1 is disordered \(group 2\)",
+    ),
+    "two elements on one site": (
+        cif([*SALT_SITES, "K1 K 0.5 0.5 0"]),
+        r"sites Na1 \(Na\) and K1 \(K\) are at one position",
+    ),
+    "unknown element": (cif(["Na1 Na 0 0 0", "Q7 Qq 0.5 0.5 0.5"]), "site Q7 is 'Qq', which is no element"),
+    "water as a label": (cif(["Wat1 ? 0 0 0"]), r"site Wat1 is '\?', which is no element"),
+    "no coordinate": (cif(["Na1 Na 0 0 0", "H1 H ? ? ?"]), r"site H1 has no position: \? \? \?"),
+    "no cell": (no_cell(), "has no cell: _cell_length_b missing"),
+    "flat cell": (cif().replace("_gamma 90", "_gamma 0"), "no volume.* 0.0]"),
+    "impossible angles": (
+        cif().replace("_gamma 90", "_gamma 179").replace("_beta 90", "_beta 20"),
+        "no volume",
+    ),
+    "zero length": (cif().replace("_c 5.64", "_c 0"), "no volume"),
+    "no atoms": ("data_x\n_cell_length_a 3\n", "has no cell"),
+    "no coordinates": (cif().replace("_fract_x", "_foo_x"), "has atoms but no coordinates"),
+    "unknown space group": (cif(symmetry="_symmetry_space_group_name_H-M 'Q 7'"), "can't be understood"),
+    "space groups that disagree": (cif(symmetry="_symmetry_Int_Tables_number 999"), "can't be understood"),
+    "no operation": (
+        cif(symmetry="loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n'x,y'"),
+        "'x,y' is no symmetry operation",
+    ),
+    "short row": (cif(["Na1 Na 0 0"]), "."),
+    "no CIF": ("once upon a time", "not a valid CIF"),
+    "empty": ("", "there is no crystal in it"),
+    "text alone": ("data_x\n_publ_author 'me'\n", "there is no crystal in it"),
+    "cut off in a text": ("data_x\n_publ_section_title\n;\nnever ends", "not a valid CIF"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_CIF)
+def test_bad_cifs(tmp_path, name):
+    text, message = BAD_CIF[name]
+    path = write(tmp_path, "bad.cif", text)
+    with pytest.raises(CrystalError, match=message) as caught:
+        read_crystals(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "file", ["x.cif", "x.cif.gz", "POSCAR", "x.vasp", "x.extxyz", "x.xyz.gz", "x@2.vasp", "x.json", "x.xsf"]
+)
+def test_all_formats_give_the_same_crystal(tmp_path, name, file):
+    from ase.io import write as ase_write
+
+    crystal = named(name)
+    atoms = crystal.to_ase()
+    atoms.info.clear()
+    kind = {"POSCAR": "vasp", "x.vasp": "vasp", "x.xyz.gz": "extxyz"}.get(file)
+    plain = file.replace("@", "")
+    ase_write(tmp_path / plain, atoms, format=kind)
+    (tmp_path / plain).rename(tmp_path / file)
+    (again,) = read_crystals(tmp_path / file)
+    assert again.id == (f"{tmp_path.name}/POSCAR" if file == "POSCAR" else file.split(".")[0])
+    assert again.formula == crystal.formula
+    np.testing.assert_allclose(
+        environments(standardize(again)), environments(standardize(crystal)), atol=1e-5
+    )
+
+
+FRAME = """2
+Lattice="5.6 0 0 0 5.6 0 0 0 5.6" Properties=species:S:1:pos:R:3 energy=-{n}.5 pbc="T T T"
+Na 0 0 0
+Cl 2.8 0 {n}
+"""
+
+
+def test_frames_of_an_extended_xyz(tmp_path):
+    path = write(tmp_path, "run.extxyz", "".join(FRAME.format(n=n) for n in range(3)) + "\n\n")
+    crystals = read_crystals(path)
+    assert [c.id for c in crystals] == ["run:0", "run:1", "run:2"]
+    assert [c.properties["energy"] for c in crystals] == [-0.5, -1.5, -2.5]
+    assert [c.positions[1, 2] for c in crystals] == [0, 1, 2]
+
+
+def test_a_bad_frame_does_not_cost_the_others(tmp_path):
+    frames = [FRAME.format(n=n) for n in range(6)]
+    frames[1] = frames[1].replace("Cl", "Qq")
+    frames[2] = frames[2].replace("Cl 2.8", "Cl nan")
+    frames[3] = "1\njust a molecule\nHe 0 0 0\n"
+    frames[4] = frames[4].replace("Cl 2.8 0 4", "Cl 2.8")
+    outcomes = list(iterate_crystals(write(tmp_path, "run.xyz", "".join(frames))))
+    assert [type(o) for o in outcomes] == [Crystal, *[CrystalError] * 4, Crystal]
+    assert outcomes[5].id == "run:5"
+    messages = [str(o) for o in outcomes[1:5]]
+    for number, expected in enumerate(
+        [
+            "site 1 is 'Qq', which is no element",
+            "site 1 (Cl) has no finite position",
+            "no periodicity",
+            "ASE can't read it",
+        ],
+        1,
+    ):
+        assert messages[number - 1].startswith(f"{tmp_path / 'run.xyz'}, frame {number}: ")
+        assert expected in messages[number - 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (FRAME.format(n=0) + "5\nLattice\nNa 0 0 0\n", "frame 1: it breaks off: 5 atoms announced, 1 there"),
+        (
+            FRAME.format(n=0) + "Na 0 0 0\n",
+            "frame 1: a frame begins with its number of atoms, got 'Na 0 0 0'",
+        ),
+        ("-3\n\n", "number of atoms"),
+    ],
+)
+def test_an_xyz_that_breaks_off(tmp_path, text, message):
+    with pytest.raises(CrystalError, match=message):
+        read_crystals(write(tmp_path, "a.xyz", text))
+
+
+def test_a_molecule_in_a_box(tmp_path):
+    path = write(tmp_path, "h2.xyz", "2\nhydrogen\nH 0 0 0\nH 0 0 0.74\n")
+    with pytest.raises(CrystalError, match=r"h2.xyz: it has no periodicity.*box=10"):
+        read_crystals(path)
+    (boxed,) = read_crystals(path, box=10)
+    assert boxed.volume == pytest.approx(20 * 20 * 20.74)
+
+
+def record(id, **change):
+    return json.dumps(
+        {"id": id, "lattice": (np.eye(3) * 4).tolist(), "z": [11], "frac": [[0, 0, 0]], **change}
+    )
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".jsonl.gz"])
+def test_json_lines(tmp_path, ending):
+    text = record("mp-1", k_vrh=3, split="test") + "\n\n" + record("mp-2", k_vrh=None) + "\n"
+    path = tmp_path / f"set{ending}"
+    path.write_bytes(gzip.compress(text.encode()) if ending.endswith("gz") else text.encode())
+    one, two = read_crystals(path)
+    assert (one.id, one.properties) == ("mp-1", {"k_vrh": 3.0})
+    assert (two.id, two.properties) == ("mp-2", {})
+
+
+def test_a_bad_line_does_not_cost_the_others(tmp_path):
+    lines = [
+        record("mp-1"),
+        record("mp-2", z=[0]),
+        '{"id": "mp-3", ',
+        "[1, 2]",
+        record("mp-5", frac=None),
+        record("mp-6", lattice=[[4, 0, 0], [0, 4, 0], [4, 4, 0]]),
+        record("mp-7", frac=[[0, 0, float("nan")]]),
+        json.dumps({"lattice": (np.eye(3) * 4).tolist(), "z": [11], "frac": [[0, 0, 0]]}),
+    ]
+    path = write(tmp_path, "set.jsonl", "\n".join(lines))
+    outcomes = list(iterate_crystals(path))
+    assert [getattr(o, "id", None) for o in outcomes] == ["mp-1", *[None] * 6, "set:7"]
+    assert str(outcomes[1]) == (
+        f"{path}, line 2, crystal 'mp-2': site 0 has atomic number 0: elements are 1 to 118"
+    )
+    assert str(outcomes[2]).startswith(f"{path}, line 3: not valid JSON")
+    assert "line 4: a record with lattice" in str(outcomes[3])
+    assert "line 5, crystal 'mp-5': the record has no frac" in str(outcomes[4])
+    assert "line 6, crystal 'mp-6': the cell has no volume" in str(outcomes[5])
+    assert "line 7, crystal 'mp-7': site 0 (Na) has no finite position" in str(outcomes[6])
+
+
+def test_damaged_and_missing_files(tmp_path):
+    good = gzip.compress("\n".join(record(f"mp-{i}") for i in range(2000)).encode())
+    files = {
+        "cut.jsonl.gz": good[: len(good) // 2],
+        "no.jsonl.gz": b"this is no gzip",
+        "binary.jsonl": bytes(range(256)),
+        "empty.jsonl": b"",
+        "empty.xyz": b"",
+        "empty.cif.gz": gzip.compress(b""),
+        "POSCAR": b"",
+        "POSCAR.short": b"salt\n1.0\n4 0 0\n0 4 0\n",
+        "notes.txt": b"nothing to see here\n" * 5,
+        "unknown.qqq": b"nothing",
+        "broken.json": b"{",
+        "empty.cfg": b"",
+    }
+    for name, content in files.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        outcomes = list(iterate_crystals(path))
+        assert isinstance(outcomes[-1], CrystalError), name
+        assert str(outcomes[-1]).startswith(str(path)), name
+        with pytest.raises(CrystalError):
+            read_crystals(path)
+    assert "is damaged" in str(list(iterate_crystals(tmp_path / "cut.jsonl.gz"))[-1])
+    assert "format not recognised" in str(list(iterate_crystals(tmp_path / "unknown.qqq"))[0])
+    for missing in ("nowhere.cif", "nowhere.jsonl.gz", "nowhere/POSCAR", "nowhere.traj"):
+        with pytest.raises(CrystalError, match=r"nowhere.*can't be read \(No such file"):
+            read_crystals(tmp_path / missing)
+    with pytest.raises(CrystalError, match="can't be read"):
+        read_crystals(tmp_path)
+
+
+def test_a_poscar_names_its_bad_site(tmp_path):
+    text = "salt\n1.0\n4 0 0\n0 4 0\n0 0 4\n{}\n1 1\nDirect\n0 0 0\n{}\n"
+    with pytest.raises(CrystalError, match=r"POSCAR: .*Qq"):
+        read_crystals(write(tmp_path, "POSCAR", text.format("Na Qq", "0.5 0.5 0.5")))
+    with pytest.raises(CrystalError, match=r"POSCAR: sites 0 \(Na\) and 1 \(Cl\) overlap"):
+        read_crystals(write(tmp_path, "POSCAR", text.format("Na Cl", "1 1 0.001")))
