@@ -1,8 +1,9 @@
 """Featurize once: a cache whose name is a hash of everything that shaped it.
 
-A cache is a folder `<cache_dir>/<data set>-<key>/` of shards (see `shards`), an index of labels, and a manifest.
-Each file is written aside and renamed, the manifest last, so what is unfinished or was killed is never read; the
-next start keeps the shards that are complete and computes the others. A file lock lets one process work while others wait.
+A cache is a folder `<cache_dir>/<data set>-<key>/` of shards (see `shards`), an index of labels, and a
+manifest. Each file is written aside and renamed, the manifest last, so what is unfinished or was killed
+is never read; the next start keeps the shards that are complete and computes the others. A file lock lets
+one process work while others wait.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from potnet.data.dataset import Dataset
-from potnet.data.errors import CacheError
+from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer, Progress
 from potnet.data.shards import ShardRecord, finished_shard, write_shard, write_whole
 from potnet.data.sources import Source
@@ -40,7 +41,7 @@ ProgressBar = Callable[[int], AbstractContextManager[Progress | None]]
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where caches are kept: the argument, else $POTNET_CACHE, else $XDG_CACHE_HOME/potnet or ~/.cache/potnet."""
+    """Where caches are: the argument, $POTNET_CACHE, $XDG_CACHE_HOME/potnet or ~/.cache/potnet."""
     chosen = cache_dir or os.environ.get("POTNET_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -79,7 +80,8 @@ def cached_features(
         featurizer: Its settings are part of the key; its `seconds` tell the time of each stage afterwards.
         cache_dir: See `cache_root`.
         limit: Keep this many crystals (`Dataset.limited`).
-        on_error: "raise" on the first crystal that cannot be featurized, or "skip" it and list it in `failures`.
+        on_error: "raise" on the first crystal that cannot be featurized, or "skip" it and list it in
+            `failures`.
         check: Called with the data set before the work begins, to refuse what would fail afterwards.
         progress_bar: Shows the crystals done.
 
@@ -147,9 +149,8 @@ def _build(
     failed = {failure.id for shard in shards for failure in shard.failures}
     rows = [row for row, crystal in enumerate(dataset.crystals) if crystal.id not in failed]
     if not rows:
-        raise CacheError(
-            f"none of the {len(dataset)} crystals of {dataset.name} could be featurized: {shards[0].failures[0]}"
-        )
+        first = shards[0].failures[0].reason
+        raise DataError(f"none of the {len(dataset)} crystals of {dataset.name} could be featurized: {first}")
     table = dataset.table.take(rows)
     index = _json({"table": table.to_plain(), "licence": dataset.licence, "citation": dataset.citation})
     manifest = {
@@ -163,7 +164,7 @@ def _build(
 
 
 def _plan(dataset: Dataset) -> Iterator[tuple[int, int]]:
-    """First and last+1 crystal of each shard: depends on the data alone, so an interrupted run finds its place again."""
+    """Begin and end of each shard: from the data alone, so an interrupted run finds its place again."""
     start = pairs = 0
     for row, crystal in enumerate(dataset.crystals):
         size = len(crystal) ** 2

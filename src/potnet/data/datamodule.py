@@ -18,11 +18,11 @@ from torch.utils.data import Dataset as TorchDataset
 from potnet.crystals import CrystalBatch
 from potnet.data.cache import cached_features
 from potnet.data.dataset import CrystalTable, Dataset
-from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.data.errors import DataError, did_you_mean
 from potnet.data.featurize import Featurizer, Progress
 from potnet.data.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.sources import Source
-from potnet.data.splits import Split, SplitRecipe, named_split
+from potnet.data.splits import GivenSplit, Split, SplitRecipe
 from potnet.data.store import FeatureStore
 from potnet.data.targets import Target
 
@@ -69,23 +69,24 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
 class CrystalDataModule(lightning.LightningDataModule):
     """Featurizes a data set once, and serves batches of it.
 
-    `prepare_data` does the work and writes the cache; `setup` only reads. Training batches come in a new order
-    each epoch, set by seed and epoch alone; a last batch of a single crystal is left out of that epoch.
-    Validation and test batches hold every crystal once, in the order of the split. The samplers
+    `prepare_data` does the work and writes the cache; `setup` only reads. Training batches come in a new
+    order each epoch, set by seed and epoch alone; a last batch of a single crystal is left out of that
+    epoch. Validation and test batches hold every crystal once, in the order of the split. The samplers
     belong to this class: pass `use_distributed_sampler=False` to the Trainer.
 
     Args:
         source: Where the crystals come from.
         target: The property to learn; crystals that lack it are treated as `Target.on_missing` says.
         featurizer: The features, as an object or as its settings.
-        split: Divides the crystals: "given" (comes with the data), "published", "ratio", or any recipe of `splits`.
+        split: Divides the crystals (see `splits`); by default the split that comes with the data.
         batch_size: Crystals of a batch.
         limit: Keep this many crystals only, in the proportions of the source's split; None keeps all.
-        seed: Of the order of training crystals, and of the split "ratio".
+        seed: Of the order of training crystals.
         num_workers: Processes that load batches; 0 loads them in the training process.
         cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
         needs: Features to build, as the model declares them: any of "edges", "pairs".
-        on_error: Whether a crystal that cannot be featurized is an error ("raise"), or counted and left out ("skip").
+        on_error: Whether a crystal that cannot be featurized is an error ("raise"), or counted and left
+            out ("skip").
 
     Raises:
         DataError: A setting that cannot be used.
@@ -96,7 +97,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         source: Source,
         target: Target,
         featurizer: Featurizer | Mapping[str, Any],
-        split: SplitRecipe | str = "given",
+        split: SplitRecipe | None = None,
         batch_size: int = 64,
         limit: int | None = None,
         seed: int = 0,
@@ -115,7 +116,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.source = source
         self.target = target
         self.featurizer = featurizer.restricted(needs)
-        self.split_recipe = named_split(split, seed) if isinstance(split, str) else split
+        self.split_recipe = split if split is not None else GivenSplit()
         self.batch_size = batch_size
         self.limit = limit
         self.seed = seed
@@ -145,11 +146,10 @@ class CrystalDataModule(lightning.LightningDataModule):
         if store.failures:
             self._removed["not featurized"] = [failure.id for failure in store.failures]
         self._store = store
-        for part in ("val", "test"):
-            if not self._split[part]:
-                log.warning(
-                    "the split has no crystal for %s", {"val": "validation", "test": "the test"}[part]
-                )
+        if not self._split.val:
+            log.warning("the split has no crystal for validation: the last checkpoint counts as the best")
+        if not self._split.test:
+            log.warning("the split has no crystal for the test")
 
     def train_dataloader(self) -> DataLoader[CrystalBatch]:
         """Batches for training, in a new order each epoch."""
@@ -198,13 +198,13 @@ class CrystalDataModule(lightning.LightningDataModule):
         return self._removed if self._store is not None else {}
 
     def statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation of the transformed training targets; the deviation is 1 if they are all equal."""
+        """Mean and standard deviation of the transformed training targets; 1 if they are all equal."""
         values = self.target.transform(torch.from_numpy(self.dataset("train").values(self.target.key)))
         deviation = float(values.std(correction=0))
         return float(values.mean()), deviation if deviation > 0 else 1.0
 
     def summary(self) -> dict[str, Any]:
-        """What a log should say: name, crystals of each part, crystals left out by reason, size of the cache."""
+        """What a log should say: name, size of each part, crystals left out by reason, cache."""
         return {
             "name": self.source.name,
             "crystals": self.split.sizes,
@@ -237,12 +237,9 @@ class CrystalDataModule(lightning.LightningDataModule):
         worked = sum(self.seconds[stage] for stage in self.featurizer.seconds) > 0
         stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in self.seconds.items())
         how = f"computed ({stages})" if worked else f"read in {self.seconds['total']:.1f} s"
-        skipped = (
-            f"; {len(store.failures)} left out: {name_some(f.id for f in store.failures)}"
-            if store.failures
-            else ""
-        )
-        return f"{len(store)} crystals of {self.source.name} {how}, {store.bytes / 2**20:.0f} MiB in {store.folder}{skipped}"
+        size = f"{store.bytes / 2**20:.0f} MiB in {store.folder}"
+        skipped = f"; {len(store.failures)} left out" if store.failures else ""
+        return f"{len(store)} crystals of {self.source.name} {how}, {size}{skipped}"
 
     def _loader(self, part: str, shuffle: bool = False) -> DataLoader[CrystalBatch]:
         dataset = self.dataset(part)

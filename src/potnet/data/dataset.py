@@ -1,4 +1,4 @@
-"""`Dataset`: crystals with properties, as a source delivers them. `CrystalTable`: the same without structures."""
+"""`Dataset`: crystals with properties, as a source delivers them; `CrystalTable`: their labels alone."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class CrystalTable:
         ids: n unique names.
         targets: Property -> (n,) float64 in its physical unit, NaN where missing.
         units: Property -> unit ("" where the source does not say).
-        split: The source's own part of each crystal ("train", "val", "test", or None for neither), if it has a split.
+        split: The source's own part of each crystal ("train", "val", "test", or None for neither), if it
+            has a split.
     """
 
     ids: list[str]

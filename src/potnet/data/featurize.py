@@ -1,8 +1,8 @@
 """From crystals to what networks read: standard cell, local edges, complete pair sums.
 
 One `Featurizer` serves training, prediction and benchmarks. Its settings are plain data: together with the
-content of a data set they are the key of the feature cache, and a checkpoint carries them so that new crystals
-are featurized exactly as those it was trained on.
+content of a data set they are the key of the feature cache, and a checkpoint carries them so that new
+crystals are featurized exactly as those it was trained on.
 """
 
 from __future__ import annotations
@@ -43,14 +43,16 @@ class Featurizer:
     """Builds `CrystalGraph`s.
 
     Args:
-        cell: "primitive" reduces each crystal to its primitive Niggli cell, so that features do not depend on the
-            choice of cell; "as_given" leaves it.
+        cell: "primitive" reduces each crystal to its primitive Niggli cell, so that features do not
+            depend on the choice of cell; "as_given" leaves it.
         symprec: Tolerance of the symmetry search, Å.
-        neighbors: `cutoff` (Å) and/or `k` of the local edges, and `shell_tolerance` (Å); None for no local edges.
-        potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path, **arguments}`;
-            None for no pair sums.
+        neighbors: `cutoff` (Å) and/or `k` of the local edges, and `shell_tolerance` (Å); None for no
+            local edges.
+        potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path,
+            **arguments}`; None for no pair sums.
         accuracy: Absolute error that each sum is guaranteed to keep, before rounding to float32.
-        pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete sums.
+        pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete
+            sums.
         memory_mib: Working memory of the sums, MiB; None is the default of `lattice_sums`.
         device: Where the sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
 

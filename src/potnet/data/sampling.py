@@ -11,8 +11,8 @@ from torch.utils.data import Sampler
 class EpochSampler(Sampler[int]):
     """0..size-1, in an order that depends on seed and epoch alone.
 
-    The order uses no global random state, so a resumed run continues with the order that the uninterrupted one
-    would have had. Lightning calls `set_epoch` before each epoch.
+    The order uses no global random state, so a resumed run continues with the order that the
+    uninterrupted one would have had. Lightning calls `set_epoch` before each epoch.
 
     Args:
         size: Number of crystals.

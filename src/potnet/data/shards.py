@@ -1,6 +1,7 @@
 """Feature shards: some thousand crystals as flat arrays in one safetensors file.
 
-Arrays of one shard with C crystals, N atoms, E local edges and M ordered pairs; what was not asked for is absent:
+Arrays of one shard with C crystals, N atoms, E local edges and M ordered pairs; what was not asked for is
+absent:
 
 | name | shape | dtype | |
 |---|---|---|---|
@@ -100,8 +101,9 @@ def write_shard(
     """
     from safetensors.torch import save
 
-    notes = {"crystals": str(len(graphs)), "failures": json.dumps([asdict(failure) for failure in failures])}
-    content = save(pack(graphs), metadata=notes)
+    notes = {"crystals": len(graphs), "failures": [asdict(failure) for failure in failures]}
+    # One entry: safetensors writes several in random order, and equal shards must be equal files.
+    content = save(pack(graphs), metadata={"notes": json.dumps(notes)})
     checksum = hashlib.sha256(content).hexdigest()
     name = f"{_stem(number)}-{checksum[:_MARK]}{SUFFIX}"
     write_whole(folder / name, content)
@@ -118,11 +120,11 @@ def finished_shard(folder: Path, number: int) -> ShardRecord | None:
             continue
         try:
             with safe_open(path, framework="pt") as file:
-                notes = file.metadata()
+                notes = json.loads(file.metadata()["notes"])
         except SafetensorError:
             continue
-        failures = tuple(Failure(**failure) for failure in json.loads(notes["failures"]))
-        return ShardRecord(path.name, path.stat().st_size, checksum, int(notes["crystals"]), failures)
+        failures = tuple(Failure(**failure) for failure in notes["failures"])
+        return ShardRecord(path.name, path.stat().st_size, checksum, notes["crystals"], failures)
     return None
 
 

@@ -28,8 +28,8 @@ class Split:
     def __post_init__(self) -> None:
         if not self.train:
             raise DataError(
-                f"the split has no crystal for training ({len(self.val)} for validation, {len(self.test)} for test): "
-                "give more crystals, or another data.split"
+                f"the split has no crystal for training ({len(self.val)} for validation, "
+                f"{len(self.test)} for test): give more crystals, or another data.split"
             )
         count = Counter(id for part in PARTS for id in self[part])
         twice = [id for id, places in count.items() if places > 1]
@@ -70,7 +70,8 @@ class SplitRecipe(Protocol):
 class GivenSplit:
     """The split that comes with the data.
 
-    A part may be empty, except for training: without validation there is no best checkpoint, so the last one counts.
+    A part may be empty, except for training: without validation there is no best checkpoint, so the last
+        one counts.
     """
 
     def __call__(self, table: CrystalTable) -> Split:
@@ -81,7 +82,8 @@ class GivenSplit:
         """
         if table.split is None:
             raise DataError(
-                "this data set comes without a split: choose one, such as data.split=published or data.split=ratio"
+                "this data set comes without a split: choose another recipe, such as split=shuffled "
+                "(in Python: split=ShuffledSplit())"
             )
         rows = list(zip(table.ids, table.split, strict=True))
         return Split(**{part: tuple(id for id, own in rows if own == part) for part in PARTS})
@@ -90,9 +92,10 @@ class GivenSplit:
 class ShuffledSplit:
     """Shuffle, then cut: train first, test last, validation just before the test.
 
-    The defaults are the published recipe of PotNet (and of ALIGNN and Matformer before it): the indices 0..n-1 are
-    shuffled by Python's `random` with seed 123, and fractions become whole numbers by `int(fraction * n)`. With
-    the data sets of that time in their order it reproduces the published splits index for index. The Materials
+    The defaults are the published recipe of PotNet (and of ALIGNN and Matformer before it): the indices
+    0..n-1 are shuffled by Python's `random` with seed 123, and fractions become whole numbers by
+    `int(fraction * n)`. With the data sets of that time in their order it reproduces the published splits
+    index for index. The Materials
     Project tasks give counts: train=60000, val=5000, test=4239.
 
     Args:
@@ -169,23 +172,3 @@ def shuffled_indices(total: int, seed: int) -> list[int]:
     order = list(range(total))
     random.Random(seed).shuffle(order)
     return order
-
-
-def named_split(name: str, seed: int = 123) -> SplitRecipe:
-    """The common recipes by name.
-
-    Args:
-        name: "given" (comes with the data), "published" (`ShuffledSplit`) or "ratio" (80 : 10 : 10, shuffled by `seed`).
-        seed: Of "ratio".
-
-    Raises:
-        DataError: There is no recipe of this name.
-    """
-    recipes: dict[str, SplitRecipe] = {
-        "given": GivenSplit(),
-        "published": ShuffledSplit(),
-        "ratio": ShuffledSplit(seed=seed),
-    }
-    if name not in recipes:
-        raise DataError(f"data.split={name!r}: {did_you_mean(name, recipes)}")
-    return recipes[name]

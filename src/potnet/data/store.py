@@ -37,10 +37,8 @@ class FeatureStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        manifest = self._manifest()
-        self.settings: dict[str, Any] = manifest["key"]
-        self.shards = [ShardRecord.from_plain(plain) for plain in manifest["shards"]]
-        self._index = manifest["index"]
+        self.settings: dict[str, Any]
+        self.settings, self.shards, self._index = self._manifest()
         for name, size in self._sizes().items():
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != size:
@@ -88,7 +86,8 @@ class FeatureStore:
         edge_index = edge_vector = pair_index = pair_sums = None
         if self.settings["features"]["neighbors"] is not None:
             num_edges = torch.from_numpy(np.diff(self._start[rows, :, 1])[:, 0])
-            local = torch.cat([self._arrays[s]["edge_index"][:, a:b] for s, (a, b) in zip(shard, edges, strict=True)], 1)
+            arrays = [self._arrays[s]["edge_index"] for s in shard]
+            local = torch.cat([array[:, a:b] for array, (a, b) in zip(arrays, edges, strict=True)], 1)
             edge_index = local.long() + (num_atoms.cumsum(0) - num_atoms).repeat_interleave(num_edges)
             edge_vector = self._cut("edge_vector", shard, edges)
         if self.settings["features"]["potentials"] is not None:
@@ -173,14 +172,17 @@ class FeatureStore:
             spans.append(np.stack([ends - sizes, ends], 1))
         return np.concatenate(spans)
 
-    def _manifest(self) -> dict[str, Any]:
+    def _manifest(self) -> tuple[dict[str, Any], list[ShardRecord], dict[str, Any]]:
+        """Settings, shards, and name, size and checksum of the index."""
         path = self.folder / MANIFEST
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            shards = [ShardRecord.from_plain(plain) for plain in manifest["shards"]]
+            return manifest["key"], shards, manifest["index"]
         except FileNotFoundError:
             raise CacheError(f"{self.folder}: there is no finished feature cache") from None
-        except (OSError, ValueError) as error:
-            raise CacheError(f"{path} cannot be read: {error}") from error
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CacheError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
     def _sizes(self) -> dict[str, int]:
         return {self._index["file"]: self._index["bytes"]} | {

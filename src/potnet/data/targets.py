@@ -18,14 +18,16 @@ _SCALES = ("none", "log10")
 class Target:
     """A property to learn.
 
-    Data and predictions are in `unit`; the network learns `transform(value)`, and metrics are in `learned_unit`.
+    Data and predictions are in `unit`; the network learns `transform(value)`, and metrics are in
+    `learned_unit`.
 
     Args:
         key: Name of the property in the data, such as `k_vrh`.
         unit: Physical unit of the data and of predictions, such as "GPa".
         transform: "none" or "log10". Labels that are logarithms already take "none" and say so in the unit.
         name: Name for plots and tables; by default the key.
-        on_missing: Whether crystals without the property are an error ("raise") or left out and counted ("drop").
+        on_missing: Whether crystals without the property are an error ("raise") or left out and
+            counted ("drop").
 
     Raises:
         DataError: An unknown transform or `on_missing`.
@@ -96,9 +98,7 @@ class Target:
             )
         infinite = [ids[row] for row in np.flatnonzero(np.isinf(values)).tolist()]
         if infinite:
-            raise DataError(
-                f"{self.key} is infinite for {len(infinite)} crystals: {name_some(infinite)}. Correct the data"
-            )
+            raise DataError(f"{self.key} is infinite for {len(infinite)} crystals: {name_some(infinite)}")
         if self.scale == "log10" and (values <= 0).any():
             bad = np.flatnonzero(values <= 0).tolist()
             shown = name_some([f"{ids[row]} ({values[row]:g} {self.unit})" for row in bad])

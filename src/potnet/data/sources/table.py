@@ -20,9 +20,9 @@ _NO_SPLIT = object()
 class TableSource:
     """A table of crystals with properties: `.jsonl` or `.jsonl.gz`, one crystal a line.
 
-    A line holds `id`, `lattice` (3x3, rows are the lattice vectors, Å), `z` (atomic numbers), `frac` (fractional
-    coordinates), any number of properties (numbers; null where missing), and, where the split is given, `split`
-    ("train", "val" or "test"; null for neither).
+    A line holds `id`, `lattice` (3x3, rows are the lattice vectors, Å), `z` (atomic numbers), `frac`
+    (fractional coordinates), any number of properties (numbers; null where missing), and, where the split
+    is given, `split` ("train", "val" or "test"; null for neither).
 
     Args:
         path: The file.
@@ -62,7 +62,8 @@ class TableSource:
         """Read all crystals.
 
         Raises:
-            DataError: An empty or broken file, an invalid line (its number is named), duplicate ids, an unknown part.
+            DataError: An empty or broken file, an invalid line (its number is named), duplicate ids, an
+                unknown part.
         """
         content = self._read()
         content_hash = self._hash(content)

@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from crystal_tables import cubic, moduli, write_table
+
+from potnet.crystals import Crystal, CrystalError, CrystalGraph, collate
+from potnet.data import CacheError, Failure, Featurizer, TableSource, cache
+from potnet.data.cache import cache_folder, cache_root, cached_features
+from potnet.data.store import FeatureStore
+from potnet.lattice import Coulomb
+
+
+class CountingFeaturizer(Featurizer):
+    """Notes which crystals it was given."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.seen: list[str] = []
+
+    def featurize(self, crystals: Any, *args: Any, **kwargs: Any) -> list[CrystalGraph]:
+        self.seen += [crystal.id for crystal in crystals]
+        return super().featurize(crystals, *args, **kwargs)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> TableSource:
+    return TableSource(write_table(tmp_path / "tiny.jsonl", moduli(10, split="train")), licence="none")
+
+
+@pytest.fixture
+def featurizer(feature_settings: dict[str, Any]) -> CountingFeaturizer:
+    return CountingFeaturizer(**feature_settings)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_SHARD_CRYSTALS", 4)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_batches_are_the_collated_graphs(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path):
+    store = cached_features(source, featurizer, tmp_path)
+    assert [shard.crystals for shard in store.shards] == [4, 4, 2]
+    rows = [9, 0, 5, 4, 3]
+    crystals = source.load().crystals
+    expected = collate(featurizer.featurize([crystals[row] for row in rows]))
+    batch = store.batch(rows)
+    assert batch.ids == expected.ids == [f"c{row}" for row in rows]
+    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_vector", "pair_index", "pair_sums"):
+        torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
+    torch.testing.assert_close(batch.targets, expected.targets)
+    graph = store.graph(5)
+    assert graph.id == "c5"
+    assert graph.targets == {"k_vrh": 15.0}
+    np.testing.assert_array_equal(store.num_atoms, [2] * 10)
+    np.testing.assert_array_equal(store.num_edges[rows], np.bincount(batch.batch[batch.edge_index[1]]))
+
+
+@pytest.mark.parametrize("needs", [{"edges"}, {"pairs"}, set()])
+def test_absent_fields_stay_absent(
+    source: TableSource, featurizer: Featurizer, tmp_path: Path, needs: set[str]
+):
+    batch = cached_features(source, featurizer.restricted(needs), tmp_path).batch([0, 1])
+    assert (batch.edge_index is not None) == (batch.edge_vector is not None) == ("edges" in needs)
+    assert (batch.pair_index is not None) == (batch.pair_sums is not None) == ("pairs" in needs)
+
+
+def test_crystals_without_edges(featurizer: Featurizer, tmp_path: Path):
+    source = TableSource(
+        write_table(tmp_path / "t.jsonl", [cubic("a", 40.0), cubic("b", 4.0), cubic("c", 40.0)])
+    )
+    batch = cached_features(source, featurizer, tmp_path).batch([0, 1, 2])
+    assert set(batch.edge_index.flatten().tolist()) == {2, 3}
+    assert cached_features(source, featurizer, tmp_path).batch([2, 0]).edge_index.shape == (2, 0)
+
+
+def test_work_is_done_once(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path):
+    first = cached_features(source, featurizer, tmp_path)
+    second = cached_features(source, featurizer, tmp_path)
+    assert featurizer.seen == [f"c{i}" for i in range(10)]
+    assert first.folder == second.folder
+    assert second.licence == "none"
+
+
+def test_key_knows_what_matters(source: TableSource, feature_settings: dict[str, Any], tmp_path: Path):
+    def folder(data: TableSource = source, limit: int | None = None, **change: Any) -> Path:
+        return cache_folder(data, Featurizer(**{**feature_settings, **change}), tmp_path, limit, "raise")[0]
+
+    assert folder() == folder() == folder(device="cpu", memory_mib=8)
+    assert folder().name.startswith("tiny-")
+    other = TableSource(write_table(tmp_path / "tiny2.jsonl", moduli(9)), name="tiny")
+    different = [folder(other), folder(limit=3), folder(accuracy=1e-6), folder(neighbors={"cutoff": 5.0})]
+    assert len({folder(), *different}) == 5
+
+
+def test_where_caches_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    monkeypatch.delenv("POTNET_CACHE", raising=False)
+    assert cache_root() == Path("/xdg/potnet")
+    monkeypatch.setenv("POTNET_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    assert cache_root("/elsewhere") == Path("/elsewhere")
+
+
+def test_unfinished_cache_is_never_read(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path):
+    store = cached_features(source, featurizer, tmp_path)
+    whole = files(store.folder)
+    (store.folder / "manifest.json").unlink()
+    with pytest.raises(CacheError, match="no finished feature cache"):
+        FeatureStore(store.folder)
+    (store.folder / store.shards[1].file).unlink()
+    (store.folder / "index.json.part").write_text("half")
+    featurizer.seen.clear()
+    cached_features(source, featurizer, tmp_path)
+    assert featurizer.seen == ["c4", "c5", "c6", "c7"]
+    assert files(store.folder) == whole
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:300] + bytes([b[300] ^ 1]) + b[301:]])
+def test_damaged_shard_is_noticed_and_redone(
+    source: TableSource,
+    featurizer: CountingFeaturizer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Any,
+):
+    store = cached_features(source, featurizer, tmp_path)
+    whole = files(store.folder)
+    path = store.folder / store.shards[2].file
+    path.write_bytes(damage(path.read_bytes()))
+    featurizer.seen.clear()
+    with caplog.at_level(logging.WARNING):
+        cached_features(source, featurizer, tmp_path)
+    assert path.name in caplog.text
+    assert featurizer.seen == ["c8", "c9"]
+    assert files(store.folder) == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{}"])
+def test_broken_manifest(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, content: bytes):
+    store = cached_features(source, featurizer, tmp_path)
+    (store.folder / "manifest.json").write_bytes(content)
+    with pytest.raises(CacheError, match=r"manifest\.json"):
+        FeatureStore(store.folder)
+    featurizer.seen.clear()
+    assert len(cached_features(source, featurizer, tmp_path)) == 10
+    assert featurizer.seen == []
+
+
+def test_large_caches_are_not_read_whole_at_the_start(
+    source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    cached_features(source, featurizer, tmp_path)
+    monkeypatch.setattr(cache, "_VERIFY_BYTES", 0)
+    monkeypatch.setattr(FeatureStore, "verify", lambda self: pytest.fail("read whole"))
+    cached_features(source, featurizer, tmp_path)
+
+
+def test_full_disk(
+    source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done: list[int] = []
+
+    def fsync(descriptor: int) -> None:
+        done.append(descriptor)
+        if len(done) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    message = r"cannot write the feature cache in .*tiny-.*: No space left .*data\.cache_dir or POTNET_CACHE"
+    with pytest.raises(CacheError, match=message):
+        cached_features(source, featurizer, tmp_path)
+    folder = cache_folder(source, featurizer, tmp_path, None, "raise")[0]
+    assert [path.name[:11] for path in folder.iterdir()] == ["shard-00000"]
+    featurizer.seen.clear()
+    assert len(cached_features(source, featurizer, tmp_path)) == 10
+    assert "c0" not in featurizer.seen
+
+
+def test_cache_dir_that_is_no_folder(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CacheError, match=r"cannot write the feature cache in .*file.*data\.cache_dir"):
+        cached_features(source, featurizer, tmp_path / "file" / "cache")
+    assert featurizer.seen == []
+
+
+class _Refusing(CountingFeaturizer):
+    def _local(self, crystal: Crystal) -> Any:
+        if crystal.id in ("c1", "c8", "c9"):
+            raise CrystalError("refused", crystal.id)
+        return super()._local(crystal)
+
+
+def test_failures_are_kept_with_their_reason(
+    source: TableSource, feature_settings: dict[str, Any], tmp_path: Path
+):
+    featurizer = _Refusing(**feature_settings)
+    with pytest.raises(CrystalError, match="c1: refused"):
+        cached_features(source, featurizer, tmp_path)
+    expected = [Failure(id, f"{id}: refused") for id in ("c1", "c8", "c9")]
+    store = cached_features(source, featurizer, tmp_path, on_error="skip")
+    assert store.failures == expected
+    assert store.table.ids == ["c0", "c2", "c3", "c4", "c5", "c6", "c7"]
+    assert store.batch([1, 6]).ids == ["c2", "c7"]
+    assert store.batch([1, 6]).targets["k_vrh"].tolist() == [12.0, 17.0]
+    # The same from the shards alone.
+    (store.folder / "manifest.json").unlink()
+    assert cached_features(source, featurizer, tmp_path, on_error="skip").failures == expected
+
+
+def test_check_comes_before_the_work(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path):
+    def refuse(dataset: Any) -> None:
+        raise KeyError("no such target")
+
+    with pytest.raises(KeyError):
+        cached_features(source, featurizer, tmp_path, check=refuse)
+    assert featurizer.seen == []
+
+
+def test_store_travels_to_other_processes_by_path(
+    source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path
+):
+    store = cached_features(source, featurizer, tmp_path)
+    content = pickle.dumps(store)
+    assert len(content) < 1000
+    torch.testing.assert_close(pickle.loads(content).batch([3]).pair_sums, store.batch([3]).pair_sums)
+
+
+_PROCESS = """
+import sys, time
+from potnet.data import Featurizer, TableSource, cache
+from potnet.lattice import Coulomb
+
+class Slow(Featurizer):
+    def featurize(self, crystals, *args, **kwargs):
+        print("featurize", len(crystals), flush=True)
+        time.sleep(float(sys.argv[3]))
+        return super().featurize(crystals, *args, **kwargs)
+
+cache._SHARD_CRYSTALS = 4
+store = cache.cached_features(TableSource(sys.argv[1]), Slow(potentials=[Coulomb()]), sys.argv[2])
+print("crystals", len(store), flush=True)
+"""
+
+
+def start(source: TableSource, folder: Path, pause: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", _PROCESS, str(source.path), str(folder), str(pause)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_killed_half_way(source: TableSource, tmp_path: Path):
+    featurizer = CountingFeaturizer(potentials=[Coulomb()])
+    process = start(source, tmp_path / "killed", 1.0)
+    folder = cache_folder(source, featurizer, tmp_path / "killed", None, "raise")[0]
+    while process.poll() is None and not list(folder.glob("shard-00000-*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    with pytest.raises(CacheError):
+        FeatureStore(folder)
+    store = cached_features(source, featurizer, tmp_path / "killed")
+    assert featurizer.seen == ["c4", "c5", "c6", "c7", "c8", "c9"]
+    whole = cached_features(source, featurizer, tmp_path / "whole")
+    assert files(store.folder) == files(whole.folder)
+    assert store.settings["features"] == featurizer.settings()
+
+
+def test_two_processes_share_the_work(source: TableSource, tmp_path: Path):
+    pair = [start(source, tmp_path / "shared", 0.7) for _ in range(2)]
+    outputs = [process.communicate(timeout=60) for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert all(out.endswith("crystals 10\n") for out, _ in outputs)
+    assert sum(out.count("featurize") for out, _ in outputs) == 3
+    assert sum("waiting for it" in error for _, error in outputs) == 1

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from crystal_tables import cubic, moduli, write_table
+from torch import Tensor, nn
+
+from potnet.data import (
+    CrystalDataModule,
+    DataError,
+    EmbeddedSource,
+    Featurizer,
+    ListedSplit,
+    ShuffledSplit,
+    TableSource,
+    Target,
+)
+from potnet.data.sampling import CrystalBatchSampler, EpochSampler
+
+BULK = Target("k_vrh", "", "log10")
+
+
+def from_table(
+    folder: Path, records: list[dict[str, Any]], target: Target = BULK, **settings: Any
+) -> CrystalDataModule:
+    source = TableSource(write_table(folder / "t.jsonl", records))
+    settings = {"featurizer": Featurizer(neighbors={"cutoff": 3.0}), "needs": ["edges"], **settings}
+    return CrystalDataModule(source, target, cache_dir=folder / "cache", **settings)
+
+
+def test_every_crystal_once(small_data: CrystalDataModule):
+    for part, loader in (
+        ("train", small_data.train_dataloader()),
+        ("val", small_data.val_dataloader()),
+        ("test", small_data.test_dataloader()),
+    ):
+        ids = [id for batch in loader for id in batch.ids]
+        assert sorted(ids) == sorted(small_data.split[part])
+        if part != "train":
+            assert ids == list(small_data.split[part])
+            assert ids == small_data.dataset(part).ids
+
+
+def test_batches_are_collated(small_data: CrystalDataModule):
+    batch = next(iter(small_data.val_dataloader()))
+    assert batch.num_crystals == 16
+    assert batch.edge_index.max() < len(batch.z)
+    assert batch.pair_sums.shape == (int((batch.num_atoms**2).sum()), 3)
+    assert (batch.batch[batch.edge_index[0]] == batch.batch[batch.edge_index[1]]).all()
+    expected = {c.id: c.properties["k_vrh"] for c in EmbeddedSource().load().crystals}
+    assert batch.targets["k_vrh"].tolist() == [expected[id] for id in batch.ids]
+    assert batch.targets["k_vrh"].dtype == torch.float64
+
+
+def test_statistics_are_of_the_training_part(small_data: CrystalDataModule):
+    values = torch.log10(torch.from_numpy(small_data.dataset("train").values("k_vrh")))
+    mean, deviation = small_data.statistics()
+    assert mean == pytest.approx(values.mean().item())
+    assert deviation == pytest.approx(values.std(correction=0).item())
+
+
+def test_summary_counts_everything(small_data: CrystalDataModule):
+    summary = small_data.summary()
+    assert summary["crystals"] == {"train": 157, "val": 21, "test": 22}
+    assert summary["removed"] == {}
+    assert summary["split_hash"] == small_data.split.hash()
+
+
+def test_second_start_reads(small_data: CrystalDataModule, feature_settings: dict[str, Any], cache_dir: Path):
+    again = CrystalDataModule(
+        EmbeddedSource(), Target("g_vrh", "GPa", "log10"), feature_settings, limit=200, cache_dir=cache_dir
+    )
+    again.prepare_data()
+    assert again.seconds["standardize"] == again.seconds["sums"] == 0
+    assert again.store.folder == small_data.store.folder
+
+
+def orders(data: CrystalDataModule, epochs: int) -> list[list[str]]:
+    loader = data.train_dataloader()
+    found = []
+    for epoch in range(epochs):
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        found.append([id for batch in loader for id in batch.ids])
+    return found
+
+
+def test_order_depends_on_seed_and_epoch_alone(tmp_path: Path):
+    data = from_table(tmp_path, moduli(20, split="train"), batch_size=8, seed=3)
+    first = orders(data, 3)
+    torch.manual_seed(99)
+    assert orders(data, 3) == first
+    assert first[0] != first[1] != first[2]
+    assert orders(from_table(tmp_path, moduli(20, split="train"), batch_size=8, seed=4), 1)[0] != first[0]
+
+
+@pytest.mark.parametrize(
+    ("size", "batch_size", "drop", "sizes"),
+    [
+        (9, 4, True, [4, 4]),
+        (9, 4, False, [4, 4, 1]),
+        (10, 4, True, [4, 4, 2]),
+        (1, 4, True, [1]),
+        (3, 1, True, [1] * 3),
+    ],
+)
+def test_last_batch_of_one(size: int, batch_size: int, drop: bool, sizes: list[int]):
+    sampler = CrystalBatchSampler(EpochSampler(size, shuffle=True), batch_size, drop)
+    assert [len(batch) for batch in sampler] == sizes
+    assert len(sampler) == len(sizes)
+
+
+def test_workers_give_the_same_batches(tmp_path: Path):
+    data = from_table(tmp_path, moduli(12, split="train"), batch_size=5)
+    expected = orders(data, 2)
+    data.num_workers = 1
+    assert orders(data, 2) == expected
+
+
+class _Recorder(lightning.LightningModule):
+    """Learns nothing of use, and notes the ids of each epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen: dict[str, list[list[str]]] = {"train": [], "val": []}
+
+    def on_train_epoch_start(self) -> None:
+        self.seen["train"].append([])
+
+    def on_validation_epoch_start(self) -> None:
+        self.seen["val"].append([])
+
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        self.seen["train"][-1] += batch.ids
+        return (self.weight - batch.targets["k_vrh"].float()).square().mean()
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.seen["val"][-1] += batch.ids
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1e-6)
+
+
+def trainer(folder: Path, **settings: Any) -> lightning.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
+    return lightning.Trainer(
+        default_root_dir=folder, num_sanity_val_steps=0, use_distributed_sampler=False, **quiet, **settings
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+def test_lightning_runs_and_resumes_in_the_same_order(tmp_path: Path):
+    records = [
+        {**record, "split": "val" if row % 4 == 0 else "train"} for row, record in enumerate(moduli(16))
+    ]
+    whole = _Recorder()
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(
+        whole, from_table(tmp_path, records, batch_size=5)
+    )
+    train, val = whole.seen["train"], whole.seen["val"]
+    assert len({tuple(order) for order in train}) == 3
+    assert val == [["c0", "c4", "c8", "c12"]] * 3
+
+    half = trainer(tmp_path, max_epochs=2, enable_checkpointing=False)
+    half.fit(_Recorder(), from_table(tmp_path, records, batch_size=5))
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed = _Recorder()
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(
+        resumed,
+        from_table(tmp_path, records, batch_size=5),
+        ckpt_path=tmp_path / "half.ckpt",
+        weights_only=True,
+    )
+    assert resumed.seen["train"] == [train[2]]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
+@pytest.mark.filterwarnings("ignore:Total length of .list. across ranks is zero")
+def test_no_validation_part(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    data = from_table(tmp_path, moduli(6, split="train"), batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        data.setup()
+    assert "the split has no crystal for validation" in caplog.text
+    assert data.val_dataloader() == []
+    module = _Recorder()
+    trainer(tmp_path, max_epochs=1, enable_checkpointing=False).fit(module, data)
+    assert len(module.seen["train"][0]) == 6
+
+
+def test_bad_targets_stop_before_any_work(tmp_path: Path):
+    records = [
+        cubic("good", k_vrh=5.0, split="train"),
+        cubic("bad", k_vrh=-5.0, split="train"),
+        cubic("none"),
+    ]
+    data = from_table(tmp_path, records[:2])
+    with pytest.raises(DataError, match=r"no log10: bad \(-5"):
+        data.prepare_data()
+    with pytest.raises(DataError, match=r"1 of 2 crystals have no k_vrh .*: none"):
+        from_table(tmp_path, [records[0], records[2]]).prepare_data()
+    with pytest.raises(DataError, match="unknown target 'k_vhr': did you mean 'k_vrh'"):
+        from_table(tmp_path, records, Target("k_vhr")).prepare_data()
+    assert not list((tmp_path / "cache").glob("*/*"))
+
+
+def test_missing_targets_are_counted(tmp_path: Path):
+    records = [*moduli(3, split="train"), cubic("none", split="train")]
+    data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"))
+    assert data.summary()["removed"] == {"no k_vrh": 1}
+    assert data.removed == {"no k_vrh": ["none"]}
+    assert data.split.train == ("c0", "c1", "c2")
+
+
+def test_one_crystal(tmp_path: Path):
+    with pytest.raises(DataError, match="no crystal for training"):
+        from_table(tmp_path, moduli(1), split=ShuffledSplit()).prepare_data()
+    data = from_table(tmp_path, moduli(1), split=ListedSplit({"train": ["c0"]}))
+    assert [batch.ids for batch in data.train_dataloader()] == [["c0"]]
+    assert data.statistics() == (1.0, 1.0)
+
+
+def test_settings_that_cannot_be_used(tmp_path: Path):
+    with pytest.raises(DataError, match=r"data\.batch_size=0"):
+        from_table(tmp_path, moduli(2), batch_size=0)
+    with pytest.raises(DataError, match=r"data\.on_error='skp': did you mean 'skip'"):
+        from_table(tmp_path, moduli(2), on_error="skp")
+    with pytest.raises(DataError, match="needs pair sums"):
+        from_table(tmp_path, moduli(2), needs=["edges", "pairs"])
+    with pytest.raises(DataError, match="comes without a split"):
+        from_table(tmp_path, moduli(2)).prepare_data()
