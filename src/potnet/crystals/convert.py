@@ -60,7 +60,7 @@ def from_ase(atoms: Atoms, box: float | None = None, id: str = "") -> Crystal:
 
 
 def from_pymatgen(structure: Structure, id: str = "") -> Crystal:
-    """Convert a pymatgen Structure.
+    """Convert a pymatgen Structure. It counts as periodic in all directions of its lattice.
 
     Raises:
         CrystalError: If a site is partly occupied or disordered, a species is no element, the object

@@ -42,7 +42,7 @@ class CrystalError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Crystal:
-    """A periodic structure of n atoms. Arrays are copied and read-only.
+    """A periodic structure of n atoms. Arrays are copied and read-only, properties are copied.
 
     A left-handed or skewed cell is fine, and so are atoms outside the cell.
 
@@ -81,6 +81,7 @@ class Crystal:
         for name, value in (("cell", cell), ("positions", positions), ("z", z)):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
+        object.__setattr__(self, "properties", dict(self.properties))
 
     @classmethod
     def from_fractional(

@@ -11,11 +11,14 @@ CUBE = np.eye(3) * 4.0
 
 def test_fields_are_checked_copies_in_double_precision():
     cell = CUBE.astype(np.float32)
-    crystal = Crystal(cell, [[0, 0, 0], [2, 2, 2]], [11, 17], "salt", {"k_vrh": 24.0})
+    properties = {"k_vrh": 24.0}
+    crystal = Crystal(cell, [[0, 0, 0], [2, 2, 2]], [11, 17], "salt", properties)
     assert crystal.cell.dtype == crystal.positions.dtype == np.float64
     assert crystal.z.dtype == np.int64
     assert len(crystal) == 2
     assert crystal.volume == pytest.approx(64.0)
+    properties["k_vrh"] = 0.0
+    assert crystal.properties == {"k_vrh": 24.0}
     cell[0, 0] = 9
     assert crystal.cell[0, 0] == 4
     with pytest.raises(ValueError, match="read-only"):

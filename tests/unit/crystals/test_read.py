@@ -296,7 +296,7 @@ def test_damaged_and_missing_files(tmp_path):
         with pytest.raises(CrystalError):
             read_crystals(path)
     assert "is damaged" in str(list(iterate_crystals(tmp_path / "cut.jsonl.gz"))[-1])
-    assert "format not recognised" in str(list(iterate_crystals(tmp_path / "unknown.qqq"))[0])
+    assert "format not recognised" in str(next(iterate_crystals(tmp_path / "unknown.qqq")))
     for missing in ("nowhere.cif", "nowhere.jsonl.gz", "nowhere/POSCAR", "nowhere.traj"):
         with pytest.raises(CrystalError, match=r"nowhere.*can't be read \(No such file"):
             read_crystals(tmp_path / missing)
