@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from potnet.crystals.elements import symbol
 from potnet.crystals.graph import CrystalBatch
 
 ATOM_FEATURES = 92
@@ -102,10 +103,10 @@ class ElementFeatures(nn.Module):
         unknown = (batch.z < 1) | (batch.z > MAX_Z)
         if not unknown.any():
             return
-        elements = sorted(set(batch.z[unknown].tolist()))
+        found = ", ".join(f"{symbol(z)} (Z = {z})" for z in sorted(set(batch.z[unknown].tolist())))
         crystals = [batch.ids[i] for i in sorted(set(batch.batch[unknown].tolist()))]
         shown = ", ".join(crystals[:5]) + (f" and {len(crystals) - 5} more" if len(crystals) > 5 else "")
         raise ValueError(
-            f"no features for the elements Z = {', '.join(map(str, elements))} in {shown}: "
-            f"the table ends at Z = {MAX_Z} (Fm); leave these crystals out"
+            f"no features for {found} in {shown}: the table ends at {symbol(MAX_Z)} (Z = {MAX_Z}); "
+            "leave these crystals out"
         )

@@ -1,0 +1,165 @@
+"""Layers that models share."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from potnet.crystals import CrystalGraph, collate
+from potnet.models import PotNet
+from potnet.nn import (
+    BatchNorm,
+    EdgeLinear,
+    ElementFeatures,
+    GaussianBasis,
+    MultiquadricBasis,
+    Readout,
+    ShiftedSoftplus,
+    aggregate,
+)
+from potnet.nn.elements import ELEMENT_GROUPS, atom_table, group_table
+
+
+def batch_of_atoms(*crystals: list[int]):
+    return collate(
+        [CrystalGraph(f"c{i}", torch.tensor(z), 5.0 * torch.eye(3)) for i, z in enumerate(crystals)]
+    )
+
+
+def test_edge_linear_is_linear_on_the_concatenation():
+    torch.manual_seed(0)
+    split, plain = EdgeLinear(5, 3, 7).double(), nn.Linear(13, 7).double()
+    plain.load_state_dict(split.state_dict())
+    x, e = torch.randn(4, 5, dtype=torch.float64), torch.randn(11, 3, dtype=torch.float64)
+    target, source = torch.randint(4, (2, 11))
+    expected = plain(torch.cat([x[target], x[source], e], 1))
+    torch.testing.assert_close(split(x, e, target, source), expected)
+    inputs = (x.requires_grad_(), e.requires_grad_(), target, source)
+    assert torch.autograd.gradcheck(split, inputs)
+    assert torch.autograd.gradgradcheck(split, inputs)
+
+
+@pytest.mark.parametrize(
+    ("reduce", "expected"),
+    [
+        ("sum", [4.0, 0.0, 2.0]),
+        ("mean", [2.0, 0.0, 2.0]),
+        ("max", [5.0, 0.0, 2.0]),
+        ("min", [-1.0, 0.0, 2.0]),
+    ],
+)
+def test_aggregate(reduce, expected):
+    values, index = torch.tensor([[5.0], [2.0], [-1.0]]), torch.tensor([0, 2, 0])
+    assert aggregate(values, index, 3, reduce).flatten().tolist() == expected
+
+
+def test_aggregate_refuses_unknown_reductions():
+    with pytest.raises(ValueError, match="got 'median'"):
+        aggregate(torch.ones(1, 1), torch.zeros(1, dtype=torch.long), 1, "median")
+
+
+def test_bases():
+    s, centers = torch.tensor([-5.0, 0.3]), torch.linspace(-4, 4, 9)
+    u = s[:, None] - centers
+    torch.testing.assert_close(GaussianBasis(-4, 4, 9)(s), torch.exp(-(u**2)))
+    torch.testing.assert_close(MultiquadricBasis(-4, 4, 9)(s), torch.sqrt(1 + u**2))
+    u2 = (s[:, None] - torch.linspace(0, 6, 13)) / 0.5
+    torch.testing.assert_close(GaussianBasis(0, 6, 13)(s), torch.exp(-(u2**2)))
+    assert not GaussianBasis(0, 6, 13).state_dict()
+    with pytest.raises(ValueError, match="start < stop"):
+        GaussianBasis(4, -4, 9)
+    with pytest.raises(ValueError, match="at least 2 bins"):
+        GaussianBasis(-4, 4, 1)
+
+
+def test_shifted_softplus():
+    x = torch.tensor([0.0, 1.0, 100.0])
+    expected = torch.tensor([0.0, 0.620115, 100 - 0.693147])
+    torch.testing.assert_close(ShiftedSoftplus()(x), expected)
+
+
+def test_batch_norm_of_few_rows():
+    torch.manual_seed(0)
+    norm, plain = BatchNorm(3), nn.BatchNorm1d(3)
+    rows = torch.randn(8, 3)
+    torch.testing.assert_close(norm(rows), plain(rows))
+    before = {key: value.clone() for key, value in norm.state_dict().items()}
+    torch.testing.assert_close(norm(rows[:1]), plain.eval()(rows[:1]))
+    assert norm(rows[:0]).shape == (0, 3)
+    assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
+def test_element_table_is_that_of_cgcnn():
+    table = atom_table()
+    assert table.shape == (101, 92)
+    assert set(table.unique().tolist()) == {0.0, 1.0}
+    assert table[1:].any(1).all()
+    # Published example: silicon is group 14, period 3, block p.
+    assert table[14, 14] == 1
+    assert table[14, :18].sum() == 1
+    assert not table[0].any()
+
+
+def test_every_element_is_in_one_group():
+    members = sorted(z for group in ELEMENT_GROUPS.values() for z in group)
+    assert members == list(range(1, 119))
+    assert (group_table()[1:].sum(1) == 1).all()
+
+
+def test_element_features():
+    batch = batch_of_atoms([1, 100], [8])
+    assert torch.equal(ElementFeatures()(batch), atom_table()[[1, 100, 8]])
+    grouped = ElementFeatures(group_features=True)
+    assert grouped.features == 102
+    assert grouped(batch).shape == (3, 102)
+
+
+def test_elements_beyond_the_table_are_refused():
+    elements = ElementFeatures()
+    with pytest.raises(ValueError, match=r"Md \(Z = 101\), Og \(Z = 118\) in c1, c2: the table ends at Fm"):
+        elements(batch_of_atoms([1], [101, 8], [118]))
+    with pytest.raises(ValueError, match=r"and 3 more"):
+        elements(batch_of_atoms(*[[103]] * 8))
+
+
+def test_readout_pools_each_crystal():
+    torch.manual_seed(0)
+    batch, x = batch_of_atoms([1, 1], [8]), torch.randn(3, 4)
+    mean, total = Readout(4, ShiftedSoftplus()), Readout(4, ShiftedSoftplus(), reduce="sum")
+    total.load_state_dict(mean.state_dict())
+    doubled = torch.cat([x[:2].mean(0, keepdim=True), x[:2].mean(0, keepdim=True), x[2:]])
+    assert mean(x, batch).shape == (2,)
+    torch.testing.assert_close(mean(x, batch), mean(doubled, batch))
+    torch.testing.assert_close(total(x, batch)[1], mean(x, batch)[1])
+    assert not torch.isclose(total(x, batch)[0], mean(x, batch)[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"local": "euclidean"}, "local must be one of potential, distance, got 'euclidean'"),
+        ({"pairs": "all"}, "pairs must be one of none, concatenated, attention, got 'all'"),
+        ({"pair_channels": 2}, "2 potentials a pair but 3 coefficients"),
+    ],
+)
+def test_wrong_options_of_potnet(options, message):
+    with pytest.raises(ValueError, match=message):
+        PotNet(**options)
+
+
+def test_potnet_refuses_a_wrong_number_of_potentials():
+    graph = CrystalGraph(
+        "c",
+        torch.tensor([11]),
+        torch.eye(3),
+        edge_index=torch.zeros(2, 1, dtype=torch.long),
+        edge_vector=torch.ones(1, 3),
+        pair_sums=torch.ones(1, 2),
+    )
+    batch = collate([graph])
+    with pytest.raises(ValueError, match="2 potentials a pair, the model was built for 3"):
+        PotNet(width=8)(batch)
+    PotNet(width=8, pair_channels=2, coefficients=None)(batch)
+    with pytest.raises(ValueError, match="needs pair sums"):
+        PotNet(width=8)(replace(batch, pair_sums=None, pair_index=None))
