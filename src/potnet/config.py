@@ -106,7 +106,7 @@ def build(config: Any, where: str = "", **arguments: Any) -> Any:
     """Build the object that a config names by `_target_`; every other key is an argument of it.
 
     Args:
-        config: Mapping with `_target_` (`None` gives `None`). Nested mappings with a `_target_` are built as well.
+        config: Mapping with `_target_`; None gives None. Nested mappings with a `_target_` are built as well.
         where: Key of the config, for messages.
         **arguments: Further arguments, passed as they are.
 
@@ -182,10 +182,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _check_value(key: str, value: Any, hint: Any) -> None:
     """Refuse a plain value that an annotation of plain types and choices excludes."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        options = typing.get_args(hint)
-    else:
-        options = (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if is_union else (hint,)
     choices = [
         choice
         for option in options
@@ -219,9 +217,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if kind in (str, bool, type(None)):
         return isinstance(value, kind)
-    if isinstance(value, str) and typing.get_origin(kind) in (list, dict, tuple):
-        return False
-    return True
+    return not (isinstance(value, str) and typing.get_origin(kind) in (list, dict, tuple))
 
 
 def did_you_mean(name: str, options: Iterable[str], prefix: str = "") -> str:
@@ -233,9 +229,6 @@ def did_you_mean(name: str, options: Iterable[str], prefix: str = "") -> str:
     if near:
         return f"; did you mean {' or '.join(prefix + option for option in near)}?"
     return f"; valid are: {', '.join(prefix + option for option in sorted(options)) or 'none'}"
-
-
-# --- errors -------------------------------------------------------------------------------------------------------
 
 
 def explain(error: BaseException, config_name: str = "train") -> str:
@@ -328,8 +321,8 @@ def message_of(error: BaseException, config_name: str = "train") -> str | None:
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a config a command: compose the config, run, turn errors into messages.
 
-    Errors that the package foresaw end in one message on stderr and exit status 1, Ctrl-C in status 130. Others keep
-    their traceback, and so does everything with HYDRA_FULL_ERROR=1.
+    Errors that the package foresaw end in one message on stderr and exit status 1, Ctrl-C in status 130.
+    Others keep their traceback, and so does everything with HYDRA_FULL_ERROR=1.
 
     Args:
         config_name: File in conf/ without its suffix.

@@ -54,8 +54,8 @@ def evaluate_checkpoint(
     data.setup()
     if data.split.hash() != predictor.record["split_hash"]:
         raise CheckpointError(
-            f"{checkpoint}: {data.source.name} is no longer split as in the training run, so the test would not be fair: "
-            "restore the data it was trained on"
+            f"{checkpoint}: {data.source.name} is no longer split as in the training run, so the test "
+            "would not be fair: restore the data it was trained on"
         )
     return evaluate(predictor, data, parts)
 

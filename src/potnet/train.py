@@ -25,7 +25,8 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         resume: Continue from the folder's last checkpoint.
 
     Returns:
-        MAE of the best checkpoint on the validation part, in the target's learned unit; None without such a part.
+        MAE of the best checkpoint on the validation part, in the target's learned unit; None if there is
+        no such part.
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
@@ -49,6 +50,8 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     data = recipe.build_data(config, module.model)
     data.prepare_data()
     data.setup()
+    if len(data.split.train) < 2:
+        raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.set_statistics(*data.statistics())
     module.record = recipe.record_of(config, data)
     recipe.write_split(folder, data)
@@ -56,6 +59,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     seconds = {"featurize": time.perf_counter() - started}
 
     table = MetricsTable(folder / "metrics.csv")
+    earlier = table.seconds
     callbacks = [
         table,
         SeedEachEpoch(config["seed"]),
@@ -70,7 +74,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     if not trainer.is_global_zero:
         return None
 
-    seconds |= {"train": table.seconds, "total": time.perf_counter() - started}
+    seconds |= {"train": table.seconds, "total": earlier + time.perf_counter() - started}
     evaluations = recipe.conclude(folder, config, data, table, seconds, interrupted, loggers)
     if interrupted:
         sys.exit(INTERRUPTED)
@@ -113,9 +117,9 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
             continue
         if not key.startswith(RESUMABLE) or key == "trainer.max_epochs":
             raise ConfigError(
-                f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides resume "
-                "only trainer.* (but max_epochs), data.num_workers, data.cache_dir and callbacks.early_stopping.* "
-                "can be given. For anything else start a new run"
+                f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides "
+                "resume only trainer.* (but max_epochs), data.num_workers, data.cache_dir and "
+                "callbacks.early_stopping.* can be given. For anything else start a new run"
             )
         OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
     config: dict[str, Any] = plain(saved)

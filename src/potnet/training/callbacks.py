@@ -22,8 +22,8 @@ COLUMNS = (
 class WeightEMA(EMAWeightAveraging):
     """Exponential moving average of the weights: ema <- decay ema + (1 - decay) weights, after each step.
 
-    Validation, the checkpoint and so every later prediction use the average; training goes on with the weights
-    themselves, which the checkpoint keeps as well.
+    Validation, the checkpoint and so every later prediction use the average; training goes on with the
+    weights themselves, which the checkpoint keeps as well.
 
     Args:
         decay: Between 0 and 1.

@@ -71,8 +71,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         )
     if record["format"] > FORMAT:
         raise CheckpointError(
-            f"{file}: written by potnet {record.get('versions', {}).get('potnet', '?')}, which is newer than this one: "
-            "upgrade potnet"
+            f"{file}: written by potnet {record.get('versions', {}).get('potnet', '?')}, which is newer than "
+            "this one: upgrade potnet"
         )
     return checkpoint
 

@@ -78,6 +78,7 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
         r2 = "-" if m["r2"] is None else f"{m['r2']:.4f}"
         table.add_row(evaluation.part, f"{m['mae']:.5f}", f"{m['rmse']:.5f}", r2, m["unit"], str(m["n"]))
     console = Console(soft_wrap=True)
-    console.print(table)
+    if table.row_count:
+        console.print(table)
     for name, value in (facts or {}).items():
         console.print(f"{name:<12}{value}", highlight=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
@@ -68,7 +69,10 @@ class PropertyModule(LightningModule):
         ).set_dtype(torch.float64)
 
     def set_statistics(self, mean: float, std: float) -> None:
-        """Mean and standard deviation of the training targets, in the learned unit. Unused without `scale_target`."""
+        """Set mean and standard deviation of the training targets, in the learned unit.
+
+        Without `scale_target` they stay 0 and 1.
+        """
         if self.scale_target:
             self.mean.fill_(mean)
             # One crystal, or equal targets: nothing to scale by.
@@ -95,13 +99,10 @@ class PropertyModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Log the norm of the gradient before clipping."""
-        if self.global_step % max(1, self.trainer.log_every_n_steps) == 0:
-            norms = [p.grad.norm() for p in self.model.parameters() if p.grad is not None]
-            # Batches without a gradient exist in principle (every parameter frozen).
-            if norms:
-                self.log(
-                    "train/grad_norm", torch.stack(norms).norm(), on_step=False, on_epoch=True, batch_size=1
-                )
+        norms = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
+        if norms:
+            norm = torch.stack(norms).norm()
+            self.log("train/grad_norm", norm, on_step=False, on_epoch=True, batch_size=1)
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate; refuse to go on with a loss that is no number."""
@@ -109,8 +110,8 @@ class PropertyModule(LightningModule):
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):
             raise TrainingError(
-                f"the training loss became {float(loss)} in epoch {self.current_epoch}: lower optimizer.learning_rate, "
-                "or clip gradients with trainer.gradient_clip_val"
+                f"the training loss became {float(loss)} in epoch {self.current_epoch}: lower "
+                "optimizer.learning_rate, or clip gradients with trainer.gradient_clip_val"
             )
 
     def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
@@ -125,14 +126,10 @@ class PropertyModule(LightningModule):
         self.log_dict(self.validation_metrics.compute())
         self.validation_metrics.reset()
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW and one cycle over the run, whatever its length."""
-        steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise TrainingError(
-                "trainer.max_epochs=-1: the learning rate needs an end; give a number (trainer.max_time may stop it sooner)"
-            )
-        optimizer, scheduler = adamw_one_cycle(self.model, max(1, int(steps)), **self.hparams["optimizer"])
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        optimizer, scheduler = adamw_one_cycle(self.model, steps, **self.hparams["optimizer"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ def loss_function(
     """The loss of predictions against targets, both (B,).
 
     Args:
-        loss: Squared error, absolute error, or Huber's, which is quadratic up to `huber_delta` and linear beyond.
+        loss: Squared error, absolute error, or Huber's, which is quadratic up to `huber_delta` and linear
+            beyond.
         huber_delta: In the unit of what is compared.
     """
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -1,4 +1,7 @@
-"""`Predictor`: a trained network with all that it needs to predict crystals in files. Imports no Lightning."""
+"""`Predictor`: a trained network with all that it needs to predict crystals in files.
+
+Lightning, which takes seconds to import, is not needed here.
+"""
 
 from __future__ import annotations
 
@@ -206,7 +209,7 @@ class Predictor:
     def _predict_graphs(
         self, graphs: list[CrystalGraph], failures: list[Failure] | None, result: Predictions
     ) -> None:
-        """Predict one batch; if a network refuses it (an element it has never heard of), find out which crystal."""
+        """Predict one batch. If the network refuses it (an unknown element), find out which crystal it is."""
         try:
             values = self.target.inverse(self.learned(collate(graphs)))
         except ValueError as error:
@@ -240,8 +243,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-# --- inputs -------------------------------------------------------------------------------------------------------
-
 _ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
@@ -265,7 +266,7 @@ def expand(inputs: Inputs) -> list[Any]:
         files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
         if not files:
             raise CrystalError(
-                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR, CONTCAR)",
+                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR...)",
                 str(path),
             )
         return list(files)

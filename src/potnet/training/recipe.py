@@ -36,13 +36,13 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
     target = build({"_target_": "potnet.data.Target", **config["target"]}, "target")
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     data: CrystalDataModule = build(
-        config["data"], "data", target=target, featurizer=featurizer, needs=frozenset(model.needs)
+        config["data"], "data", target=target, featurizer=featurizer, needs=model.needs
     )
     return data
 
 
 def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, Any]:
-    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again and to know whence it came."""
+    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again, to know its origin."""
     return {
         "format": FORMAT,
         "config": dict(config),
@@ -65,8 +65,9 @@ def check_trainer(config: Mapping[str, Any]) -> None:
     epochs = config.get("max_epochs")
     if epochs is None or epochs < 1:
         raise ConfigError(
-            f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the learning rate follows "
-            "the epochs (trainer.max_time may end a run sooner). To evaluate a trained model, use python -m potnet.evaluate"
+            f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the learning rate "
+            "follows the epochs (trainer.max_time may end a run sooner). To evaluate a trained model, use "
+            "python -m potnet.evaluate"
         )
 
 
@@ -115,13 +116,13 @@ def build_trainer(
 def quieten() -> None:
     """Silence hints of libraries that a user of the commands can do nothing about."""
     for name in (
-        "lightning.pytorch.utilities.rank_zero",
-        "lightning.pytorch.accelerators.cuda",
+        "lightning.pytorch",
         "lightning.fabric",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
+        ".*have no `val_dataloader`.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
@@ -169,7 +170,7 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
-    """Keep the ids of each part, and licence and citation of the data, in the run's folder; say the latter once."""
+    """Keep the ids of each part, licence and citation in the run's folder; say the latter two once."""
     (folder / "split.json").write_text(
         json.dumps({"hash": data.split.hash(), **data.split.to_plain()}, indent=1) + "\n", encoding="utf-8"
     )
@@ -236,8 +237,8 @@ def conclude(
         log_scale = target.settings()["transform"] == "log10"
         parity_plot(
             folder / "parity.png",
-            test.target,
-            test.prediction,
+            test.target.numpy(),
+            test.prediction.numpy(),
             test.metrics,
             target.name,
             target.unit,
@@ -254,6 +255,8 @@ def conclude(
         "checkpoint": f"checkpoints/{checkpoint.name}",
         "run": str(shortest(folder)),
     }
+    if not evaluations:
+        log.warning("there is neither a validation nor a test part: nothing to evaluate")
     print_table(f"{config['name']}: {target.name}", evaluations, shown)
     return evaluations
 
