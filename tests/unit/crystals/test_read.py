@@ -149,7 +149,19 @@ def test_bad_cifs(tmp_path, name):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "file", ["x.cif", "x.cif.gz", "POSCAR", "x.vasp", "x.extxyz", "x.xyz.gz", "x@2.vasp", "x.json", "x.xsf"]
+    "file",
+    [
+        "x.cif",
+        "x.cif.gz",
+        "POSCAR",
+        "POSCAR.gz",
+        "x.vasp",
+        "x.extxyz",
+        "x.xyz.gz",
+        "x@2.vasp",
+        "x.json",
+        "x.xsf",
+    ],
 )
 def test_all_formats_give_the_same_crystal(tmp_path, name, file):
     from ase.io import write as ase_write
@@ -157,12 +169,12 @@ def test_all_formats_give_the_same_crystal(tmp_path, name, file):
     crystal = named(name)
     atoms = crystal.to_ase()
     atoms.info.clear()
-    kind = {"POSCAR": "vasp", "x.vasp": "vasp", "x.xyz.gz": "extxyz"}.get(file)
+    kind = {"POSCAR": "vasp", "POSCAR.gz": "vasp", "x.vasp": "vasp", "x.xyz.gz": "extxyz"}.get(file)
     plain = file.replace("@", "")
     ase_write(tmp_path / plain, atoms, format=kind)
     (tmp_path / plain).rename(tmp_path / file)
     (again,) = read_crystals(tmp_path / file)
-    assert again.id == (f"{tmp_path.name}/POSCAR" if file == "POSCAR" else file.split(".")[0])
+    assert again.id == (f"{tmp_path.name}/POSCAR" if file.startswith("POSCAR") else file.split(".")[0])
     assert again.formula == crystal.formula
     np.testing.assert_allclose(
         environments(standardize(again)), environments(standardize(crystal)), atol=1e-5
