@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from potnet.crystals import CrystalError
 from potnet.data.dataset import Dataset
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer, Progress
@@ -50,7 +51,7 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 
 def cache_folder(
-    source: Source, featurizer: Featurizer, cache_dir: str | Path | None, limit: int | None, on_error: str
+    source: Source, featurizer: Featurizer, cache_dir: str | Path | None = None, limit: int | None = None
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a cache, and the settings whose hash is in its name."""
     key = {
@@ -58,7 +59,6 @@ def cache_folder(
         "data": source.content_hash(),
         "features": featurizer.settings(),
         "limit": limit,
-        "on_error": on_error,
     }
     digest = hashlib.sha256(_json(key)).hexdigest()
     return cache_root(cache_dir) / f"{source.name}-{digest[:16]}", key
@@ -90,19 +90,21 @@ def cached_features(
         CrystalError: A crystal cannot be featurized, with `on_error="raise"`.
         CacheError: The cache folder cannot be written, or the disk is full.
     """
-    folder, key = cache_folder(source, featurizer, cache_dir, limit, on_error)
+    folder, key = cache_folder(source, featurizer, cache_dir, limit)
     store = _open(folder)
-    if store is not None:
-        return store
-    with _exclusively(folder):
-        store = _open(folder)
-        if store is not None:  # another process did the work while this one waited
-            return store
-        dataset = source.load().limited(limit)
-        if check is not None:
-            check(dataset)
-        _build(folder, key, dataset, featurizer, on_error, progress_bar)
-    return FeatureStore(folder)
+    if store is None:
+        with _exclusively(folder):
+            store = _open(folder)  # another process may have done the work while this one waited
+            if store is None:
+                dataset = source.load().limited(limit)
+                if check is not None:
+                    check(dataset)
+                _build(folder, key, dataset, featurizer, on_error, progress_bar)
+                store = FeatureStore(folder)
+    if store.failures and on_error == "raise":
+        failure = store.failures[0]
+        raise CrystalError(failure.reason, f"crystal {failure.id!r}")
+    return store
 
 
 def _open(folder: Path) -> FeatureStore | None:
@@ -152,7 +154,7 @@ def _build(
         first = shards[0].failures[0].reason
         raise DataError(f"none of the {len(dataset)} crystals of {dataset.name} could be featurized: {first}")
     table = dataset.table.take(rows)
-    index = _json({"table": table.to_plain(), "licence": dataset.licence, "citation": dataset.citation})
+    index = _json(table.to_plain())
     manifest = {
         "key": key,
         "shards": [shard.to_plain() for shard in shards],

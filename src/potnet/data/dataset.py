@@ -87,7 +87,7 @@ class Dataset:
     Attributes:
         name: Short name, used for the folder of its feature cache.
         crystals: At least one; ids are unique.
-        content_hash: sha256 of the file (or of whatever defines the content).
+        content_hash: sha256 of whatever defines the content.
         split: id -> "train", "val" or "test", if the source has a split. Ids may be absent.
         targets: Property -> unit ("" where the source does not say), read from `Crystal.properties`.
         licence: Licence of the data.

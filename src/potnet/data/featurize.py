@@ -302,9 +302,10 @@ def _device(name: str) -> torch.device:
 
 
 def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:
-    reason = str(error)
+    """Note a failure, or raise it, with the name of the crystal rather than its place in a batch."""
+    reason = error.reason if isinstance(error, CrystalError) else str(error).removeprefix("crystal 0: ")
     if failures is None:
-        raise CrystalError(reason if id in reason else f"{id}: {reason}") from error
+        raise CrystalError(reason, f"crystal {id!r}") from error
     failures.append(Failure(id, reason))
 
 

@@ -28,7 +28,6 @@ class FeatureStore:
 
     Attributes:
         table: Labels and split of the crystals, row by row.
-        licence, citation: Of the data.
         failures: Crystals of the source that could not be featurized.
 
     Raises:
@@ -44,9 +43,7 @@ class FeatureStore:
             if not path.is_file() or path.stat().st_size != size:
                 raise CacheError(f"{path} is missing or was cut off (expected {size} bytes)")
         index = json.loads((self.folder / self._index["file"]).read_text(encoding="utf-8"))
-        self.table = CrystalTable.from_plain(index["table"])
-        self.licence: str = index["licence"]
-        self.citation: str = index["citation"]
+        self.table = CrystalTable.from_plain(index)
         self.failures = [failure for shard in self.shards for failure in shard.failures]
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -37,7 +37,7 @@ class CountingFeaturizer(Featurizer):
 
 @pytest.fixture
 def source(tmp_path: Path) -> TableSource:
-    return TableSource(write_table(tmp_path / "tiny.jsonl", moduli(10, split="train")), licence="none")
+    return TableSource(write_table(tmp_path / "tiny.jsonl", moduli(10, split="train")))
 
 
 @pytest.fixture
@@ -95,18 +95,24 @@ def test_work_is_done_once(source: TableSource, featurizer: CountingFeaturizer, 
     second = cached_features(source, featurizer, tmp_path)
     assert featurizer.seen == [f"c{i}" for i in range(10)]
     assert first.folder == second.folder
-    assert second.licence == "none"
 
 
 def test_key_knows_what_matters(source: TableSource, feature_settings: dict[str, Any], tmp_path: Path):
     def folder(data: TableSource = source, limit: int | None = None, **change: Any) -> Path:
-        return cache_folder(data, Featurizer(**{**feature_settings, **change}), tmp_path, limit, "raise")[0]
+        return cache_folder(data, Featurizer(**{**feature_settings, **change}), tmp_path, limit)[0]
 
     assert folder() == folder() == folder(device="cpu", memory_mib=8)
     assert folder().name.startswith("tiny-")
     other = TableSource(write_table(tmp_path / "tiny2.jsonl", moduli(9)), name="tiny")
-    different = [folder(other), folder(limit=3), folder(accuracy=1e-6), folder(neighbors={"cutoff": 5.0})]
-    assert len({folder(), *different}) == 5
+    renamed = TableSource(source.path, units={"k_vrh": "GPa"})
+    different = [
+        folder(other),
+        folder(renamed),
+        folder(limit=3),
+        folder(accuracy=1e-6),
+        folder(neighbors={"cutoff": 5.0}),
+    ]
+    assert len({folder(), *different}) == 6
 
 
 def test_where_caches_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -186,7 +192,7 @@ def test_full_disk(
     message = r"cannot write the feature cache in .*tiny-.*: No space left .*data\.cache_dir or POTNET_CACHE"
     with pytest.raises(CacheError, match=message):
         cached_features(source, featurizer, tmp_path)
-    folder = cache_folder(source, featurizer, tmp_path, None, "raise")[0]
+    folder = cache_folder(source, featurizer, tmp_path)[0]
     assert [path.name[:11] for path in folder.iterdir()] == ["shard-00000"]
     featurizer.seen.clear()
     assert len(cached_features(source, featurizer, tmp_path)) == 10
@@ -211,14 +217,17 @@ def test_failures_are_kept_with_their_reason(
     source: TableSource, feature_settings: dict[str, Any], tmp_path: Path
 ):
     featurizer = _Refusing(**feature_settings)
-    with pytest.raises(CrystalError, match="c1: refused"):
+    with pytest.raises(CrystalError, match="crystal 'c1': refused"):
         cached_features(source, featurizer, tmp_path)
-    expected = [Failure(id, f"{id}: refused") for id in ("c1", "c8", "c9")]
+    expected = [Failure(id, "refused") for id in ("c1", "c8", "c9")]
     store = cached_features(source, featurizer, tmp_path, on_error="skip")
     assert store.failures == expected
     assert store.table.ids == ["c0", "c2", "c3", "c4", "c5", "c6", "c7"]
     assert store.batch([1, 6]).ids == ["c2", "c7"]
     assert store.batch([1, 6]).targets["k_vrh"].tolist() == [12.0, 17.0]
+    # A later run that wants every crystal finds the same cache, and is told.
+    with pytest.raises(CrystalError, match="crystal 'c1': refused"):
+        cached_features(source, featurizer, tmp_path)
     # The same from the shards alone.
     (store.folder / "manifest.json").unlink()
     assert cached_features(source, featurizer, tmp_path, on_error="skip").failures == expected
@@ -267,7 +276,7 @@ def start(source: TableSource, folder: Path, pause: float) -> subprocess.Popen[s
 def test_killed_half_way(source: TableSource, tmp_path: Path):
     featurizer = CountingFeaturizer(potentials=[Coulomb()])
     process = start(source, tmp_path / "killed", 1.0)
-    folder = cache_folder(source, featurizer, tmp_path / "killed", None, "raise")[0]
+    folder = cache_folder(source, featurizer, tmp_path / "killed")[0]
     while process.poll() is None and not list(folder.glob("shard-00000-*")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -1,7 +1,8 @@
 """Where crystals come from: one file a source.
 
-A source is a small object with a `name`, a cheap `content_hash()` (so that a cache can be found without
-reading the data) and `load()`, which returns a `Dataset`. A new source is one file that provides these three.
+A source is a small object: what is known of the data set before it is read, a cheap `content_hash()` (so that
+a cache can be found without reading the crystals), and `load()`. A new source is one file here with a class
+that provides what `Source` lists; `conf/data/` gives it a name.
 """
 
 from typing import Protocol
@@ -19,6 +20,16 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Short name of the data set, fit for a folder's name."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Licence of the data."""
+        ...
+
+    @property
+    def citation(self) -> str:
+        """What to cite."""
         ...
 
     def content_hash(self) -> str:

@@ -55,7 +55,7 @@ class TableSource:
         self.sha256 = sha256
 
     def content_hash(self) -> str:
-        """sha256 of the file as it is stored, in hexadecimal."""
+        """sha256 of the file as it is stored and of the units, in hexadecimal."""
         return self._hash(self._read())
 
     def load(self) -> Dataset:
@@ -108,7 +108,7 @@ class TableSource:
                 f"{self.path}: the file is not what it should be (sha256 {found[:16]}..., "
                 f"expected {self.sha256[:16]}...); fetch or install it again"
             )
-        return found
+        return hashlib.sha256(json.dumps([found, self.units], sort_keys=True).encode()).hexdigest()
 
     def _text(self, content: bytes) -> str:
         try:
