@@ -55,13 +55,27 @@ def run_folder(path: str | Path) -> Path:
     return path.parent.parent if path.suffix == ".ckpt" else path
 
 
+def secret(name: str) -> str | None:
+    """A key from the environment, or from a file `.env` in the working folder; None if neither has it.
+
+    Args:
+        name: Such as "WANDB_API_KEY"; `.env.example` lists them.
+    """
+    if os.environ.get(name):
+        return os.environ[name]
+    file = Path(".env")
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        key, _, value = line.partition("=")
+        if key.strip() == name and value.strip():
+            return value.strip().strip("'\"")
+    return None
+
+
 def register_resolvers() -> None:
     """Teach OmegaConf the functions used in conf/: `count`, `run_dir`, `wandb_offline`."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver(
-        "wandb_offline", lambda: not os.environ.get("WANDB_API_KEY"), replace=True
-    )
+    OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
 
 
 register_resolvers()
@@ -81,11 +95,11 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        try:
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return hydra_compose(name, overrides=list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(explain(error, name)) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, name)) from error
 
 
 def plain(config: Any) -> Any:

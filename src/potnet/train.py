@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import INTERRUPTED, ConfigError, build, entry_point, plain
+from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -44,6 +44,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     started = time.perf_counter()
     recipe.quieten()
     recipe.check_trainer(config["trainer"])
+    loggers = recipe.build_loggers(config["logger"])
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
@@ -67,7 +68,6 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
         *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
     ]
-    loggers = [build(logger, f"logger.{name}") for name, logger in config["logger"].items()]
     trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
     last = find_checkpoint(folder, (LAST,)) if resume else None
     interrupted = recipe.fit(trainer, module, data, last)

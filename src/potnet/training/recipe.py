@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import sys
 import time
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import ConfigError, build, check_arguments, locate
+from potnet.config import ConfigError, build, check_arguments, locate, secret
 from potnet.training.checkpoint import BEST, FORMAT, LAST, CheckpointError, find_checkpoint, versions
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
 
 
 def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, Any]:
-    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again, to know its origin."""
+    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again, to know its data."""
     return {
         "format": FORMAT,
         "config": dict(config),
@@ -65,9 +66,9 @@ def check_trainer(config: Mapping[str, Any]) -> None:
     epochs = config.get("max_epochs")
     if epochs is None or epochs < 1:
         raise ConfigError(
-            f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the learning rate "
-            "follows the epochs (trainer.max_time may end a run sooner). To evaluate a trained model, use "
-            "python -m potnet.evaluate"
+            f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the "
+            "learning rate follows the epochs (trainer.max_time may end a run sooner). To evaluate "
+            "a trained model, use python -m potnet.evaluate"
         )
 
 
@@ -81,6 +82,21 @@ def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback
             log.warning("callbacks.%s is left out: there is no validation part to watch", name)
             del chosen[name]
     return [build(entry, f"callbacks.{name}") for name, entry in chosen.items()]
+
+
+def build_loggers(config: Mapping[str, Any]) -> list[Any]:
+    """The chosen loggers; metrics.csv is written without any.
+
+    Raises:
+        ConfigError: The package of a logger is not installed.
+    """
+    key = secret("WANDB_API_KEY")
+    if "wandb" in config and key:
+        os.environ["WANDB_API_KEY"] = key  # where wandb looks; it does not read .env
+    try:
+        return [build(logger, f"logger.{name}") for name, logger in config.items()]
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"logger={'+'.join(config)}: {str(error).splitlines()[0]}") from error
 
 
 def build_trainer(

@@ -1,0 +1,171 @@
+"""conf/: every group composes and its parts can be built; mistakes are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from potnet.config import (
+    ConfigError,
+    build,
+    check_arguments,
+    compose,
+    config_dir,
+    locate,
+    plain,
+    secret,
+)
+
+GROUPS = {
+    group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
+    for group in config_dir().iterdir()
+    if group.is_dir() and group.name != "hydra"
+}
+CHOICES = [(group, option) for group, options in sorted(GROUPS.items()) for option in options]
+
+
+def composed(*overrides: str) -> dict:
+    config = compose("train", overrides)
+    # What only Hydra knows, and only in a run.
+    config.logger = {}
+    if OmegaConf.is_missing(config.data.source, "path"):
+        config.data.source.path = "my.jsonl"
+    return plain(config)
+
+
+@pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda value: value)
+def test_every_option_composes_and_builds_a_model_that_fits(group: str, option: str) -> None:
+    config = composed(f"{group}={option}", "model.width=16")
+    model = build(config["model"], "model")
+    assert model.needs <= {"edges", "pairs"}
+    for key in ("data", "trainer"):
+        arguments = {name: value for name, value in config[key].items() if name != "_target_"}
+        if key == "data":
+            arguments |= {"target": None, "featurizer": None, "needs": ()}
+        check_arguments(locate(config[key]), arguments, key)
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS))
+def test_every_option_says_what_it_is(group: str) -> None:
+    for option in GROUPS[group]:
+        text = (config_dir() / group / f"{option}.yaml").read_text()
+        first = next(line for line in text.splitlines() if not line.startswith("# @package"))
+        assert first.startswith("# "), f"{group}/{option}.yaml has no header"
+
+
+@pytest.mark.parametrize("experiment", GROUPS["experiment"])
+def test_an_experiment_is_ten_lines_with_its_command(experiment: str) -> None:
+    text = (config_dir() / "experiment" / f"{experiment}.yaml").read_text()
+    assert len(text.splitlines()) <= 10
+    assert f"python -m potnet.train experiment={experiment}" in text
+    assert "MAE" in text
+
+
+@pytest.mark.parametrize("target", GROUPS["target"])
+def test_targets_build(target: str) -> None:
+    settings = yaml.safe_load((config_dir() / "target" / f"{target}.yaml").read_text())
+    assert build({"_target_": "potnet.data.Target", **settings}, "target").learned_unit == "log10(GPa)"
+
+
+@pytest.mark.parametrize("potentials", GROUPS["potentials"])
+def test_potentials_build_and_are_counted(potentials: str) -> None:
+    config = composed("model=potnet_published", f"potentials={potentials}")
+    featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+    assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
+
+
+def test_the_full_trainer_is_the_published_schedule() -> None:
+    config = composed("model=potnet_published", "trainer=full")
+    assert config["trainer"]["max_epochs"] == 500
+    assert config["data"]["batch_size"] == 64
+    assert config["seed"] == 123
+    assert config["objective"]["loss"] == "mse"
+    assert config["objective"]["scale_target"] is False
+    assert config["optimizer"]["learning_rate"] == 1e-3
+    assert config["optimizer"]["weight_decay"] == 0
+    assert config["optimizer"]["warmup_steps"] == 2000
+    assert config["callbacks"] == {"early_stopping": None, "ema": None}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle=potnet", "unknown key modle; did you mean model?"),
+        ("trainer.max_epoch=3", "unknown key trainer.max_epoch; did you mean trainer.max_epochs?"),
+        ("features.neighbours.cutoff=3", "features.neighbors"),
+        ("features.neighbors.cutof=3", "did you mean features.neighbors.cutoff?"),
+        ("optimizer.lr=1", "unknown key optimizer.lr"),
+        ("experiment=mp_bulk", "did you mean mp_bulk_modulus?"),
+        ("model=potnet_publishd", "did you mean potnet_published?"),
+        ("ablation=pears_none", "did you mean pairs_none?"),
+        ("trainer.limit_val_batches=2", "add it with a plus, +trainer.limit_val_batches=VALUE"),
+        ("nonsense", "cannot read 'nonsense'"),
+    ],
+)
+def test_wrong_keys_groups_and_options_name_the_nearest(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        compose("train", [override])
+    assert message in str(error.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(ConfigError, match="missing key checkpoint"):
+        plain(compose("evaluate"))
+
+
+class Toy:
+    """Takes arguments of several kinds."""
+
+    def __init__(self, width: int, mode: Literal["sum", "mean"] = "sum", rate: float | None = None) -> None:
+        self.width = width
+
+
+class Outer:
+    """Takes another object."""
+
+    def __init__(self, inner: Toy) -> None:
+        self.inner = inner
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"widht": 3}, r"unknown key toy\.widht; did you mean toy\.width\?"),
+        ({}, r"missing key toy\.width"),
+        ({"width": 3, "mode": "maen"}, r"toy\.mode=maen; did you mean mean\?"),
+        ({"width": "wide"}, r"toy\.width='wide': expected a whole number"),
+        ({"width": True}, "expected a whole number"),
+        ({"width": 3, "rate": "fast"}, r"toy\.rate='fast': expected a number or null"),
+    ],
+)
+def test_arguments_are_checked_by_their_annotations(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build({"_target_": f"{__name__}.Toy", **settings}, "toy")
+
+
+def test_build_takes_what_fits_and_builds_inner_objects() -> None:
+    toy = {"_target_": f"{__name__}.Toy", "width": 3, "rate": 1}
+    assert build(toy).width == 3
+    assert build(None) is None
+    assert build({"_target_": f"{__name__}.Outer", "inner": toy}).inner.width == 3
+
+
+@pytest.mark.parametrize("target", ["potnet.models.Nothing", "nowhere.Thing", None])
+def test_an_unknown_class_is_an_error(target: str | None) -> None:
+    with pytest.raises(ConfigError, match="model"):
+        build({"_target_": target}, "model")
+
+
+def test_keys_come_from_the_environment_or_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert secret("WANDB_API_KEY") is None
+    Path(".env").write_text("# keys\nMP_API_KEY=\nWANDB_API_KEY='abc'\n")
+    assert secret("WANDB_API_KEY") == "abc"
+    assert secret("MP_API_KEY") is None
+    monkeypatch.setenv("WANDB_API_KEY", "def")
+    assert secret("WANDB_API_KEY") == "def"
