@@ -33,6 +33,12 @@ CLOSEST = 0.01
 _COST_TERM, _COST_PHASE, _COST_PRODUCT = 100.0, 15.0, 0.3
 # Rounding of float64 in the sums, in units of the machine epsilon times the sum of absolute terms.
 _ROUNDING = 4.0
+# A block ends where padding would pass this factor, unless it is still too small to pay for its overhead.
+_PADDING, _SMALLEST_BLOCK = 1.3, 8
+# Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
+_FEW_ATOMS = 20
+# On a CPU, temporaries of about this many bytes stay in the cache.
+_CACHE = 2.0**22
 _DEFAULT_MEMORY_MIB = {"cpu": 64, "cuda": 4096}
 
 
@@ -119,7 +125,7 @@ def lattice_sums(
             reciprocal_cutoff=plan.reciprocal_cutoff[index],
             kernels=[kernel.select(index) for kernel in kernels],
             crystals=index,
-            limit=limit,
+            working_set=min(limit, _CACHE) if cell.device.type == "cpu" else limit,
         )
         sums, magnitude = block.sums()
         values = sums @ coefficients.T
@@ -181,27 +187,34 @@ def _blocks(
 ) -> Iterator[tuple[Tensor, int, float]]:
     """Crystals of equal size and eta, as many at a time as the memory limit permits."""
     n = num_atoms.to(plan.eta.dtype)
-    reach = plan.real_cutoff + 0.6 * plan.heights.norm(dim=-1)
-    images = (1 + 2 * reach[:, None] / plan.heights).prod(-1)
-    waves = 0.5 * (1 + plan.reciprocal_cutoff[:, None] * plan.heights / math.pi).prod(-1)
+    half_diagonal = 0.5 * plan.heights.norm(dim=-1)
+    images = _ball(plan.real_cutoff + 1.2 * half_diagonal, plan.heights)
+    waves = 0.5 * _ball(plan.reciprocal_cutoff, 2 * math.pi / plan.heights)
     pairs = n * (n + 1) / 2
     size = 8 * (images * (8 + 3 * pairs) + waves * (8 + n * (4 + 2 * num_kernels)) + 3 * pairs * num_kernels)
-    # Neighbours in this order need similar numbers of images, so little is padding.
-    keys = torch.stack([size, plan.eta, n], 1).cpu()
-    order = sorted(range(len(keys)), key=lambda i: (keys[i, 2].item(), keys[i, 1].item(), keys[i, 0].item()))
+    # Sorted by the number of images, neighbours in a block need little padding.
+    keys = torch.stack([n, plan.eta, images, size], 1).tolist()
+    order = sorted(range(len(keys)), key=keys.__getitem__)
     start = 0
-    total = keys[:, 0].tolist()
-    group = [tuple(key) for key in keys[:, 1:].tolist()]
     while start < len(order):
-        stop, first = start + 1, group[order[start]]
-        while (
-            stop < len(order)
-            and group[order[stop]] == first
-            and total[order[stop]] * (stop + 1 - start) <= limit
-        ):
+        n_atoms, eta, fewest, _ = keys[order[start]]
+        stop = start + 1
+        while stop < len(order):
+            key = keys[order[stop]]
+            count = stop - start
+            padded = count >= _SMALLEST_BLOCK and key[2] > _PADDING * fewest
+            if key[:2] != [n_atoms, eta] or key[3] * (count + 1) > limit or padded:
+                break
             stop += 1
-        yield torch.tensor(order[start:stop], device=num_atoms.device), int(first[1]), first[0]
+        yield torch.tensor(order[start:stop], device=num_atoms.device), int(n_atoms), eta
         start = stop
+
+
+def _ball(radius: Tensor, heights: Tensor) -> Tensor:
+    """Upper bound of the number of lattice points in a ball (B,): layers, or bricks of the lattice around each point."""
+    volume = heights.prod(-1)
+    bricks = 4 / 3 * math.pi * (radius + 0.5 * heights.norm(dim=-1)) ** 3 / volume
+    return torch.minimum(bricks, (1 + 2 * radius[:, None] / heights).prod(-1))
 
 
 @dataclass
@@ -216,7 +229,7 @@ class _Block:
     reciprocal_cutoff: Tensor  # (b,)
     kernels: list[Kernel]
     crystals: Tensor  # (b,), for messages
-    limit: float
+    working_set: float  # bytes
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """Kernel sums (b, m, Q), and the largest sum of absolute terms (b, Q)."""
@@ -224,8 +237,11 @@ class _Block:
         first, second = torch.triu_indices(n, n, 1, device=device)
         fractional = self.positions @ torch.linalg.inv(self.cell)
         fractional = fractional - fractional.detach().floor()
-        real = self._real(fractional, first, second)
-        reciprocal, waves = self._reciprocal(fractional, first, second)
+        difference = fractional[:, first] - fractional[:, second]
+        difference = difference - difference.detach().round()
+        itself = torch.zeros_like(fractional[:, :1])
+        real = self._real(torch.cat([difference, itself], 1) @ self.cell)
+        reciprocal, waves = self._reciprocal(fractional, difference)
         background = torch.stack([kernel.background(self.eta, self.volume) for kernel in self.kernels], -1)
         origin = torch.stack(
             [
@@ -240,16 +256,13 @@ class _Block:
             magnitude = real.amax(1) + waves + background.abs() + origin
         return total, magnitude
 
-    def _real(self, fractional: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        difference = fractional[:, first] - fractional[:, second]
-        difference = difference - difference.detach().round()
-        itself = torch.zeros_like(difference[:, :1]) if len(first) else torch.zeros_like(fractional[:, :1])
-        vectors = torch.cat([difference, itself], 1) @ self.cell  # (b, m, 3)
+    def _real(self, vectors: Tensor) -> Tensor:
+        """Real-space sums (b, m, Q) for pairs `vectors` (b, m, 3) in Å."""
         with torch.no_grad():
-            reach = self.real_cutoff + vectors.square().sum(-1).amax(1).sqrt()
+            reach = self.real_cutoff + cells.squared_norm(vectors).amax(1).sqrt()
             images, mask = cells.points_within(self.cell, reach)
         translations = images @ self.cell  # (b, K, 3)
-        m, step = vectors.shape[1], max(1, int(self.limit / (24 * images.shape[0] * max(1, images.shape[1]))))
+        m, step = vectors.shape[1], max(1, int(self.working_set / (24 * images.shape[0] * max(1, images.shape[1]))))
         slices = [
             self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)
         ]
@@ -264,19 +277,20 @@ class _Block:
         with torch.no_grad():
             # Squared distances by a matrix product select the terms; those kept are computed again without cancellation.
             squared = (
-                translations.square().sum(-1).masked_fill(~mask, math.inf)[:, None]
-                + some.square().sum(-1)[..., None]
+                cells.squared_norm(translations).masked_fill(~mask, math.inf)[:, None]
+                + cells.squared_norm(some)[..., None]
             )
             squared = torch.baddbmm(squared, some, translations.transpose(1, 2), alpha=2)
             if stop == vectors.shape[1]:
-                squared[:, -1].masked_fill_(translations.square().sum(-1) == 0, math.inf)
+                squared[:, -1].masked_fill_(cells.squared_norm(translations) == 0, math.inf)
             self._refuse_overlap(squared, start)
             limit = (self.real_cutoff**2 * (1 + 1e-9))[:, None, None]
             crystal, pair, image = (squared <= limit).nonzero(as_tuple=True)
             del squared
             slot = crystal * m + pair
-        separation = some.flatten(0, 1)[slot] + translations.flatten(0, 1)[crystal * num_images + image]
-        r2 = separation.square().sum(-1)
+        separation = some.flatten(0, 1).index_select(0, slot)
+        separation = separation + translations.flatten(0, 1).index_select(0, crystal * num_images + image)
+        r2 = cells.squared_norm(separation)
         x = self.eta * r2
         terms = RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal)
         columns = [
@@ -305,30 +319,53 @@ class _Block:
             number,
         )
 
-    def _reciprocal(self, fractional: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Reciprocal sums without G = 0 for all pairs (b, m, Q), and for the self pair (b, Q)."""
+    def _reciprocal(self, fractional: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
+        """Reciprocal sums without G = 0.
+
+        Args:
+            fractional: (b, n, 3) coordinates of the atoms in units of the cell.
+            difference: (b, m - 1, 3) the same for the pairs a < b.
+
+        Returns:
+            Sums for all pairs (b, m, Q), and for the self pair alone (b, Q).
+        """
         basis = 2 * math.pi * torch.linalg.inv(self.cell).transpose(1, 2)
         miller, mask = cells.points_within(basis.detach(), self.reciprocal_cutoff, half=True)
-        b, n = fractional.shape[:2]
-        num_waves, num_kernels = miller.shape[1], len(self.kernels)
-        if num_waves == 0:
-            zero = fractional.new_zeros(b, len(first) + 1, num_kernels)
-            return zero, zero[:, -1]
         # Padding repeats G = 0; a harmless value stands in for its square, and the weight is then zero.
-        g2 = (miller @ basis).square().sum(-1).masked_fill(~mask, 1.0)
-        weight = torch.stack([k.reciprocal(g2, self.eta, self.volume[:, None]) for k in self.kernels], 1)
-        weight = 2 * weight.masked_fill(~mask[:, None], 0.0)  # (b, Q, K), G and -G together
-        step = max(1, int(self.limit / (16 * b * n * (2 + num_kernels))))
+        g2 = cells.squared_norm(miller @ basis).masked_fill(~mask, 1.0)
+        weight = torch.stack([k.reciprocal(g2, self.eta, self.volume[:, None]) for k in self.kernels], -1)
+        weight = 2 * weight.masked_fill(~mask[..., None], 0.0)  # (b, K, Q), G and -G together
+        itself = weight.sum(1)
+        if fractional.shape[1] <= _FEW_ATOMS:
+            pairs = self._cosines(difference, miller, weight)
+        else:
+            pairs = self._structure_factors(fractional, miller, weight)
+        return torch.cat([pairs, itself[:, None]], 1), itself.detach()
+
+    def _cosines(self, difference: Tensor, miller: Tensor, weight: Tensor) -> Tensor:
+        """Sum over G of weight cos(G v), pair by pair: cheapest for few atoms. (b, m - 1, Q)."""
+        b, pairs = difference.shape[:2]
+        total = difference.new_zeros(b, pairs, weight.shape[-1])
+        step = max(1, int(self.working_set / (16 * b * max(1, pairs))))
+        for s in range(0, miller.shape[1], step):
+            phase = difference @ (2 * math.pi * miller[:, s : s + step].transpose(1, 2))
+            total = torch.baddbmm(total, phase.cos(), weight[:, s : s + step])
+        return total
+
+    def _structure_factors(self, fractional: Tensor, miller: Tensor, weight: Tensor) -> Tensor:
+        """The same from cos(G(x - x')) = cos cos + sin sin: matrix products, for many atoms. (b, m - 1, Q)."""
+        b, n = fractional.shape[:2]
+        num_kernels = weight.shape[-1]
+        step = max(1, int(self.working_set / (16 * b * n * (2 + num_kernels))))
         product = fractional.new_zeros(b, num_kernels * n, n)
-        for s in range(0, num_waves, step):
-            phase = (2 * math.pi) * (fractional @ miller[:, s : s + step].transpose(1, 2))
-            factors = torch.cat([phase.cos(), phase.sin()], -1)  # (b, n, 2 K)
-            doubled = weight[..., s : s + step].repeat(1, 1, 2)
-            weighted = (doubled[:, :, None] * factors[:, None]).flatten(1, 2)
-            product = torch.baddbmm(product, weighted, factors.transpose(1, 2))
-        square = product.view(b, num_kernels, n, n)
-        itself = weight.sum(-1)
-        return torch.cat([square[:, :, first, second].transpose(1, 2), itself[:, None]], 1), itself.detach()
+        for s in range(0, miller.shape[1], step):
+            phase = fractional @ (2 * math.pi * miller[:, s : s + step].transpose(1, 2))
+            part = weight[:, s : s + step].transpose(1, 2)[:, :, None]
+            for factor in (phase.cos(), phase.sin()):
+                weighted = (part * factor[:, None]).flatten(1, 2)  # (b, Q n, K)
+                product = torch.baddbmm(product, weighted, factor.transpose(1, 2))
+        first, second = torch.triu_indices(n, n, 1, device=fractional.device)
+        return product.view(b, num_kernels, n, n)[:, :, first, second].transpose(1, 2)
 
 
 def checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
