@@ -38,7 +38,10 @@ from potnet.nn import EdgeLinear
 class ConcatenatingLinear(EdgeLinear):
     """What `EdgeLinear` avoids: the concatenation of every edge, and one large product."""
 
-    def forward(self, x: Tensor, e: Tensor, target: Tensor, source: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, e: Tensor, target: Tensor, source: Tensor, row: Tensor | None = None
+    ) -> Tensor:
+        e = e if row is None else e[row]
         return nn.functional.linear(torch.cat([x[target], x[source], e], 1), self.weight, self.bias)
 
 

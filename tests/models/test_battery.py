@@ -200,6 +200,15 @@ def test_training_on_a_batch_of_one(name):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+def test_compiles_into_one_graph(name):
+    """Traced whole, without code generation, so that it needs no compiler."""
+    model = build(name)
+    batch = batch_of(model, ALL)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    with torch.no_grad():
+        close(compiled(batch), model(batch))
+
+
 def test_save_and_reload(name, tmp_path):
     model = build(name)
     torch.save(model.state_dict(), tmp_path / "model.pt")

@@ -17,6 +17,7 @@ from potnet.nn import (
     Readout,
     ShiftedSoftplus,
     aggregate,
+    distinct,
 )
 from potnet.nn.elements import ELEMENT_GROUPS, atom_table, group_table
 
@@ -35,6 +36,9 @@ def test_edge_linear_is_linear_on_the_concatenation():
     target, source = torch.randint(4, (2, 11))
     expected = plain(torch.cat([x[target], x[source], e], 1))
     torch.testing.assert_close(split(x, e, target, source), expected)
+    row = torch.tensor([0, 1, 1, 0, 2])
+    expected = plain(torch.cat([x[target[:5]], x[source[:5]], e[row]], 1))
+    torch.testing.assert_close(split(x, e[:3], target[:5], source[:5], row), expected)
     inputs = (x.requires_grad_(), e.requires_grad_(), target, source)
     assert torch.autograd.gradcheck(split, inputs)
     assert torch.autograd.gradgradcheck(split, inputs)
@@ -88,6 +92,28 @@ def test_batch_norm_of_few_rows():
     torch.testing.assert_close(norm(rows[:1]), plain.eval()(rows[:1]))
     assert norm(rows[:0]).shape == (0, 3)
     assert all(torch.equal(value, before[key]) for key, value in norm.state_dict().items())
+
+
+def test_batch_norm_of_rows_that_stand_for_several():
+    torch.manual_seed(0)
+    norm, plain = BatchNorm(3).double(), nn.BatchNorm1d(3).double()
+    x, row = torch.randn(4, 3, dtype=torch.float64), torch.tensor([0, 0, 2, 1, 3, 3, 3])
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    result, expected = norm(a, row)[row], plain(b[row])
+    torch.testing.assert_close(result, expected)
+    result.pow(3).sum().backward()
+    expected.pow(3).sum().backward()
+    torch.testing.assert_close(a.grad, b.grad)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(norm.state_dict()[key], value)
+    torch.testing.assert_close(norm.eval()(x, row), plain.eval()(x))
+
+
+@pytest.mark.parametrize("values", [torch.tensor([3.0, 1.0, 3.0]), torch.tensor([[1.0, 2], [1, 0], [1, 2]])])
+def test_distinct(values):
+    rows, inverse = distinct(values)
+    assert len(rows) == 2
+    assert torch.equal(rows[inverse], values)
 
 
 def test_element_table_is_that_of_cgcnn():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from potnet.nn import (
     Readout,
     ShiftedSoftplus,
     aggregate,
+    distinct,
 )
 
 #: Coulomb, London and Pauli as combined in the paper's experiments.
@@ -103,27 +104,31 @@ class PotNet(nn.Module):
         if batch.edge_index is None or batch.edge_vector is None:
             raise ValueError("PotNet needs local edges, but the batch has none: featurize with neighbors")
         x = self.atom_embedding(self.elements(batch))
-        distance = torch.linalg.vector_norm(batch.edge_vector, dim=-1)
-        e = self.edge_embedding(distance if self.local == "distance" else LOCAL_STRENGTH / distance)
         source, target = batch.edge_index
-        if self.pair_embedding is not None:
-            if batch.pair_index is None or batch.pair_sums is None:
-                raise ValueError(
-                    f"PotNet with pairs={self.pairs} needs pair sums, but the batch has none: "
-                    "featurize with potentials, or set pairs=none"
-                )
-            # The sums of (a, b) and (b, a) are equal. Row 0 as the target is in memory order.
-            pair_target, pair_source = batch.pair_index
-            p = self.pair_embedding(batch.pair_sums)
-        if self.pairs == "concatenated":
-            e = torch.cat([e, p])
-            target, source = torch.cat([target, pair_target]), torch.cat([source, pair_source])
+        distance = torch.linalg.vector_norm(batch.edge_vector, dim=-1)
+        scalar, row = distinct(distance if self.local == "distance" else LOCAL_STRENGTH / distance)
+        edges = Edges(self.edge_embedding(scalar), target, source, row)
+        pairs = None if self.pair_embedding is None else self._pairs(batch)
+        if pairs is not None and self.pairs == "concatenated":
+            edges = edges.joined(pairs)
         for i, convolution in enumerate(self.convolutions):
-            result = convolution(x, e, target, source)
-            if self.pairs == "attention":
-                result = result + self.attentions[i](x, p, pair_target, pair_source)
+            result = convolution(x, edges)
+            if pairs is not None and self.pairs == "attention":
+                result = result + self.attentions[i](x, pairs)
             x = result
         return self.readout(x, batch)
+
+    def _pairs(self, batch: CrystalBatch) -> Edges:
+        if batch.pair_index is None or batch.pair_sums is None:
+            raise ValueError(
+                f"PotNet with pairs={self.pairs} needs pair sums, but the batch has none: "
+                "featurize with potentials, or set pairs=none"
+            )
+        assert self.pair_embedding is not None
+        # The sums of (a, b) and (b, a) are equal. Row 0 as the target is in memory order.
+        target, source = batch.pair_index
+        features, row = self.pair_embedding(batch.pair_sums)
+        return Edges(features, target, source, row)
 
     @classmethod
     def load_published(
@@ -173,6 +178,34 @@ class PotNet(nn.Module):
         return model
 
 
+class Edges(NamedTuple):
+    """E edges of one kind, whose features are stored once where they are equal.
+
+    Attributes:
+        features: (U, width), distinct features.
+        target: (E,) int64, the atom i that receives.
+        source: (E,) int64, the atom j that sends.
+        row: (E,) int64, the features of each edge. None if U = E, in the order of the edges.
+    """
+
+    features: Tensor
+    target: Tensor
+    source: Tensor
+    row: Tensor | None
+
+    def joined(self, other: Edges) -> Edges:
+        """The edges of both."""
+        row = None
+        if self.row is not None and other.row is not None:
+            row = torch.cat([self.row, other.row + len(self.features)])
+        return Edges(
+            torch.cat([self.features, other.features]),
+            torch.cat([self.target, other.target]),
+            torch.cat([self.source, other.source]),
+            row,
+        )
+
+
 class PairEmbedding(nn.Module):
     """Complete potentials of a pair to features: multiquadrics, Linear, softplus, BatchNorm.
 
@@ -201,18 +234,28 @@ class PairEmbedding(nn.Module):
         self.linear = nn.Linear(basis.bins * (channels if coefficients is None else 1), width)
         self.norm = BatchNorm(width)
 
-    def forward(self, sums: Tensor) -> Tensor:
-        """(M, P) to (M, width)."""
+    def forward(self, sums: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Embed the potentials of M pairs.
+
+        Args:
+            sums: (M, P).
+
+        Returns:
+            (U, width) distinct features, and (M,) int64, the features of each pair; None if U = M.
+        """
         if sums.shape[1] != self.channels:
             raise ValueError(
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
                 "set pair_channels to the number of potentials"
             )
         if self.coefficients is not None:
-            features = self.basis(sums @ self.coefficients)
-        else:
-            features = self.basis(sums).flatten(1)
-        return self.norm(F.softplus(self.linear(features)))
+            # Not a matrix product, whose rounding depends on the row: equal pairs must stay equal.
+            sums = (sums * self.coefficients).sum(-1)
+        values, row = distinct(sums)
+        features = self.basis(values)
+        if self.coefficients is None:
+            features = features.flatten(1)
+        return self.norm(F.softplus(self.linear(features)), row), row
 
 
 class GatedConvolution(nn.Module):
@@ -231,18 +274,11 @@ class GatedConvolution(nn.Module):
         self.value_out = nn.Linear(width, width)
         self.norm = BatchNorm(width)
 
-    def forward(self, x: Tensor, e: Tensor, target: Tensor, source: Tensor) -> Tensor:
-        """(N, width) features of atoms to the same shape.
-
-        Args:
-            x: (N, width) features of atoms.
-            e: (E, width) features of edges.
-            target: (E,) int64, the atom i that receives the message.
-            source: (E,) int64, the atom j that sends it.
-        """
-        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, e, target, source)))).sigmoid()
-        value = self.value_out(F.silu(self.value_in(x, e, target, source)))
-        return F.relu(x + self.norm(aggregate(gate * value, target, len(x))))
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """(N, width) features of atoms to the same shape."""
+        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, *edges)))).sigmoid_()
+        value = self.value_out(F.silu(self.value_in(x, *edges)))
+        return F.relu(x + self.norm(aggregate(gate * value, edges.target, len(x))))
 
 
 class PairAttention(nn.Module):
@@ -271,10 +307,13 @@ class PairAttention(nn.Module):
             }
         ).requires_grad_(False)
 
-    def forward(self, x: Tensor, e: Tensor, target: Tensor, source: Tensor) -> Tensor:
-        """(N, width) features of atoms to the same shape; arguments as for `GatedConvolution`."""
-        product = x.index_select(0, target) * x.index_select(0, source) / x.shape[1] ** 0.5
-        alpha = self.activation(self.attention_norm(product + self.edge(e))).sigmoid()
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """(N, width) features of atoms to the same shape."""
+        _, target, source, row = edges
+        similarity = x.index_select(0, target) * x.index_select(0, source) / x.shape[1] ** 0.5
+        bias = self.edge(edges.features)
+        bias = bias if row is None else bias.index_select(0, row)
+        alpha = self.activation(self.attention_norm(similarity + bias)).sigmoid()
         value = self.value(x).index_select(0, source)
         message = F.relu(self.message_norm(self.message(value * alpha)))
         return x + self.activation(self.norm(aggregate(message, target, len(x), "mean")))

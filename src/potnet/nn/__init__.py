@@ -2,6 +2,7 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate
+from potnet.nn.distinct import distinct
 from potnet.nn.elements import ElementFeatures
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -17,4 +18,5 @@ __all__ = [
     "Readout",
     "ShiftedSoftplus",
     "aggregate",
+    "distinct",
 ]

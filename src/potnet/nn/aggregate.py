@@ -34,5 +34,15 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
     total = values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
     if reduce == "sum":
         return total
-    count = torch.bincount(index, minlength=size).clamp_(min=1).to(values.dtype)
+    count = occurrences(index, size, values.dtype).clamp_(min=1)
     return total / count.view(-1, *[1] * (values.dim() - 1))
+
+
+def occurrences(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """How often each number of [0, size) is in index (R,): (size,).
+
+    Unlike `torch.bincount` it neither waits for a GPU nor depends on the order of its threads.
+    """
+    return torch.zeros(size, dtype=dtype, device=index.device).index_add_(
+        0, index, torch.ones(len(index), dtype=dtype, device=index.device)
+    )

@@ -25,22 +25,29 @@ class EdgeLinear(nn.Module):
         self.node, self.edge = node, edge
         self.weight, self.bias = plain.weight, plain.bias
 
-    def forward(self, x: Tensor, e: Tensor, target: Tensor, source: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, e: Tensor, target: Tensor, source: Tensor, row: Tensor | None = None
+    ) -> Tensor:
         """Apply to every edge.
 
         Args:
             x: (N, node) features of atoms.
-            e: (E, edge) features of edges.
+            e: (E, edge) features of edges, or (U, edge) distinct ones.
             target: (E,) int64, the atom i of each edge.
             source: (E,) int64, the atom j of each edge.
+            row: (E,) int64, the row of e of each edge (see `distinct`). None if e has one for each.
 
         Returns:
             (E, out).
         """
         of_target, of_source, of_edge = self.weight.split([self.node, self.node, self.edge], 1)
         result = F.linear(e, of_edge)
-        result = result + F.linear(x, of_target, self.bias).index_select(0, target)
-        return result + F.linear(x, of_source).index_select(0, source)
+        if row is not None:
+            result = result.index_select(0, row)
+        # In place: at this size a pass over new memory costs as much as a tenth of the product.
+        result += F.linear(x, of_target, self.bias).index_select(0, target)
+        result += F.linear(x, of_source).index_select(0, source)
+        return result
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"node={self.node}, edge={self.edge}, out={len(self.weight)}"

@@ -1,9 +1,12 @@
-"""Batch normalisation that also takes batches of one row."""
+"""Batch normalisation that also takes batches of one row, and rows that stand for several."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from potnet.nn.aggregate import occurrences
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -13,10 +16,36 @@ class BatchNorm(nn.BatchNorm1d):
     raises. Here such a batch is normalised by the running statistics, which it leaves unchanged.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(R, C) to (R, C)."""
-        if self.training and len(x) < 2:
+    def forward(self, x: Tensor, row: Tensor | None = None) -> Tensor:
+        """Normalise every row.
+
+        Args:
+            x: (R, C) rows.
+            row: (S,) int64, indices of rows: x stands for the larger x[row], and the result is what would
+                be got by normalising that, at the cost of R rows. None if x stands for itself.
+
+        Returns:
+            (R, C).
+        """
+        samples = len(x) if row is None else len(row)
+        if not self.training or samples < 2:
             return F.batch_norm(
                 x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
             )
-        return super().forward(x)
+        if row is None:
+            return super().forward(x)
+        share = occurrences(row, len(x), x.dtype) / samples
+        mean = share @ x
+        centered = x - mean
+        variance = share @ centered.square()
+        self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
+        return centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
