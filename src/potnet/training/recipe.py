@@ -228,7 +228,8 @@ def conclude(
     try:
         checkpoint = find_checkpoint(folder, (BEST, LAST))
     except CheckpointError:
-        print("stopped before the first epoch was done: there is no checkpoint to evaluate", file=sys.stderr)
+        why = "stopped before the first epoch was done" if interrupted else "a trial run keeps nothing"
+        print(f"{why}: there is no checkpoint to evaluate", file=sys.stderr)
         return []
     predictor = Predictor.from_checkpoint(checkpoint)
     evaluations = evaluate(predictor, data)
