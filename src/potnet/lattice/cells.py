@@ -19,8 +19,8 @@ _INCLUSIVE = 1.0 + 1e-12
 def reduce(cell: Tensor) -> Tensor:
     """Unimodular integer matrices that turn cells into reduced ones.
 
-    Semaev's algorithm (2001): sort by length, reduce the second vector by the first and the third by the plane of the first
-    two, until nothing gets shorter. The result is Minkowski-reduced up to rounding.
+    Semaev's algorithm (2001): sort by length, reduce the second vector by the first and the third by the
+    plane of the first two, until nothing gets shorter. The result is Minkowski-reduced up to rounding.
 
     Args:
         cell: (B, 3, 3) float64, not singular.
@@ -72,10 +72,10 @@ def reduce(cell: Tensor) -> Tensor:
 def heights(cell: Tensor) -> Tensor:
     """Gram-Schmidt lengths of the lattice vectors, (B, 3) in Å.
 
-    A ball of radius s around any centre holds at most prod(1 + 2 s / h_i) lattice points, and the reciprocal lattice has
-    heights 2π / h_i (in reverse order).
+    A ball of radius s around any centre holds at most prod(1 + 2 s / h_i) lattice points, and the
+    reciprocal lattice has heights 2π / h_i (in reverse order).
     """
-    a, b, c = cell.unbind(1)
+    a, b, _ = cell.unbind(1)
     h1 = a.norm(dim=-1)
     h2 = (b - ((a * b).sum(-1) / h1**2)[:, None] * a).norm(dim=-1)
     volume = torch.linalg.det(cell).abs()
@@ -83,7 +83,8 @@ def heights(cell: Tensor) -> Tensor:
 
 
 def squared_norm(vectors: Tensor) -> Tensor:
-    """|v|² of (..., 3) vectors. A product with ones is several times faster than a sum over so short an axis."""
+    """|v|² of (..., 3) vectors."""
+    # A product with ones is several times faster than a sum over so short an axis.
     return vectors.square() @ vectors.new_ones(3)
 
 

@@ -1,7 +1,8 @@
 """Pair potentials cut at a radius: what a complete sum leaves out is what this leaves out.
 
 For the ablation "radius-only potentials" and, where a potential falls fast enough, as a plain check of
-`lattice_sums`. One crystal at a time, nothing shared with the Ewald code but the potentials and the list of lattice points.
+`lattice_sums`. One crystal at a time, nothing shared with the Ewald code but the potentials and the list
+of lattice points.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from potnet.lattice import cells
 from potnet.lattice.ewald import LatticeSums, checked, ordered_pairs
 from potnet.lattice.potentials import Potential
 
-#: Added to the cutoff, so that equivalent images that differ by the rounding of coordinates are all counted, Å.
+#: Added to the cutoff, so that equivalent images that differ by the rounding of coordinates are all
+#: counted, Å.
 CUTOFF_TOLERANCE = 1e-4
 
 _PAIRS_AT_ONCE = 20_000
@@ -26,8 +28,8 @@ def truncated_sums(
 ) -> LatticeSums:
     """Sum pair potentials over the periodic images within a cutoff.
 
-    S(a, b) = sum over |x_a - x_b + k L| <= cutoff of phi, the term at zero distance left out (unless the potential's
-    convention includes it).
+    S(a, b) = sum over |x_a - x_b + k L| <= cutoff of phi, the term at zero distance left out (unless the
+    potential's convention includes it).
 
     Args:
         cell: (B, 3, 3) rows are lattice vectors, Å.

@@ -2,12 +2,15 @@
 
     S(a, b) = sum over k in Z³ of phi(|x_a - x_b + k L|), the term at zero distance left out
 
-(PotNet, Lin et al., ICML 2023, equation 3) is split at eta into a real-space and a reciprocal sum (Ewald 1921):
+(PotNet, Lin et al., ICML 2023, equation 3) is split at eta into a real-space and a reciprocal sum (Ewald
+1921):
 
     S(a, b) = sum' R(|v + k L|) + sum over G of cos(G v) F(|G|) - [a = b] origin,    v = x_a - x_b.
 
-Crystals with the same number of atoms and the same eta (a power of two times a constant, so that there are few) form dense blocks:
-distances, exponentials and structure factors are shared by all kernels, half of the pairs and half of the wave vectors suffice.
+Crystals with the same number of atoms and the same eta (a power of two times a constant, so that there are
+few) form dense blocks:
+distances, exponentials and structure factors are shared by all kernels, half of the pairs and half of the
+wave vectors suffice.
 Everything runs in float64.
 """
 
@@ -22,17 +25,15 @@ import torch
 from torch import Tensor
 
 from potnet.lattice import cells
-from potnet.lattice.bounds import cutoffs
+from potnet.lattice.bounds import cutoffs, rounding
 from potnet.lattice.potentials import Kernel, Potential, RealTerms
 
 #: Atoms, or an atom and its own image, closer than this are an error, Å.
 CLOSEST = 0.01
 
-# Relative cost of one real-space term, one phase, and one multiply-add of the structure factors (measured on one CPU
-# core, in ns; only their ratios matter, and the optimum is flat).
+# Relative cost of one real-space term, one phase, and one multiply-add of the structure factors (measured
+# on one CPU core, in ns; only their ratios matter, and the optimum is flat).
 _COST_TERM, _COST_PHASE, _COST_PRODUCT = 100.0, 15.0, 0.3
-# Rounding of float64 in the sums, in units of the machine epsilon times the sum of absolute terms.
-_ROUNDING = 4.0
 # A block ends where padding would pass this factor, unless it is still too small to pay for its overhead.
 _PADDING, _SMALLEST_BLOCK = 1.3, 8
 # Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
@@ -54,7 +55,8 @@ class LatticeSums(NamedTuple):
     """Sums over all ordered pairs of atoms of each crystal.
 
     Attributes:
-        pair_index: (2, M) int64, every ordered pair (a, b) of one crystal, a = b included, crystal by crystal, row-major.
+        pair_index: (2, M) int64, every ordered pair (a, b) of one crystal, a = b included, crystal by
+        crystal, row-major.
         values: (M, P) float64, one column a potential, in the units of phi.
         bound: (B, P) float64, guaranteed absolute error of every value of the crystal.
     """
@@ -83,30 +85,33 @@ def lattice_sums(
         positions: (N, 3) Å; atoms need not lie inside the cell.
         batch: (N,) int64, sorted crystal index of each atom.
         potentials: P potentials.
-        accuracy: Absolute error permitted in each value, one number or one for each potential. Where float64 rounding is larger
+        accuracy: Absolute error permitted in each value, one number or one for each potential. Where
+        float64 rounding is larger
             (values beyond about 1e3 times `accuracy` / 1e-12) the returned bound says so.
-        eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does not depend on it.
-        memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are wanted, their graph
+        eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does
+        not depend on it.
+        memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are
+        wanted, their graph
             (default 64 on a CPU, 4096 on a GPU).
 
     Returns:
         Index of pairs, values and error bounds.
 
     Raises:
-        LatticeError: If a cell is singular or not finite, coordinates are not finite, or two atoms are closer than
+        LatticeError: If a cell is singular or not finite, coordinates are not finite, or two atoms are
+        closer than
             0.01 Å; the message names the crystal and the sites.
         ValueError: If shapes don't fit, `batch` is not sorted, or an accuracy or eta is not positive.
     """
     cell, positions, num_atoms = checked(cell, positions, batch)
     tolerance = _tolerances(accuracy, len(potentials), cell)
-    volume = torch.linalg.det(cell).abs()
-    kernels, coefficients = _kernels(potentials, volume)
-    coefficients = coefficients.to(cell.device)
-    self_terms = cell.new_tensor([potential.self_term for potential in potentials])
-
     with torch.no_grad():
         transform = cells.reduce(cell)
     reduced = transform @ cell
+    volume = torch.linalg.det(reduced).abs()  # of a skewed cell it would cancel
+    kernels, coefficients = _kernels(potentials, volume)
+    coefficients = coefficients.to(cell.device)
+    self_terms = cell.new_tensor([potential.self_term for potential in potentials])
     plan = _plan(reduced.detach(), num_atoms, kernels, coefficients, tolerance, eta)
     _refuse_short_vectors(plan)
 
@@ -114,7 +119,8 @@ def lattice_sums(
     pair_start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
     limit = 2**20 * (memory_mib or _DEFAULT_MEMORY_MIB.get(cell.device.type, 64))
     rows, pieces = [], []
-    scale = torch.zeros_like(plan.bound)
+    real, smooth = torch.zeros(2, len(cell), len(kernels), dtype=cell.dtype, device=cell.device)
+    nearest = plan.heights[:, 0].clone()
     for index, n, group_eta in _blocks(plan, num_atoms, len(kernels), limit):
         block = _Block(
             cell=reduced[index],
@@ -127,17 +133,23 @@ def lattice_sums(
             crystals=index,
             working_set=min(limit, _CACHE) if cell.device.type == "cpu" else limit,
         )
-        sums, magnitude = block.sums()
+        sums, real[index], smooth[index] = block.sums()
+        nearest[index] = torch.minimum(nearest[index], block.nearest)
         values = sums @ coefficients.T
         values = torch.cat([values[:, :-1], values[:, -1:] + self_terms], 1)
-        scale[index] = magnitude @ coefficients.abs().T
         pieces.append(values[:, _square_from_triangle(n, cell.device)].flatten(0, 1))
         rows.append((pair_start[index, None] + torch.arange(n * n, device=cell.device)).flatten())
     order = torch.empty(int((num_atoms * num_atoms).sum()), dtype=torch.int64, device=cell.device)
     where = torch.cat(rows)
     order[where] = torch.arange(len(where), device=cell.device)
-    rounding = _ROUNDING * torch.finfo(torch.float64).eps * scale
-    return LatticeSums(ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + rounding)
+    with torch.no_grad():
+        edges = (transform.abs() @ cell.norm(dim=-1)[..., None]).amax((1, 2))
+        farthest = torch.zeros_like(edges).scatter_reduce(0, batch, positions.norm(dim=-1), "amax")
+        detached = [_detached(kernel) for kernel in kernels]
+        lost = rounding(detached, real, smooth, nearest, farthest + edges, edges, plan.eta, plan.heights)
+    return LatticeSums(
+        ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + lost @ coefficients.abs().T
+    )
 
 
 @dataclass
@@ -161,7 +173,8 @@ def _plan(
 ) -> _Plan:
     heights = cells.heights(cell)
     if eta is None:
-        # Real terms cost ~ n² / (V eta^3/2), reciprocal ones ~ V eta^3/2 (n phase + n² product): the optimum is where
+        # Real terms cost ~ n² / (V eta^3/2), reciprocal ones ~ V eta^3/2 (n phase + n² product): the
+        # optimum is where
         # both are equal. Rounding to powers of two loses less than a sixth and lets crystals share blocks.
         volume, n = heights.prod(-1), num_atoms.to(cell.dtype)
         per_atom = _COST_PHASE + n * len(kernels) * _COST_PRODUCT
@@ -211,7 +224,10 @@ def _blocks(
 
 
 def _ball(radius: Tensor, heights: Tensor) -> Tensor:
-    """Upper bound of the number of lattice points in a ball (B,): layers, or bricks of the lattice around each point."""
+    """Upper bound of the number of lattice points in a ball, (B,).
+
+    The lesser of two: points in layers (see `bounds`), and bricks of the cell's volume around the points.
+    """
     volume = heights.prod(-1)
     bricks = 4 / 3 * math.pi * (radius + 0.5 * heights.norm(dim=-1)) ** 3 / volume
     return torch.minimum(bricks, (1 + 2 * radius[:, None] / heights).prod(-1))
@@ -231,16 +247,25 @@ class _Block:
     crystals: Tensor  # (b,), for messages
     working_set: float  # bytes
 
-    def sums(self) -> tuple[Tensor, Tensor]:
-        """Kernel sums (b, m, Q), and the largest sum of absolute terms (b, Q)."""
+    def __post_init__(self) -> None:
+        #: (b,) shortest distance seen, Å; infinite if none was within reach.
+        self.nearest = torch.full_like(self.real_cutoff, math.inf)
+
+    def sums(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Kernel sums (b, m, Q), and the sums of absolute terms in real space and of all others (b, Q)."""
         n, device = self.positions.shape[1], self.cell.device
         first, second = torch.triu_indices(n, n, 1, device=device)
-        fractional = self.positions @ torch.linalg.inv(self.cell)
+        inverse = torch.linalg.inv(self.cell)
+        fractional = self.positions @ inverse
+        inverse = inverse.detach()
         fractional = fractional - fractional.detach().floor()
         difference = fractional[:, first] - fractional[:, second]
+        # Distances from differences of positions: through fractional coordinates they would lose digits.
+        vectors = self.positions[:, first] - self.positions[:, second]
+        vectors = vectors - (vectors.detach() @ inverse).round() @ self.cell
         difference = difference - difference.detach().round()
         itself = torch.zeros_like(fractional[:, :1])
-        real = self._real(torch.cat([difference, itself], 1) @ self.cell)
+        real = self._real(torch.cat([vectors, itself], 1))
         reciprocal, waves = self._reciprocal(fractional, difference)
         background = torch.stack([kernel.background(self.eta, self.volume) for kernel in self.kernels], -1)
         origin = torch.stack(
@@ -253,8 +278,8 @@ class _Block:
         total = real + reciprocal + background[:, None]
         total = torch.cat([total[:, :-1], total[:, -1:] - origin[:, None]], 1)
         with torch.no_grad():
-            magnitude = real.amax(1) + waves + background.abs() + origin
-        return total, magnitude
+            smooth = waves + background.abs() + origin
+        return total, real.detach().amax(1), smooth
 
     def _real(self, vectors: Tensor) -> Tensor:
         """Real-space sums (b, m, Q) for pairs `vectors` (b, m, 3) in Å."""
@@ -262,7 +287,8 @@ class _Block:
             reach = self.real_cutoff + cells.squared_norm(vectors).amax(1).sqrt()
             images, mask = cells.points_within(self.cell, reach)
         translations = images @ self.cell  # (b, K, 3)
-        m, step = vectors.shape[1], max(1, int(self.working_set / (24 * images.shape[0] * max(1, images.shape[1]))))
+        m = vectors.shape[1]
+        step = max(1, int(self.working_set / (24 * mask.numel())))
         slices = [
             self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)
         ]
@@ -275,7 +301,8 @@ class _Block:
         b, m, num_images = len(vectors), stop - start, translations.shape[1]
         some = vectors[:, start:stop].contiguous()
         with torch.no_grad():
-            # Squared distances by a matrix product select the terms; those kept are computed again without cancellation.
+            # Squared distances by a matrix product select the terms; those kept are computed again without
+            # cancellation.
             squared = (
                 cells.squared_norm(translations).masked_fill(~mask, math.inf)[:, None]
                 + cells.squared_norm(some)[..., None]
@@ -283,6 +310,8 @@ class _Block:
             squared = torch.baddbmm(squared, some, translations.transpose(1, 2), alpha=2)
             if stop == vectors.shape[1]:
                 squared[:, -1].masked_fill_(cells.squared_norm(translations) == 0, math.inf)
+            if squared.shape[2]:
+                self.nearest = torch.minimum(self.nearest, squared.amin((1, 2)).clamp(min=0).sqrt())
             self._refuse_overlap(squared, start)
             limit = (self.real_cutoff**2 * (1 + 1e-9))[:, None, None]
             crystal, pair, image = (squared <= limit).nonzero(as_tuple=True)
@@ -302,7 +331,7 @@ class _Block:
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _refuse_overlap(self, squared: Tensor, start: int) -> None:
-        if squared.numel() == 0 or float(squared.amin()) >= CLOSEST**2:
+        if float(self.nearest.amin()) >= CLOSEST:
             return
         where = int(squared.argmin())
         crystal, pair = (
@@ -311,12 +340,10 @@ class _Block:
         )
         n = self.positions.shape[1]
         first, second = torch.triu_indices(n, n, 1)
-        number = int(self.crystals[crystal])
-        sites = f"sites {int(first[start + pair])} and {int(second[start + pair])} are"
-        distance = math.sqrt(max(0.0, float(squared.amin())))
+        number, distance = int(self.crystals[crystal]), math.sqrt(max(0.0, float(squared.amin())))
+        sites = f"sites {int(first[start + pair])} and {int(second[start + pair])} are {distance:.2g} Å apart"
         raise LatticeError(
-            f"crystal {number}: {sites} {distance:.2g} Å apart, closer than {CLOSEST} Å: remove the duplicate site",
-            number,
+            f"crystal {number}: {sites}, closer than {CLOSEST} Å: remove the duplicate", number
         )
 
     def _reciprocal(self, fractional: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
@@ -353,7 +380,7 @@ class _Block:
         return total
 
     def _structure_factors(self, fractional: Tensor, miller: Tensor, weight: Tensor) -> Tensor:
-        """The same from cos(G(x - x')) = cos cos + sin sin: matrix products, for many atoms. (b, m - 1, Q)."""
+        """The same from cos(G(x - x')) = cos cos + sin sin: matrix products, cheapest for many atoms."""
         b, n = fractional.shape[:2]
         num_kernels = weight.shape[-1]
         step = max(1, int(self.working_set / (16 * b * n * (2 + num_kernels))))
@@ -438,8 +465,8 @@ def _refuse_short_vectors(plan: _Plan) -> None:
     if bool((shortest < CLOSEST).any()):
         number = int(shortest.argmin())
         raise LatticeError(
-            f"crystal {number}: every site is {float(shortest[number]):.2g} Å from its own image, closer than "
-            f"{CLOSEST} Å: are the lattice vectors in Å?",
+            f"crystal {number}: every site is {float(shortest[number]):.2g} Å from its own image, "
+            f"closer than {CLOSEST} Å: are the lattice vectors in Å?",
             number,
         )
 

@@ -4,8 +4,10 @@ A kernel is a radial function written as a mixture of Gaussians with non-negativ
 
     phi(r) = ∫_0^∞ w(t) exp(-t r²) dt,        w(t) >= 0,
 
-split at the parameter eta (1/Å²): t > eta is summed in real space, t < eta in reciprocal space. Each kernel has both parts in
-closed form (Ewald 1921 for 1/r; Nijboer and De Wette 1957 for 1/r^n; the exponential and screened forms follow from
+split at the parameter eta (1/Å²): t > eta is summed in real space, t < eta in reciprocal space. Each
+kernel has both parts in
+closed form (Ewald 1921 for 1/r; Nijboer and De Wette 1957 for 1/r^n; the exponential and screened forms
+follow from
 the same integral). A potential is a linear combination of kernels. The summation, its cutoffs and its
 error bounds (`ewald`, `bounds`) know a potential through these interfaces alone.
 """
@@ -213,8 +215,8 @@ class ScreenedKernel(Kernel):
 def _screened_pair(alpha: float | Tensor, r: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     """exp(-αr) erfc(√eta r - α/2√eta) and exp(αr) erfc(√eta r + α/2√eta), (T,) each.
 
-    The second product is at most exp(-αr/2 ...): by (√eta r + α/2√eta)² >= 2αr it is below exp(-350) wherever the
-    exponent has to be clamped, so the clamp loses nothing.
+    The second product is at most exp(-αr/2 ...): by (√eta r + α/2√eta)² >= 2αr it is below exp(-350)
+    wherever the exponent has to be clamped, so the clamp loses nothing.
     """
     root = math.sqrt(eta)
     scaled, shift, exponent = root * r, alpha / (2 * root), alpha * r
