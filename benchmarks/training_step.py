@@ -32,17 +32,15 @@ from torch import Tensor, nn
 from potnet.crystals import Crystal, CrystalBatch, collate
 from potnet.data.featurize import Featurizer
 from potnet.models import PotNet
-from potnet.nn import EdgeLinear
+from potnet.nn import EdgeLinear, Edges
 
 
 class ConcatenatingLinear(EdgeLinear):
     """What `EdgeLinear` avoids: the concatenation of every edge, and one large product."""
 
-    def forward(
-        self, x: Tensor, e: Tensor, target: Tensor, source: Tensor, row: Tensor | None = None
-    ) -> Tensor:
-        e = e if row is None else e[row]
-        return nn.functional.linear(torch.cat([x[target], x[source], e], 1), self.weight, self.bias)
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        z = torch.cat([x[edges.target], x[edges.source], edges.per_edge(edges.features)], 1)
+        return nn.functional.linear(z, self.weight, self.bias)
 
 
 def concatenating(model: nn.Module) -> nn.Module:
@@ -58,6 +56,9 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "potnet-attention": lambda: PotNet(pairs="attention"),
     "potnet-concatenating": lambda: concatenating(PotNet()),
 }
+
+
+MODES = ["float32", "bfloat16", "compile"]
 
 
 def random_crystals(count: int, atoms: int, seed: int = 0) -> list[Crystal]:
@@ -140,6 +141,7 @@ def main() -> None:
     )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--model", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--mode", nargs="+", choices=MODES, help="default: all on a GPU, float32 on a CPU")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     parser.add_argument("--crystals", type=int, default=64)
     parser.add_argument("--atoms", type=int, default=10, help="atoms of a crystal")
@@ -158,7 +160,7 @@ def main() -> None:
         f"{options.neighbors} local edges an atom, all pairs",
         info,
     )
-    modes = ["float32", "bfloat16", "compile"] if options.device == "cuda" else ["float32"]
+    modes = options.mode or (MODES if options.device == "cuda" else ["float32"])
     context = multiprocessing.get_context("spawn")
     rows = []
     for name in options.model:

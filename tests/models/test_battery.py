@@ -209,6 +209,21 @@ def test_compiles_into_one_graph(name):
         close(compiled(batch), model(batch))
 
 
+def test_half_precision_by_autocast(name):
+    model = build(name)
+    batch = batch_of(model, ALL)
+    expected = model(batch).detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(batch)
+    spread = expected.std()
+    assert (output - expected).abs().max() < 0.2 * spread
+    model.train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(batch).float().square().sum()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
 def test_save_and_reload(name, tmp_path):
     model = build(name)
     torch.save(model.state_dict(), tmp_path / "model.pt")

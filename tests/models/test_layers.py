@@ -11,6 +11,7 @@ from potnet.models import PotNet
 from potnet.nn import (
     BatchNorm,
     EdgeLinear,
+    Edges,
     ElementFeatures,
     GaussianBasis,
     MultiquadricBasis,
@@ -35,13 +36,24 @@ def test_edge_linear_is_linear_on_the_concatenation():
     x, e = torch.randn(4, 5, dtype=torch.float64), torch.randn(11, 3, dtype=torch.float64)
     target, source = torch.randint(4, (2, 11))
     expected = plain(torch.cat([x[target], x[source], e], 1))
-    torch.testing.assert_close(split(x, e, target, source), expected)
-    row = torch.tensor([0, 1, 1, 0, 2])
-    expected = plain(torch.cat([x[target[:5]], x[source[:5]], e[row]], 1))
-    torch.testing.assert_close(split(x, e[:3], target[:5], source[:5], row), expected)
-    inputs = (x.requires_grad_(), e.requires_grad_(), target, source)
-    assert torch.autograd.gradcheck(split, inputs)
-    assert torch.autograd.gradgradcheck(split, inputs)
+    torch.testing.assert_close(split(x, Edges(e, target, source, None)), expected)
+
+    def apply(x, e):
+        return split(x, Edges(e, target, source, None))
+
+    assert torch.autograd.gradcheck(apply, (x.requires_grad_(), e.requires_grad_()))
+    assert torch.autograd.gradgradcheck(apply, (x, e))
+
+
+def test_edges_share_features():
+    torch.manual_seed(0)
+    split, x = EdgeLinear(5, 3, 7), torch.randn(4, 5)
+    features, row = torch.randn(3, 3), torch.tensor([0, 1, 1, 0, 2])
+    target, source = torch.randint(4, (2, 5))
+    shared, plain = Edges(features, target, source, row), Edges(features[row], target, source, None)
+    torch.testing.assert_close(split(x, shared), split(x, plain))
+    torch.testing.assert_close(split(x, shared.joined(shared)), split(x, plain.joined(plain)))
+    torch.testing.assert_close(split(x, shared.joined(plain)), split(x, plain.joined(shared)))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from potnet.crystals.graph import CrystalBatch
 from potnet.nn import (
     BatchNorm,
     EdgeLinear,
+    Edges,
     ElementFeatures,
     GaussianBasis,
     MultiquadricBasis,
@@ -178,34 +179,6 @@ class PotNet(nn.Module):
         return model
 
 
-class Edges(NamedTuple):
-    """E edges of one kind, whose features are stored once where they are equal.
-
-    Attributes:
-        features: (U, width), distinct features.
-        target: (E,) int64, the atom i that receives.
-        source: (E,) int64, the atom j that sends.
-        row: (E,) int64, the features of each edge. None if U = E, in the order of the edges.
-    """
-
-    features: Tensor
-    target: Tensor
-    source: Tensor
-    row: Tensor | None
-
-    def joined(self, other: Edges) -> Edges:
-        """The edges of both."""
-        row = None
-        if self.row is not None and other.row is not None:
-            row = torch.cat([self.row, other.row + len(self.features)])
-        return Edges(
-            torch.cat([self.features, other.features]),
-            torch.cat([self.target, other.target]),
-            torch.cat([self.source, other.source]),
-            row,
-        )
-
-
 class PairEmbedding(nn.Module):
     """Complete potentials of a pair to features: multiquadrics, Linear, softplus, BatchNorm.
 
@@ -276,8 +249,8 @@ class GatedConvolution(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """(N, width) features of atoms to the same shape."""
-        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, *edges)))).sigmoid_()
-        value = self.value_out(F.silu(self.value_in(x, *edges)))
+        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, edges)))).sigmoid_()
+        value = self.value_out(F.silu(self.value_in(x, edges)))
         return F.relu(x + self.norm(aggregate(gate * value, edges.target, len(x))))
 
 
@@ -309,10 +282,9 @@ class PairAttention(nn.Module):
 
     def forward(self, x: Tensor, edges: Edges) -> Tensor:
         """(N, width) features of atoms to the same shape."""
-        _, target, source, row = edges
+        target, source = edges.target, edges.source
         similarity = x.index_select(0, target) * x.index_select(0, source) / x.shape[1] ** 0.5
-        bias = self.edge(edges.features)
-        bias = bias if row is None else bias.index_select(0, row)
+        bias = edges.per_edge(self.edge(edges.features))
         alpha = self.activation(self.attention_norm(similarity + bias)).sigmoid()
         value = self.value(x).index_select(0, source)
         message = F.relu(self.message_norm(self.message(value * alpha)))

@@ -2,7 +2,7 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate
-from potnet.nn.distinct import distinct
+from potnet.nn.edges import Edges, distinct
 from potnet.nn.elements import ElementFeatures
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -12,6 +12,7 @@ from potnet.nn.readout import Readout
 __all__ = [
     "BatchNorm",
     "EdgeLinear",
+    "Edges",
     "ElementFeatures",
     "GaussianBasis",
     "MultiquadricBasis",

@@ -18,7 +18,8 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
         reduce: "sum", "mean", "max" or "min".
 
     Returns:
-        (size, ...), zero where no row has that index.
+        (size, ...) in the precision of the values, summed in float32 or better. Zero where no row has
+        that index.
 
     Raises:
         ValueError: If `reduce` is none of the above.
@@ -31,11 +32,17 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
         return scatter(values, index, dim=0, dim_size=size, reduce=reduce)
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}")
-    total = values.new_zeros(size, *values.shape[1:]).index_add(0, index, values)
-    if reduce == "sum":
-        return total
-    count = occurrences(index, size, values.dtype).clamp_(min=1)
-    return total / count.view(-1, *[1] * (values.dim() - 1))
+    wide = at_least_float32(values)
+    total = wide.new_zeros(size, *values.shape[1:]).index_add(0, index, wide)
+    if reduce == "mean":
+        count = occurrences(index, size, total.dtype).clamp_(min=1)
+        total = total / count.view(-1, *[1] * (values.dim() - 1))
+    return total.to(values.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Widen the half precisions: sums of many terms need more digits than they have."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def occurrences(index: Tensor, size: int, dtype: torch.dtype) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from potnet.nn.edges import Edges
+
 
 class EdgeLinear(nn.Module):
     """Linear on the concatenation [x_i, x_j, e] of every edge, without building it.
@@ -25,29 +27,22 @@ class EdgeLinear(nn.Module):
         self.node, self.edge = node, edge
         self.weight, self.bias = plain.weight, plain.bias
 
-    def forward(
-        self, x: Tensor, e: Tensor, target: Tensor, source: Tensor, row: Tensor | None = None
-    ) -> Tensor:
-        """Apply to every edge.
+    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+        """Apply to every edge, i being its target and j its source.
 
         Args:
             x: (N, node) features of atoms.
-            e: (E, edge) features of edges, or (U, edge) distinct ones.
-            target: (E,) int64, the atom i of each edge.
-            source: (E,) int64, the atom j of each edge.
-            row: (E,) int64, the row of e of each edge (see `distinct`). None if e has one for each.
+            edges: E edges with `edge` features.
 
         Returns:
             (E, out).
         """
         of_target, of_source, of_edge = self.weight.split([self.node, self.node, self.edge], 1)
-        result = F.linear(e, of_edge)
-        if row is not None:
-            result = result.index_select(0, row)
+        result = edges.per_edge(F.linear(edges.features, of_edge))
         # In place: at this size a pass over new memory costs as much as a tenth of the product.
-        result += F.linear(x, of_target, self.bias).index_select(0, target)
-        result += F.linear(x, of_source).index_select(0, source)
+        result += F.linear(x, of_target, self.bias).index_select(0, edges.target)
+        result += F.linear(x, of_source).index_select(0, edges.source)
         return result
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"node={self.node}, edge={self.edge}, out={len(self.weight)}"

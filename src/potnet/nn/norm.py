@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potnet.nn.aggregate import occurrences
+from potnet.nn.aggregate import at_least_float32, occurrences
 
 
 class BatchNorm(nn.BatchNorm1d):
@@ -34,12 +34,14 @@ class BatchNorm(nn.BatchNorm1d):
             )
         if row is None:
             return super().forward(x)
-        share = occurrences(row, len(x), x.dtype) / samples
-        mean = share @ x
-        centered = x - mean
-        variance = share @ centered.square()
+        wide = at_least_float32(x)
+        # Products and sums rather than a matrix product, which autocast would do in half precision.
+        share = (occurrences(row, len(x), wide.dtype) / samples).unsqueeze(1)
+        mean = (share * wide).sum(0)
+        centered = wide - mean
+        variance = (share * centered.square()).sum(0)
         self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
-        return centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias
+        return (centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias).to(x.dtype)
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
