@@ -21,11 +21,14 @@ but an upper bound of its value.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from potnet.lattice.potentials import Kernel
+
+_Tail = Callable[[Kernel, Tensor, Tensor, Tensor], Tensor]
 
 _BISECTIONS = 14
 # exp(-_LARGEST) is negligible beside any accuracy that float64 can hold.
@@ -79,19 +82,18 @@ def cutoffs(
         Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and truncation bounds (B, P).
     """
 
-    def solve(tail: object, radius: object) -> tuple[Tensor, Tensor]:
+    def total(tail: _Tail, cutoff: Tensor) -> Tensor:
+        return torch.stack([tail(kernel, cutoff, eta, heights) for kernel in kernels], -1) @ weights.T
+
+    def solve(tail: _Tail, radius: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         low, high = torch.zeros_like(eta), torch.full_like(eta, _LARGEST)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            fits = (total(tail, radius(middle)) <= 0.5 * tolerance).all(1)  # type: ignore[operator]
+            fits = (total(tail, radius(middle)) <= 0.5 * tolerance).all(1)
             low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-        cutoff = radius(high)  # type: ignore[operator]
-        return cutoff, total(tail, cutoff)
+        return radius(high), total(tail, radius(high))
 
-    def total(tail: object, cutoff: Tensor) -> Tensor:
-        tails = torch.stack([tail(kernel, cutoff, eta, heights) for kernel in kernels], -1)  # type: ignore[operator]
-        return tails @ weights.T
-
+    # Solved for the exponent, eta R² or G² / 4 eta: of the order of -log(accuracy) for every crystal.
     real, real_bound = solve(real_tail, lambda exponent: (exponent / eta).sqrt())
     reciprocal, reciprocal_bound = solve(reciprocal_tail, lambda exponent: (4 * eta * exponent).sqrt())
     return real, reciprocal, real_bound + reciprocal_bound
@@ -109,9 +111,9 @@ def rounding(
 ) -> Tensor:
     """Estimate of what float64 loses, (B, Q).
 
-    Sums of positive terms lose a few units of eps times their size. Coordinates lose eps times their largest part, `blur`,
-    and a distance that is off by d changes the terms by d times their slope: relative to the terms -phi'/phi at the shortest
-    distance, or about sqrt(eta) where the Gaussians decide. The volume is off by eps times edges / heights.
+    Sums of positive terms lose a few units of eps times their size. Coordinates lose eps times their largest
+    part, `blur`, and a distance that is off by d changes the terms by d times their slope: relative to the
+    terms -phi'/phi at the shortest distance, or about sqrt(eta) where the Gaussians decide. The volume is off by eps times edges / heights.
 
     Args:
         kernels: Q kernels.
