@@ -116,12 +116,14 @@ def plain(config: Any) -> Any:
         raise ConfigError(explain(error)) from error
 
 
-def build(config: Any, where: str = "", **arguments: Any) -> Any:
+def build(config: Any, where: str = "", nested: bool = True, **arguments: Any) -> Any:
     """Build the object that a config names by `_target_`; every other key is an argument of it.
 
     Args:
-        config: Mapping with `_target_`; None gives None. Nested mappings with a `_target_` are built as well.
+        config: Mapping with `_target_`; None gives None.
         where: Key of the config, for messages.
+        nested: Whether inner mappings with a `_target_` are built as well. A network takes plain
+            arguments only, and so a checkpoint, which says what to build, can build nothing else.
         **arguments: Further arguments, passed as they are.
 
     Raises:
@@ -131,7 +133,9 @@ def build(config: Any, where: str = "", **arguments: Any) -> Any:
     if config is None:
         return None
     settings = {
-        key: build(value, f"{where}.{key}") if isinstance(value, Mapping) and "_target_" in value else value
+        key: build(value, f"{where}.{key}")
+        if nested and isinstance(value, Mapping) and "_target_" in value
+        else value
         for key, value in config.items()
         if key != "_target_"
     }

@@ -12,7 +12,13 @@ import pytest
 from potnet.config import compose, plain
 from potnet.train import train
 
-TINY = ["model=potnet_published", "model.width=16", "model.layers=1", "data.limit=120", "trainer.accelerator=cpu"]
+TINY = [
+    "model=potnet_published",
+    "model.width=16",
+    "model.layers=1",
+    "data.limit=120",
+    "trainer.accelerator=cpu",
+]
 
 
 @dataclass

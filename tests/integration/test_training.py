@@ -18,7 +18,6 @@ from potnet.evaluate import evaluate_checkpoint
 from potnet.train import resumed, train
 from potnet.training.metrics import regression_metrics
 
-
 EXPERIMENTS = sorted(file.stem for file in (config_dir() / "experiment").glob("*.yaml"))
 ABLATIONS = sorted(file.stem for file in (config_dir() / "ablation").glob("*.yaml"))
 Run = Any  # conftest.Run
@@ -139,7 +138,10 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     train(resumed(tmp_path, [f"resume={tmp_path}"]), tmp_path, resume=True)
     timing = ("seconds", "crystals_per_second")
     before, after = (
-        [{key: value for key, value in row.items() if key not in timing} for row in table(folder / "metrics.csv")]
+        [
+            {key: value for key, value in row.items() if key not in timing}
+            for row in table(folder / "metrics.csv")
+        ]
         for folder in (whole.folder, tmp_path)
     )
     assert before == after
@@ -189,7 +191,11 @@ def test_a_resumed_run_may_end_at_another_time(trained: Run) -> None:
         (["+trainer.nonsense=1"], ConfigError, r"unknown key trainer\.nonsense"),
         (["+model.widht=1"], ConfigError, r"unknown key model\.widht; did you mean model\.width"),
         (["objective.loss=rmse"], ConfigError, r"objective\.loss=rmse; did you mean mse"),
-        (["optimizer.learning_rate=fast"], ConfigError, r"optimizer\.learning_rate='fast': expected a number"),
+        (
+            ["optimizer.learning_rate=fast"],
+            ConfigError,
+            r"optimizer\.learning_rate='fast': expected a number",
+        ),
         (["optimizer.learning_rate=0"], ValueError, "give a positive number"),
         (["data.limit=1"], ConfigError, "one crystal"),
         (["data.batch_size=0"], DataError, r"data\.batch_size=0"),

@@ -160,7 +160,9 @@ def test_an_unknown_class_is_an_error(target: str | None) -> None:
         build({"_target_": target}, "model")
 
 
-def test_keys_come_from_the_environment_or_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_come_from_the_environment_or_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert secret("WANDB_API_KEY") is None

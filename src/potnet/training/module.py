@@ -54,7 +54,7 @@ class PropertyModule(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.model: nn.Module = build(model, "model")
+        self.model: nn.Module = build(model, "model", nested=False)
         self.target: Target = build({"_target_": "potnet.data.targets.Target", **target}, "target")
         objective = dict(objective)
         self.scale_target = bool(objective.pop("scale_target"))

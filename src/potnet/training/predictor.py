@@ -9,7 +9,6 @@ import csv
 import glob
 import itertools
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -128,7 +127,7 @@ class Predictor:
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise CheckpointError(f"{file}: its model {settings['model'].get('_target_')} is not a network")
         try:
-            model = build(settings["model"], "model")
+            model = build(settings["model"], "model", nested=False)
             prefix = "model."
             model.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
@@ -284,22 +283,20 @@ def _is_structure(file: Path) -> bool:
 def _read(
     items: list[Any], box: float | None, failures: list[Failure] | None, advance: Callable[[int, int], None]
 ) -> Iterator[Crystal]:
-    """The crystals of files and objects, in order."""
-    paths = [item for item in items if isinstance(item, Path)]
-    stems = Counter(path.name.removesuffix(".gz").partition(".")[0] for path in paths)
+    """The crystals of files and objects, in order. A name that was taken already gets its folder before it."""
+    taken: set[str] = set()
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, number):
             if isinstance(outcome, CrystalError):
                 if failures is None:
                     raise outcome
-                failures.append(
-                    Failure(str(item) if isinstance(item, Path) else f"input {number}", str(outcome))
-                )
-            elif isinstance(item, Path) and stems[item.name.removesuffix(".gz").partition(".")[0]] > 1:
-                # a/POSCAR and b/POSCAR would have the same name
-                yield replace(outcome, id=f"{item.parent}/{outcome.id}")
-            else:
-                yield outcome
+                name = str(item) if isinstance(item, Path) else f"input {number}"
+                failures.append(Failure(name, str(outcome)))
+                continue
+            if outcome.id in taken and isinstance(item, Path):
+                outcome = replace(outcome, id=f"{item.parent}/{outcome.id}")
+            taken.add(outcome.id)
+            yield outcome
         advance(1, 0)
 
 

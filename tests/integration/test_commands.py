@@ -1,0 +1,165 @@
+"""The commands as a user meets them: help, messages, exit status, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ase.build import bulk
+
+from potnet.config import config_dir
+
+Run = Any  # conftest.Run
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "lightning", "torch_geometric", "torchmetrics", "wandb", "jarvis", "ase", "matplotlib")
+
+
+def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
+    done = command("-X", "importtime", "-m", f"potnet.{name}", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"python -m potnet.{name}" in done.stdout
+    assert "Examples" in done.stdout
+    imported = {
+        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line
+    }
+    assert not imported & set(HEAVY)
+    if name == "train":
+        for group in (path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"):
+            assert f"\n{group}: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        (
+            "train",
+            "trainer.max_epoch=3",
+            "error: unknown key trainer.max_epoch; did you mean trainer.max_epochs?",
+        ),
+        ("train", "model=potnte", "error: unknown option model=potnte; did you mean potnet"),
+        ("train", "runs_dir=file/below", "not a directory"),
+        ("train", "resume=nowhere", "nowhere"),
+        ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
+        ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
+        ("predict", "inputs=x", "error: missing key checkpoint"),
+    ],
+)
+def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = command("-m", f"potnet.{name}", override, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: Path) -> None:
+    bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "nacl.cif")
+    (tmp_path / "bad.cif").write_text("hello")
+    arguments = ("-m", "potnet.predict", f"checkpoint={trained.folder}", "inputs=*.cif")
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 could not be predicted" in done.stderr
+    assert "bad.cif" in done.stderr.splitlines()[-1]
+    lines = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert lines[0] == "id,k_vrh"
+    assert lines[1].startswith("nacl,")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.cif", "nacl.cif", "predictions.csv"]
+    done = command(*arguments, "on_error=raise", "output=other.csv", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: bad.cif" in done.stderr
+    assert not (tmp_path / "other.csv").exists()
+    done = command(*arguments, "output=nacl.cif/out.csv", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nacl.cif" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def start_training(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Returns once the first epoch is done."""
+    process = subprocess.Popen(
+        [
+            *(
+                sys.executable,
+                "-m",
+                "potnet.train",
+                "model=potnet_published",
+                "model.width=16",
+                "model.layers=1",
+            ),
+            *("data.limit=60", "data.batch_size=16", "trainer.max_epochs=3000", "trainer.accelerator=cpu"),
+            *("hydra.run.dir=run", *overrides),
+        ],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 2/"):
+            break
+    return process
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_run_in_an_orderly_way(
+    number: signal.Signals, status: int, tmp_path: Path, cache_dir: Path
+) -> None:
+    process = start_training(tmp_path, f"data.cache_dir={cache_dir}")
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == status, output
+    assert "Traceback" not in output
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+    if number == signal.SIGINT:
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["interrupted"] is True
+        assert "test" in output
+    else:
+        assert "SIGTERM" in output
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_its_configuration(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)], check=True, timeout=300)
+    (wheel,) = tmp_path.glob("potnet-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, timeout=300)
+    assert (site / "potnet" / "conf" / "train.yaml").is_file()
+    assert list((site / "potnet" / "data" / "embedded").glob("*.jsonl.gz"))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    where = command(
+        "-c", "import potnet.config as c; print(c.config_dir())", cwd=elsewhere, PYTHONPATH=str(site)
+    )
+    assert where.stdout.strip() == str(site / "potnet" / "conf")
+    done = command(
+        *("-m", "potnet.train", "model.width=16", "data.limit=60", "trainer.max_epochs=1"),
+        *("trainer.accelerator=cpu", "experiment=mp_shear_modulus", f"data.cache_dir={tmp_path / 'cache'}"),
+        cwd=elsewhere,
+        PYTHONPATH=str(site),
+    )
+    assert done.returncode == 0, done.stderr
+    (folder,) = (elsewhere / "runs" / "mp_shear_modulus").iterdir()
+    assert (folder / "metrics.json").is_file()

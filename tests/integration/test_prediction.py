@@ -1,0 +1,207 @@
+"""Trained models on new crystals, from Python; checkpoints that cannot be used."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+
+import potnet
+from potnet.config import ConfigError
+from potnet.crystals import Crystal, CrystalError
+from potnet.training.checkpoint import CheckpointError, load_checkpoint
+
+Run = Any  # conftest.Run
+
+
+@pytest.fixture(scope="module")
+def model(trained: Run) -> potnet.Predictor:
+    return potnet.load(trained.folder, device="cpu")
+
+
+@pytest.fixture
+def structures(tmp_path: Path) -> Path:
+    folder = tmp_path / "structures"
+    folder.mkdir()
+    bulk("NaCl", "rocksalt", a=5.64).write(folder / "nacl.cif")
+    bulk("Si").write(folder / "si.vasp", format="vasp")
+    bulk("Cu", cubic=True).write(folder / "cu.xyz", format="extxyz")
+    return folder
+
+
+def best_value(predictions: potnet.Predictions) -> dict[str, float]:
+    return dict(predictions)
+
+
+def test_new_crystals_get_the_values_of_the_test(
+    trained: Run, model: potnet.Predictor, tmp_path: Path
+) -> None:
+    with (trained.folder / "predictions.csv").open(newline="") as file:
+        known = {row["id"]: float(row["prediction"]) for row in csv.DictReader(file)}
+    content = (files("potnet.data") / "embedded" / "mp_elastic_2018.jsonl.gz").read_bytes()
+    lines = [
+        line for line in gzip.decompress(content).decode().splitlines() if json.loads(line)["id"] in known
+    ]
+    (tmp_path / "some.jsonl").write_text("\n".join(lines))
+    predictions = model.predict(tmp_path / "some.jsonl", batch_size=7)
+    assert (predictions.key, predictions.unit) == ("k_vrh", "GPa")
+    assert best_value(predictions) == pytest.approx(known, rel=1e-5)
+
+
+@pytest.mark.parametrize("form", ["folder", "pattern", "list", "file"])
+def test_inputs_are_files_folders_patterns_and_lists(
+    form: str, structures: Path, model: potnet.Predictor
+) -> None:
+    inputs = {
+        "folder": structures,
+        "pattern": str(structures / "*"),
+        "list": [structures / "nacl.cif", str(structures / "[sc]*")],
+        "file": structures / "si.vasp",
+    }[form]
+    found = best_value(model.predict(inputs))
+    assert set(found) == ({"si"} if form == "file" else {"nacl", "si", "cu"})
+    assert all(value > 0 for value in found.values())
+
+
+def test_objects_of_other_libraries_and_cells_of_one_crystal_agree(model: potnet.Predictor) -> None:
+    primitive, cubic = bulk("NaCl", "rocksalt", a=5.64), bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    crystal = Crystal(cubic.cell[:], cubic.positions, cubic.numbers, id="mine")
+    predictions = model.predict([primitive, cubic.repeat((2, 1, 1)), crystal])
+    assert predictions.ids == ["0", "1", "mine"]
+    np.testing.assert_allclose(predictions.values, predictions.values[0], rtol=1e-5)
+
+
+def test_files_of_one_name_are_told_apart(tmp_path: Path, model: potnet.Predictor) -> None:
+    for name, symbol in (("a", "Cu"), ("b", "Al")):
+        (tmp_path / name).mkdir()
+        bulk(symbol).write(tmp_path / name / "metal.cif")
+    assert model.predict(str(tmp_path / "*" / "metal.cif")).ids == ["metal", f"{tmp_path}/b/metal"]
+
+
+def test_bad_files_cost_nothing_but_themselves(structures: Path, model: potnet.Predictor) -> None:
+    (structures / "broken.cif").write_text("not a crystal")
+    Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]).write(structures / "molecule.xyz")
+    Atoms("Og", cell=[4, 4, 4], pbc=True).write(structures / "unknown.vasp", format="vasp")
+    result = model.predict(structures, on_error="skip")
+    assert set(result.ids) == {"nacl", "si", "cu"}
+    reasons = {Path(failure.id).stem: failure.reason for failure in result.failures}
+    assert set(reasons) == {"broken", "molecule", "unknown"}
+    assert "periodicity" in reasons["molecule"]
+    assert "Og" in reasons["unknown"]
+    with pytest.raises(CrystalError, match=r"broken\.cif"):
+        model.predict(structures, on_error="raise")
+    assert "molecule" in model.predict(structures / "molecule.xyz", box=6.0).ids
+
+
+def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predictor, tmp_path: Path) -> None:
+    output = tmp_path / "new" / "predictions.csv"
+    model.predict(structures).to_csv(output)
+    rows = list(csv.reader(output.read_text().splitlines()))
+    assert rows[0] == ["id", "k_vrh"]
+    assert sorted(row[0] for row in rows[1:]) == ["cu", "nacl", "si"]
+    assert not output.with_name("predictions.csv.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ("nowhere/*.cif", "no file matches"),
+        ("missing.cif", "no such file"),
+        (3.5, "cannot make a crystal of float"),
+    ],
+)
+def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
+    with pytest.raises(CrystalError, match=message):
+        model.predict(inputs)
+
+
+def test_an_empty_folder_is_named(tmp_path: Path, model: potnet.Predictor) -> None:
+    with pytest.raises(CrystalError, match="no structure file in this folder"):
+        model.predict(tmp_path)
+
+
+def test_wrong_options(structures: Path, model: potnet.Predictor, trained: Run) -> None:
+    with pytest.raises(ConfigError, match="give 'raise' or 'skip'"):
+        model.predict(structures, on_error="ignore")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        model.predict(structures, batch_size=0)
+    with pytest.raises(ConfigError, match="device=nonsense"):
+        potnet.load(trained.folder, device="nonsense")
+
+
+def tampered(trained: Run, path: Path, change: Any) -> Path:
+    checkpoint = load_checkpoint(trained.folder)
+    change(checkpoint)
+    torch.save(checkpoint, path)
+    return path
+
+
+def test_a_missing_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint or folder"):
+        potnet.load(tmp_path / "nothing.ckpt")
+    with pytest.raises(CheckpointError, match=r"no best\.ckpt or last\.ckpt in this folder"):
+        potnet.load(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -100])
+def test_a_truncated_checkpoint(kept: int, trained: Run, tmp_path: Path) -> None:
+    content = (trained.folder / "checkpoints" / "best.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(content[:kept])
+    with pytest.raises(CheckpointError, match=r"cut\.ckpt: (damaged or truncated|not a checkpoint)"):
+        potnet.load(tmp_path / "cut.ckpt")
+
+
+class Foreign:
+    """Anything but plain data."""
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1, 2], Foreign(), {"epoch": 3}])
+def test_a_foreign_checkpoint(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "foreign.ckpt")
+    with pytest.raises(CheckpointError, match=r"foreign\.ckpt: not a checkpoint of potnet"):
+        potnet.load(tmp_path / "foreign.ckpt")
+
+
+def test_text_is_no_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"text\.ckpt"):
+        potnet.load(tmp_path / "text.ckpt")
+
+
+def test_weights_of_other_settings(trained: Run, tmp_path: Path) -> None:
+    path = tampered(trained, tmp_path / "w.ckpt", lambda c: c["hyper_parameters"]["model"].update(width=8))
+    with pytest.raises(CheckpointError, match="weights do not fit its settings"):
+        potnet.load(path)
+
+
+def test_settings_of_another_version(trained: Run, tmp_path: Path) -> None:
+    path = tampered(trained, tmp_path / "k.ckpt", lambda c: c["hyper_parameters"]["model"].update(depth=8))
+    with pytest.raises(CheckpointError, match=r"unknown key model\.depth"):
+        potnet.load(path)
+    path = tampered(trained, tmp_path / "n.ckpt", lambda c: c["potnet"].update(format=99))
+    with pytest.raises(CheckpointError, match="newer than this one"):
+        potnet.load(path)
+
+
+def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None:
+    def malicious(checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"]["model"] = {"_target_": "os.system", "command": "touch owned"}
+
+    with pytest.raises(CheckpointError, match="is not a network"):
+        potnet.load(tampered(trained, tmp_path / "bad.ckpt", malicious))
+
+    def nested(checkpoint: dict[str, Any]) -> None:
+        checkpoint["hyper_parameters"]["model"]["width"] = {"_target_": "os.system", "command": "touch owned"}
+
+    with pytest.raises(CheckpointError):
+        potnet.load(tampered(trained, tmp_path / "nested.ckpt", nested))
+    assert not Path("owned").exists()
