@@ -28,11 +28,11 @@ from potnet.nn import (
     distinct,
 )
 
-#: Coulomb, London and Pauli as combined in the paper's experiments.
 PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
+"""Of Coulomb, London and Pauli, as combined in the paper's experiments."""
 
-#: Local edges as potentials: -0.75 / r, r in Å.
 LOCAL_STRENGTH = -0.75
+"""Of local edges as potentials, -0.75 / r with r in Å."""
 
 
 class PotNet(nn.Module):
@@ -143,7 +143,7 @@ class PotNet(nn.Module):
         Sizes and variant follow from the weights. What they don't say are the two arguments.
 
         Args:
-            state_dict: Weights of the released code, `torch.load(...)["model"]` of its checkpoints.
+            state_dict: Weights of the released code, by its parameter names.
             local: As for `PotNet`; the released "euclidean" variant is "distance".
             coefficients: As for `PotNet`.
 
