@@ -146,7 +146,9 @@ def lattice_sums(
         edges = (transform.abs() @ cell.norm(dim=-1)[..., None]).amax((1, 2))
         farthest = torch.zeros_like(edges).scatter_reduce(0, batch, positions.norm(dim=-1), "amax")
         detached = [_detached(kernel) for kernel in kernels]
-        lost = rounding(detached, real, smooth, nearest, farthest + edges, edges, plan.eta, plan.heights)
+        lost = rounding(
+            detached, real, smooth, nearest, farthest + edges, edges, plan.eta, plan.real_cutoff, plan.heights
+        )
     return LatticeSums(
         ordered_pairs(num_atoms), torch.cat(pieces)[order], plan.bound + lost @ coefficients.abs().T
     )
