@@ -159,8 +159,8 @@ def _wrapped(v: Array, cell: Array) -> Array:
 def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> tuple[Array, Array]:
     """Sums over the images within `radius`, and a bound of what lies beyond, (P,) each.
 
-    The tail: each image owns a copy of the cell, no point of which is farther from it than the diameter d of the
-    shortened cell; so a decreasing phi summed beyond R is at most (1/V) ∫ over |y| > R - d of phi(|y| - d), done numerically.
+    The tail: each image is the centre of a copy of the cell, no point of which is farther from it than half the sum d of the
+    edges; so a decreasing phi summed beyond R is at most (1/V) ∫ over |y| > R - d of phi(|y| - d), done numerically.
 
     Args:
         cell: (3, 3) Å, rows.
@@ -174,12 +174,17 @@ def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> 
     r = np.sqrt((points(cell, v, radius) ** 2).sum(1))
     r = r[r > 0] if itself else r
     volume = abs(np.dot(cell[0], np.cross(cell[1], cell[2])))
-    diameter = np.sqrt((cell**2).sum(1)).sum()
-    s = np.geomspace(max(radius - 2 * diameter, Real(radius) / 10), 1e4 * radius, 20001, dtype=Real)
+    radius_of_cell = np.sqrt((cell**2).sum(1)).sum() / 2
+    s = np.geomspace(max(radius - 2 * radius_of_cell, Real(radius) / 10), 1e4 * radius, 20001, dtype=Real)
     sums, tails = [], []
     for spec in specs:
-        sums.append(sum(Real(c) * value(kind, q, r).sum() for c, kind, q in spec.terms) + itself * Real(spec.self_term))
-        integrand = sum(abs(Real(c)) * value(kind, q, s) for c, kind, q in spec.terms) * (s + diameter) ** 2
+        sums.append(
+            sum(Real(c) * value(kind, q, r).sum() for c, kind, q in spec.terms)
+            + itself * Real(spec.self_term)
+        )
+        integrand = (
+            sum(abs(Real(c)) * value(kind, q, s) for c, kind, q in spec.terms) * (s + radius_of_cell) ** 2
+        )
         tails.append(4 * PI / volume * np.sum(integrand[:-1] * np.diff(s)))
     return np.array(sums, Real), np.array(tails, Real)
 
@@ -259,7 +264,9 @@ def quadrature_sums(
                 theta = np.exp(-t[:, None] * near).sum(1)
             else:
                 used = np.searchsorted(g2, 4 * t[-1] * _NEGLIGIBLE, side="right")
-                theta = (PI / t) ** Real(1.5) / volume * (np.exp(-g2[:used] / (4 * t[:, None])) @ phases[:used])
+                theta = (
+                    (PI / t) ** Real(1.5) / volume * (np.exp(-g2[:used] / (4 * t[:, None])) @ phases[:used])
+                )
                 theta = theta - itself
             measure = weight * (right - left) / 2 * t
             for kind, q in kinds:
