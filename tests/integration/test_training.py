@@ -92,6 +92,16 @@ def test_the_checkpoint_holds_plain_data_and_tensors_only(trained: Run) -> None:
     assert 1 < float(checkpoint["state_dict"]["mean"]) < 3
 
 
+def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
+    checkpoint = torch.load(trained.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    averaged, current = checkpoint["state_dict"], checkpoint["current_model_state"]
+    name = "model.atom_embedding.weight"
+    assert not torch.equal(averaged[name], current[name])
+    torch.testing.assert_close(averaged[name], current[name], atol=0.1, rtol=0)
+    for exact in ("mean", "std"):
+        assert torch.equal(averaged[exact], current[exact])
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(experiment: str, run_training: Callable[..., Run]) -> None:
     run = run_training(f"experiment={experiment}", "trainer.fast_dev_run=true")

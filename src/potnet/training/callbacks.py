@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from torch import Tensor
 
 from potnet.training.checkpoint import BEST, LAST
 
@@ -19,9 +20,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class WeightEMA(EMAWeightAveraging):
-    """Exponential moving average of the weights: ema <- decay ema + (1 - decay) weights, after each step.
+class WeightEMA(WeightAveraging):
+    """Exponential moving average of the weights: ema <- d ema + (1 - d) weights, after each step n.
 
+    d = min(decay, (1 + n) / (10 + n)), so that the average of a short run does not hang on its first weights.
     Validation, the checkpoint and so every later prediction use the average; training goes on with the
     weights themselves, which the checkpoint keeps as well.
 
@@ -35,7 +37,14 @@ class WeightEMA(EMAWeightAveraging):
     def __init__(self, decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay}: give a number from 0 to below 1, such as 0.995")
-        super().__init__(decay=decay)
+
+        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
+            if not averaged.is_floating_point():  # counters of BatchNorm
+                return current
+            d = torch.clamp((1.0 + torch.as_tensor(n)) / (10.0 + n), max=decay)
+            return torch.lerp(averaged, current, (1 - d).to(averaged.dtype))
+
+        super().__init__(avg_fn=average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the average where the weights will be; at this point they are still on the CPU."""

@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, GRID = "#222222", "#dddddd"
@@ -30,6 +31,15 @@ def _figure() -> tuple[Figure, Axes]:
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _plain_log(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as people write them: 5, 10, 20, 50, 100."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def parity_plot(
@@ -61,6 +71,8 @@ def parity_plot(
         low, high = low / 1.2, high * 1.2
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _plain_log(axes.xaxis)
+        _plain_log(axes.yaxis)
     else:
         margin = 0.04 * (high - low) or 1.0
         low, high = low - margin, high + margin
@@ -102,9 +114,10 @@ def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], unit: str) -> 
                 ha="center", color=color, fontsize=9,
             )  # fmt: skip
     axes.set_yscale("log")
+    _plain_log(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"MAE ({unit})" if unit else "MAE")
+    axes.set_ylabel(f"MAE, {unit}" if unit else "MAE")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
     figure.savefig(path)

@@ -283,7 +283,7 @@ def _is_structure(file: Path) -> bool:
 def _read(
     items: list[Any], box: float | None, failures: list[Failure] | None, advance: Callable[[int, int], None]
 ) -> Iterator[Crystal]:
-    """The crystals of files and objects, in order. A name that was taken already gets its folder before it."""
+    """The crystals of files and objects, in order. A name that is taken gets its folder before it."""
     taken: set[str] = set()
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, number):
