@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 
 class TrainingProgress(Callback):
@@ -43,11 +44,12 @@ class TrainingProgress(Callback):
         if not (self.console.is_terminal and trainer.is_global_zero):
             return
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[text]}"),
-            TextColumn("{task.fields[left]}", style="cyan"),
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[text]}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[left]}", style="cyan", table_column=Column(no_wrap=True)),
             console=self.console,
+            expand=True,
         )
         self._task = self._bar.add_task(
             "", total=self._total(trainer), completed=self._first_step,
@@ -73,14 +75,10 @@ class TrainingProgress(Callback):
         if not trainer.is_global_zero:
             return
         found = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        parts = [f"loss {found['train/loss']:.4f}"]
-        if "val/mae" in found:
+        validates = "val/mae" in found
+        if validates:
             self.best = min(self.best, found["val/mae"])
-            parts.append(f"val loss {found['val/loss']:.4f}")
-            parts.append(f"val MAE {found['val/mae']:.4f} {self.unit} (best {self.best:.4f})")
-        else:
-            parts.append(f"MAE {found['train/mae']:.4f} {self.unit}")
-        text = "  ".join(parts)
+        text = self._text(found, validates)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, text=text)
         else:
@@ -89,6 +87,15 @@ class TrainingProgress(Callback):
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {text}  {left} left",
                 highlight=False,
             )
+
+    def _text(self, found: dict[str, float], validates: bool) -> str:
+        """Losses and error of an epoch; shorter where the terminal is narrow."""
+        if not validates:
+            return f"loss {found['train/loss']:.4f} MAE {found['train/mae']:.4f} {self.unit}"
+        error = f"MAE {found['val/mae']:.4f} {self.unit} best {self.best:.4f}"
+        if self._bar is not None and self.console.width < 100:
+            return f"loss {found['train/loss']:.4f}/{found['val/loss']:.4f} {error}"
+        return f"loss: train {found['train/loss']:.4f} val {found['val/loss']:.4f}  {error}"
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it is."""
