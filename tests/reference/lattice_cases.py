@@ -107,7 +107,9 @@ def unimodular(rng: np.random.Generator, steps: int = 4, largest: int = 2) -> ND
 
 
 def random_cases(count: int, seed: int, most_atoms: int = 30) -> list[Case]:
-    """Triclinic cells with edges from 2 to 60 Å and ratios up to 20, of either handedness, 1 to `most_atoms` atoms."""
+    """Triclinic cells with edges from 2 to 60 Å and ratios up to 20, of either handedness, 1 to
+    `most_atoms` atoms.
+    """
     rng = np.random.default_rng(seed)
     cases = []
     for number in range(count):

@@ -1,9 +1,11 @@
 """Slow and obvious lattice sums, against which `potnet.lattice` is proven.
 
-Nothing here uses the package or its formulas: plain numpy in extended precision (`numpy.longdouble`, 80 bits on x86; where
-it is no wider than float64, `REFERENCE_EPS` says so and the tests' tolerances follow), one pair of atoms at a time.
+Nothing here uses the package or its formulas: plain numpy in extended precision (`numpy.longdouble`, 80
+bits on x86; where it is no wider than float64, `REFERENCE_EPS` says so and the tests' tolerances follow),
+one pair of atoms at a time.
 
-- `quadrature_sums`: every potential as a numerical integral over Gaussians. Exponential integrals, error functions and
+- `quadrature_sums`: every potential as a numerical integral over Gaussians. Exponential integrals, error
+functions and
   incomplete gamma functions, on which the fast code rests, do not occur.
 - `brute_force`: images in a ball, for potentials that fall fast enough.
 - `coulomb_by_planes`: 1/r by lattice planes, in which no Gaussian and no splitting parameter occur.
@@ -35,8 +37,8 @@ class Spec:
     """A potential as a sum of coefficient * function.
 
     Attributes:
-        terms: (coefficient, kind, parameter); kind is "power" (r^-2p, parameter p), "exponential" (exp(-alpha r)) or
-            "screened" (exp(-alpha r) / r), parameter alpha in 1/Å.
+        terms: (coefficient, kind, parameter); kind is "power" (r^-2p, parameter p), "exponential"
+            (exp(-alpha r)) or "screened" (exp(-alpha r) / r), parameter alpha in 1/Å.
         self_term: Added for an atom with itself.
     """
 
@@ -83,7 +85,8 @@ def value(kind: str, parameter: float, r: Array) -> Array:
 def gaussian_weight(kind: str, parameter: float, t: Array) -> Array:
     """w(t) of phi(r) = ∫_0^∞ w(t) exp(-t r²) dt.
 
-    Powers: the definition of Γ(p). The others: ∫ t^(-1/2) exp(-a t - b/t) dt = √(π/a) exp(-2 √(a b)) and the same
+    Powers: the definition of Γ(p). The others: ∫ t^(-1/2) exp(-a t - b/t) dt = √(π/a) exp(-2 √(a b)) and
+        the same
     with t^(-3/2) and √(π/b) (Gradshteyn and Ryzhik 3.471.9), with a = r², b = alpha²/4.
     """
     if kind == "power":
@@ -101,7 +104,8 @@ def _gamma(p: float) -> Real:
     return result
 
 
-# ---------------------------------------------------------------------------------------------------------- lattices
+# ----------------------------------------------------------------------------------------------------------
+# lattices
 
 
 def _inverse(cell: Array) -> Array:
@@ -153,14 +157,16 @@ def _wrapped(v: Array, cell: Array) -> Array:
     return v - np.rint(v @ _inverse(cell)) @ cell
 
 
-# -------------------------------------------------------------------------------------------------------- brute force
+# --------------------------------------------------------------------------------------------------------
+# brute force
 
 
 def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> tuple[Array, Array]:
     """Sums over the images within `radius`, and a bound of what lies beyond, (P,) each.
 
-    The tail: each image is the centre of a copy of the cell, no point of which is farther from it than half the sum d of the
-    edges; so a decreasing phi summed beyond R is at most (1/V) ∫ over |y| > R - d of phi(|y| - d), done numerically.
+    The tail: each image is the centre of a copy of the cell, no point of which is farther from it than half
+    the sum d of the edges; so a decreasing phi summed beyond R is at most (1/V) ∫ over |y| > R - d of
+    phi(|y| - d), done numerically.
 
     Args:
         cell: (3, 3) Å, rows.
@@ -189,7 +195,8 @@ def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> 
     return np.array(sums, Real), np.array(tails, Real)
 
 
-# ---------------------------------------------------------------------------------------------- theta-function quadrature
+# ----------------------------------------------------------------------------------------------
+# theta-function quadrature
 
 
 def _gauss_legendre(count: int) -> tuple[Array, Array]:
@@ -207,11 +214,12 @@ def _gauss_legendre(count: int) -> tuple[Array, Array]:
 def quadrature_sums(
     cell: Array, vectors: Array, specs: Sequence[Spec], nodes: int = 18, panel: float = 0.5
 ) -> tuple[Array, Array]:
-    """S(v) = ∫_0^∞ w(t) [Θ(t, v) - (v = 0)] dt with Θ = sum over k of exp(-t |v + k L|²), by Gauss-Legendre panels in log t.
+    """S(v) = ∫_0^∞ w(t) [Θ(t, v) - (v = 0)] dt with Θ = sum over k of exp(-t |v + k L|²), by Gauss-Legendre
+    panels in log t.
 
-    Θ is summed as it stands for large t, and by Poisson's formula, (π/t)^(3/2) / V sum over G of cos(G v) exp(-G²/4t), for
-    small t. Below the first panel only G = 0 is left; for powers that part is integrated by hand, which for p < 3/2 is the
-    analytic continuation (a uniform neutralising background).
+    Θ is summed as it stands for large t, and by Poisson's formula, (π/t)^(3/2) / V sum over G of cos(G v)
+    exp(-G²/4t), for small t. Below the first panel only G = 0 is left; for powers that part is integrated
+    by hand, which for p < 3/2 is the analytic continuation (a uniform neutralising background).
 
     Args:
         cell: (3, 3) Å, rows; any basis of the lattice.
@@ -221,8 +229,8 @@ def quadrature_sums(
         panel: Width of the panels in log t.
 
     Returns:
-        Sums (m, P) and their scale (m, P): the integral of absolute values, times which `REFERENCE_EPS` is the order of the
-        error by rounding.
+        Sums (m, P) and their scale (m, P): the integral of absolute values, times which `REFERENCE_EPS` is
+        the order of the error by rounding.
     """
     cell = shortened(np.asarray(cell, Real))
     vectors = np.atleast_2d(np.asarray(vectors, Real))
@@ -289,20 +297,22 @@ def quadrature_sums(
     return np.array(results, Real).reshape(shape), np.array(scales, Real).reshape(shape)
 
 
-# ------------------------------------------------------------------------------------------------------ lattice planes
+# ------------------------------------------------------------------------------------------------------
+# lattice planes
 
 
 def coulomb_by_planes(cell: Array, v: Array, decay: float = 46.0) -> Real:
     """1/r with a uniform neutralising background, summed over lattice planes.
 
-    The planes are spanned by two lattice vectors (area A, distance h). With z in (0, h) the height of v over its plane and s
-    the shift of the next plane, a plane's potential is a sum over its in-plane reciprocal vectors g (Parry 1975; Heyes 1977):
+    The planes are spanned by two lattice vectors (area A, distance h). With z in (0, h) the height of v
+    over its plane and s the shift of the next plane, a plane's potential is a sum over its in-plane
+    reciprocal vectors g (Parry 1975; Heyes 1977):
 
         g ≠ 0:  2π / (A |g|) cos(g ρ) exp(-|g| |z|), a geometric series over the planes
         g = 0:  2π / A (h/6 - z + z²/h) for all planes and the background, whose mean over the cell is zero
 
-    For v = 0, where the series does not converge, scaling helps: S_2L(0) = S_L(0) / 2, and the lattice is the union of
-    eight shifted ones twice as coarse, so S_L(0) = 2 sum over t in {0,1}³, t ≠ 0, of S_2L(t L).
+    For v = 0, where the series does not converge, scaling helps: S_2L(0) = S_L(0) / 2, and the lattice is
+    the union of eight shifted ones twice as coarse, so S_L(0) = 2 sum over t in {0,1}³, t ≠ 0, of S_2L(t L).
 
     Args:
         cell: (3, 3) Å, rows.

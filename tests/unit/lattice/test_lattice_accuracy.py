@@ -20,8 +20,8 @@ from lattice_reference import Real, brute_force, exponential, power, screened
 from potnet.lattice import Coulomb, InversePower, London, Pauli, ScreenedCoulomb, lattice_sums
 
 POTENTIAL, SPEC = zip(*POTENTIALS, strict=True)
-# Rounding: what may lift a bound over the accuracy, in units of eps times the absolute terms (steep potentials of
-# far-apart coordinates amplify theirs: (r / phi) dphi/dr = 12 for 1/r^12, times 60 Å / 0.8 Å).
+# Rounding: what may lift a bound over the accuracy, in units of eps times the absolute terms (steep
+# potentials of far-apart coordinates amplify theirs: (r / phi) dphi/dr = 12 for 1/r^12, times 60 Å / 0.8 Å).
 ROUNDING = 3e4 * np.finfo(float).eps
 
 
@@ -81,7 +81,7 @@ def test_random_cells(random, accuracy):
 @pytest.mark.parametrize("column", range(len(POTENTIAL)), ids=[str(p) for p in POTENTIAL])
 def test_alone_a_potential_sets_the_cutoffs(named, column):
     """In company the most demanding potential sets them, and the others are better than asked."""
-    cases, truths = named
+    cases, _ = named
     some = slice(None, None, 2)
     alone = prepare(cases[some], 1, specs=[SPEC[column]])
     for accuracy in (1e-4, 1e-8, 1e-12):
@@ -96,7 +96,9 @@ def test_each_potential_has_its_accuracy(random):
 
 @pytest.mark.parametrize("factor", [1 / 64, 1 / 8, 8.0, 64.0])
 def test_forced_eta_keeps_the_bound(named, factor):
-    """Far from the optimum sums are slow, and a large eta loses digits of high powers to cancellation: the bound tells."""
+    """Far from the optimum sums are slow, and a large eta loses digits of high powers to cancellation: the
+    bound tells.
+    """
     cases, truths = named
     chosen = [
         i for i, case in enumerate(cases) if len(case.positions) <= 5 and abs(np.linalg.det(case.cell)) < 1500
@@ -170,7 +172,9 @@ def test_bound_tells_where_rounding_exceeds_the_accuracy():
 
 @pytest.mark.parametrize("shift", [1e2, 1e4, 1e6])
 def test_far_coordinates_are_part_of_the_bound(shift):
-    """The last digit of a coordinate at 1e6 Å is 1e-10 Å: sums cannot be better than that, nor need they be much worse."""
+    """The last digit of a coordinate at 1e6 Å is 1e-10 Å: sums cannot be better than that, nor need they be
+    much worse.
+    """
     case = named_cases()[5]
     images = np.round(shift / 10) * (np.arange(26)[:, None] % 3) * case.cell.sum(0)
     far = Case("far", case.cell, case.positions + images)

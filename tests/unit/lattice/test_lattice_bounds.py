@@ -41,7 +41,9 @@ def one(value: float) -> Tensor:
 
 @pytest.mark.parametrize("number", range(len(LATTICES)))
 def test_points_in_a_ball(number):
-    """At most prod(1 + 2 s / h) lattice points in any ball of radius s, for the lattice and for its reciprocal."""
+    """At most prod(1 + 2 s / h) lattice points in any ball of radius s, for the lattice and for its
+    reciprocal.
+    """
     rng = np.random.default_rng(number)
     cell = reduced(LATTICES[number])
     heights = cells.heights(cell)[0].numpy()

@@ -1,4 +1,6 @@
-"""First and second derivatives in positions and cell, for every potential, inside a batch of unequal crystals."""
+"""First and second derivatives in positions and cell, for every potential, inside a batch of unequal
+crystals.
+"""
 
 import numpy as np
 import pytest
@@ -51,7 +53,9 @@ def inputs():
 def test_first_derivatives(potential, inputs):
     """Every entry of the Jacobian for the potentials of PotNet, random projections of it for the others."""
     fast = potential not in (Coulomb(), London(), Pauli())
-    assert torch.autograd.gradcheck(function(potential), inputs, eps=1e-5, atol=1e-6, rtol=1e-5, fast_mode=fast)
+    assert torch.autograd.gradcheck(
+        function(potential), inputs, eps=1e-5, atol=1e-6, rtol=1e-5, fast_mode=fast
+    )
 
 
 @pytest.mark.parametrize("potential", POTENTIAL, ids=str)
@@ -105,7 +109,9 @@ def test_a_batch_has_the_gradients_of_a_loop(inputs):
 
 
 def test_forces_of_a_crystal_add_up_to_zero(inputs):
-    """Translation: the gradient in all positions of a crystal together vanishes. Rotation: the virial is symmetric."""
+    """Translation: the gradient in all positions of a crystal together vanishes. Rotation: the virial is
+    symmetric.
+    """
     batch = tensors(crystals())[2]
     values = lattice_sums(*inputs, batch, [Coulomb(), London(), Pauli()], 1e-11).values
     weight = torch.rand(values.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,6 @@
-"""What sums may not depend on: eta, the choice of cell, the order and company of crystals, rotation, memory."""
+"""What sums may not depend on: eta, the choice of cell, the order and company of crystals, rotation,
+memory.
+"""
 
 import numpy as np
 import pytest

@@ -38,9 +38,9 @@ def structure(name):
     return Case(name, cell, sites @ cell), [1, 1, -1, -1], 0.375 * c
 
 
-# NaCl, CsCl and zinc blende: Crandall and Buhler (1987), J. Phys. A 20, 5497, and OEIS A085469, A181152, A182566.
-# Wurtzite and fluorite: Johnson and Templeton (1961), J. Chem. Phys. 34, 2004, give 1.64132 and 5.03879; the digits beyond
-# are those of `coulomb_by_planes` in extended precision.
+# NaCl, CsCl and zinc blende: Crandall and Buhler (1987), J. Phys. A 20, 5497, and OEIS A085469 and
+# A181152. Wurtzite and fluorite: Johnson and Templeton (1961), J. Chem. Phys. 34, 2004, give 1.64132 and
+# 5.03879; the digits beyond are those of `coulomb_by_planes` in extended precision.
 MADELUNG = {
     "NaCl": 1.7475645946331822,
     "CsCl": 1.7626747730709884,
@@ -51,7 +51,9 @@ MADELUNG = {
 
 
 def constant(sums, charges, distance):
-    """-d sum of q_a q_b S(a, b) / 2 per formula unit; with one formula unit of charges q and -q that is the constant."""
+    """-d sum of q_a q_b S(a, b) / 2 per formula unit; with one formula unit of charges q and -q that is the
+    constant.
+    """
     q = np.asarray(charges, float)
     units = sum(1 for charge in charges if charge > 0)
     return -0.5 * distance * float(q @ sums @ q) / units
@@ -76,7 +78,9 @@ def test_madelung_by_lattice_planes(name):
 
 
 def test_wigner_crystals():
-    """One charge in a uniform background, per a: Coldwell-Horsfall and Maradudin (1960), J. Math. Phys. 1, 395."""
+    """One charge in a uniform background, per a: Coldwell-Horsfall and Maradudin (1960), J. Math. Phys. 1,
+    395.
+    """
     cells = torch.from_numpy(np.stack([np.eye(3), 0.5 - np.eye(3), FCC]))
     sums = lattice_sums(cells * 3.0, torch.zeros(3, 3), torch.arange(3), [Coulomb()], 1e-12)
     # S(0) = -2 alpha / a; their energies in units of e²/2r_s are 1.760119, 1.791859 (bcc), 1.791747 (fcc).
