@@ -221,13 +221,12 @@ class PairEmbedding(nn.Module):
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
                 "set pair_channels to the number of potentials"
             )
-        if self.coefficients is not None:
-            # Not a matrix product, whose rounding depends on the row: equal pairs must stay equal.
-            sums = (sums * self.coefficients).sum(-1)
-        values, row = distinct(sums)
-        features = self.basis(values)
         if self.coefficients is None:
-            features = features.flatten(1)
+            features, row = self.basis(sums).flatten(1), None
+        else:
+            # Not a matrix product, whose rounding depends on the row: equal pairs must stay equal.
+            values, row = distinct((sums * self.coefficients).sum(-1))
+            features = self.basis(values)
         return self.norm(F.softplus(self.linear(features)), row), row
 
 

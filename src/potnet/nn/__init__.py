@@ -2,7 +2,7 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate
-from potnet.nn.edges import Edges, distinct
+from potnet.nn.edges import Edges, distinct, unordered_pairs
 from potnet.nn.elements import ElementFeatures
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -20,4 +20,5 @@ __all__ = [
     "ShiftedSoftplus",
     "aggregate",
     "distinct",
+    "unordered_pairs",
 ]

@@ -44,20 +44,43 @@ class Edges(NamedTuple):
 
 
 def distinct(values: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Distinct rows, so that a layer runs once on each instead of on all.
+    """Distinct values, so that a layer runs once on each instead of on all.
 
     The edges i -> j and j -> i have one distance, the pairs (a, b) and (b, a) one potential, and
-    symmetry makes many more equal: half of the rows or fewer remain.
+    symmetry makes many more equal: half of the values or fewer remain.
 
     Args:
-        values: (R,) or (R, C). Rows are equal if every bit is.
+        values: (R,). Values are equal if every bit is.
 
     Returns:
-        (U,) or (U, C) distinct rows, and (R,) int64, the distinct row of each: `values` is the first
-        indexed by the second. Under `torch.compile`, whose graphs need sizes that don't depend on data,
-        `values` itself and None.
+        (U,) distinct values, and (R,) int64, the distinct one of each: `values` is the first indexed by
+        the second. Under `torch.compile`, whose graphs need sizes that don't depend on data, `values`
+        itself and None.
     """
     if torch.compiler.is_compiling():
         return values, None
-    rows, inverse = torch.unique(values, return_inverse=True, dim=None if values.dim() == 1 else 0)
-    return rows, inverse
+    return torch.unique(values, return_inverse=True)
+
+
+def unordered_pairs(num_atoms: Tensor, pair_index: Tensor) -> tuple[Tensor, Tensor | None]:
+    """One of (a, b) and (b, a), for what is equal on both: `distinct` for pairs with several channels.
+
+    Args:
+        num_atoms: (B,) int64.
+        pair_index: (2, M) int64, all ordered pairs of each crystal, row-major.
+
+    Returns:
+        (U,) int64, the pairs a <= b among the M; and (M,) int64, the place of every pair in that list.
+        Under `torch.compile` all pairs and None, as for `distinct`.
+    """
+    first, second = pair_index
+    if torch.compiler.is_compiling():
+        return torch.arange(len(first), device=first.device), None
+    pairs = num_atoms * num_atoms
+    n = num_atoms.repeat_interleave(pairs)
+    start = (pairs.cumsum(0) - pairs).repeat_interleave(pairs)
+    atom = (num_atoms.cumsum(0) - num_atoms).repeat_interleave(pairs)
+    upper = first <= second
+    place = upper.cumsum(0) - 1
+    mirror = start + (second - atom) * n + first - atom
+    return upper.nonzero()[:, 0], torch.where(upper, place, place[mirror])

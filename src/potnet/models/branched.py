@@ -1,0 +1,210 @@
+"""PotNet with the complete potentials in a branch of their own: what this package trains by default.
+
+What differs from the published network (`potnet.PotNet`), and why, is measured in docs/network.md:
+
+- Local edges and complete pairs have separate weights, and their sums separate norms, so that n² pairs
+  cannot drown the few bonds; the sum over the n pairs of an atom is divided by sqrt(n), so its scale does
+  not grow with the cell.
+- Layer norm in place of batch norm: nothing depends on the rest of a batch or on running statistics.
+- The potentials are separate channels on scales that fit them: they span decades, and a fixed combination
+  hides all but the largest.
+- One linear layer an edge and one an atom in place of two an edge: the same depth for half of the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from potnet.crystals.graph import CrystalBatch
+from potnet.models.potnet import LOCAL_STRENGTH
+from potnet.nn import (
+    EdgeLinear,
+    Edges,
+    ElementFeatures,
+    GaussianBasis,
+    Readout,
+    aggregate,
+    distinct,
+    unordered_pairs,
+)
+
+
+class BranchedPotNet(nn.Module):
+    """Gated convolutions along local edges and, in a second branch, along complete pairs.
+
+    x_i <- x_i + SiLU(LN(U h_i)) + SiLU(LN(U' h'_i)),
+    h_i = sum_j sigmoid(LN(gate(z))) * SiLU(value(z)) / sqrt(count), z = [x_i, x_j, e],
+    with gate and value linear, and `count` the usual number of neighbours (local branch, h) or the number
+    of atoms of the crystal (pairs, h').
+
+    Args:
+        width: Features of an atom.
+        edge_width: Features of an edge.
+        layers: Number of convolutions.
+        local: What a local edge of length r (Å) is embedded from: "potential" is -0.75 / r,
+            "distance" is r.
+        local_range: First and last center of the Gaussians of a local edge: the default spans 0.9 to 5 Å.
+        local_bins: Gaussians of a local edge.
+        pairs: Whether the complete potentials are used: "complete" or "none".
+        pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
+        pair_bins: Gaussians of each potential of a pair.
+        neighbors: Usual number of local edges of an atom; scales their sum.
+        dropout: Fraction of the readout's hidden features dropped in training.
+        group_features: Whether to append ten one-hot features of the element's group.
+
+    Attributes:
+        needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
+
+    Raises:
+        ValueError: If an option has an unknown value.
+    """
+
+    def __init__(
+        self,
+        width: int = 128,
+        edge_width: int = 64,
+        layers: int = 3,
+        local: Literal["potential", "distance"] = "potential",
+        local_range: Sequence[float] = (-0.8, -0.15),
+        local_bins: int = 64,
+        pairs: Literal["complete", "none"] = "complete",
+        pair_channels: int = 3,
+        pair_bins: int = 96,
+        neighbors: float = 16.0,
+        dropout: float = 0.0,
+        group_features: bool = False,
+    ) -> None:
+        super().__init__()
+        if local not in ("potential", "distance"):
+            raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
+        if pairs not in ("complete", "none"):
+            raise ValueError(f"pairs must be 'complete' or 'none', got {pairs!r}")
+        self.local, self.neighbors = local, neighbors
+        self.needs = frozenset({"edges"} if pairs == "none" else {"edges", "pairs"})
+
+        start, stop = local_range
+        self.elements = ElementFeatures(group_features)
+        self.atom_embedding = nn.Linear(self.elements.features, width)
+        self.edge_embedding = nn.Sequential(
+            GaussianBasis(start, stop, local_bins), nn.Linear(local_bins, edge_width), nn.SiLU()
+        )
+        self.local_layers = nn.ModuleList(GatedBranch(width, edge_width) for _ in range(layers))
+        self.pair_embedding: PairChannels | None = None
+        self.pair_layers = nn.ModuleList()
+        if pairs == "complete":
+            self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width)
+            self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
+        self.readout = Readout(width, nn.Sequential(nn.SiLU(), nn.Dropout(dropout)))
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """One number a crystal, (B,).
+
+        Raises:
+            ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
+        """
+        x = self.atom_embedding(self.elements(batch))
+        local = self._local_edges(batch)
+        pairs = self._pairs(batch)
+        atoms = batch.num_atoms.to(x.dtype).rsqrt().repeat_interleave(batch.num_atoms)[:, None]
+        for i, layer in enumerate(self.local_layers):
+            change = layer(x, local, self.neighbors**-0.5)
+            if pairs is not None:
+                change = change + self.pair_layers[i](x, pairs, atoms)
+            x = x + change
+        return self.readout(x, batch)
+
+    def _local_edges(self, batch: CrystalBatch) -> Edges:
+        if batch.edge_index is None or batch.edge_vector is None:
+            raise ValueError(
+                "BranchedPotNet needs local edges, but the batch has none: featurize with neighbors"
+            )
+        distance, row = distinct(torch.linalg.vector_norm(batch.edge_vector, dim=-1))
+        features = self.edge_embedding(distance if self.local == "distance" else LOCAL_STRENGTH / distance)
+        source, target = batch.edge_index
+        return Edges(features, target, source, row)
+
+    def _pairs(self, batch: CrystalBatch) -> Edges | None:
+        if self.pair_embedding is None:
+            return None
+        if batch.pair_index is None or batch.pair_sums is None:
+            raise ValueError(
+                "BranchedPotNet with pairs=complete needs pair sums, but the batch has none: "
+                "featurize with potentials, or set pairs=none"
+            )
+        # The sums of (a, b) and (b, a) are equal. Row 0 as the target is in memory order.
+        chosen, row = unordered_pairs(batch.num_atoms, batch.pair_index)
+        target, source = batch.pair_index
+        return Edges(self.pair_embedding(batch.pair_sums[chosen]), target, source, row)
+
+
+class PairChannels(nn.Module):
+    """Sums of potentials to features: Gaussians of each on two scales, Linear, SiLU.
+
+    A linear scale tells strong sums apart (Coulomb); the scale asinh(S / 1e-4), linear about zero and
+    logarithmic beyond, the weak ones (London and Pauli sums span 1e-6 to 1). Together they suit any
+    potential.
+
+    Args:
+        channels: P, potentials of a pair.
+        bins: Gaussians of each potential, a third of them on the linear scale.
+        width: Features of the result.
+    """
+
+    UNIT = 1e-4
+    LINEAR_LIMIT = 3.0
+    LOGARITHMIC_LIMIT = 12.0
+
+    def __init__(self, channels: int, bins: int, width: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.linear_basis = GaussianBasis(-self.LINEAR_LIMIT, self.LINEAR_LIMIT, bins // 3)
+        self.logarithmic_basis = GaussianBasis(
+            -self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT, bins - bins // 3
+        )
+        self.linear = nn.Linear(bins * channels, width)
+
+    def forward(self, sums: Tensor) -> Tensor:
+        """(M, P) to (M, width)."""
+        if sums.shape[1] != self.channels:
+            raise ValueError(
+                f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
+                "set pair_channels to the number of potentials"
+            )
+        # What lies beyond a scale looks like its end.
+        strong = sums.clamp(-self.LINEAR_LIMIT, self.LINEAR_LIMIT)
+        weak = torch.asinh(sums / self.UNIT).clamp(-self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT)
+        features = torch.cat([self.linear_basis(strong), self.logarithmic_basis(weak)], -1)
+        return F.silu(self.linear(features.flatten(1)))
+
+
+class GatedBranch(nn.Module):
+    """SiLU(LN(Linear(scale * sum_j sigmoid(LN(gate(z))) * SiLU(value(z))))), z = [x_i, x_j, e].
+
+    Args:
+        width: Features of an atom.
+        edge_width: Features of an edge.
+    """
+
+    def __init__(self, width: int, edge_width: int) -> None:
+        super().__init__()
+        self.gate_and_value = EdgeLinear(width, edge_width, 2 * width)
+        self.gate_norm = nn.LayerNorm(width)
+        self.update = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, edges: Edges, scale: Tensor | float) -> Tensor:
+        """Change of the features of atoms.
+
+        Args:
+            x: (N, width).
+            edges: E edges.
+            scale: What the sum over the edges of an atom is multiplied with, a number or (N, 1).
+        """
+        gate, value = self.gate_and_value(x, edges).chunk(2, 1)
+        message = self.gate_norm(gate).sigmoid() * F.silu(value)
+        return F.silu(self.norm(self.update(scale * aggregate(message, edges.target, len(x)))))
