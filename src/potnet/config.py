@@ -7,6 +7,7 @@ here, so that `--help` is fast.
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import inspect
 import os
@@ -330,7 +331,8 @@ def message_of(error: BaseException, config_name: str = "train") -> str | None:
         return explain(error, config_name)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror.lower()}; choose another folder, or make room"
+        room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{place}{error.strerror.lower()}; {'make room, or ' if room else ''}choose another folder"
     if isinstance(error, ValueError | ImportError) and _raised_here(error):
         return str(error)
     return None

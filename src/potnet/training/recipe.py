@@ -109,13 +109,17 @@ def build_trainer(
     """
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+    from potnet.training.atomic import AtomicCheckpointIO
+
     try:
         trainer: Trainer = build(
-            config,
+            {key: value for key, value in config.items() if key != "accelerator"},
             "trainer",
             callbacks=callbacks,
             logger=loggers or False,
             default_root_dir=str(folder),
+            accelerator=_accelerator(config.get("accelerator", "auto")),
+            plugins=[AtomicCheckpointIO()],
             enable_progress_bar=False,
             enable_model_summary=False,
             # The sampler of CrystalDataModule orders the crystals by seed and epoch.
@@ -127,6 +131,13 @@ def build_trainer(
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
     return trainer
+
+
+def _accelerator(name: str) -> str:
+    """Make "auto" CUDA or the CPU: targets and metrics are float64, which Apple's GPUs do not have."""
+    import torch
+
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def quieten() -> None:
