@@ -81,11 +81,10 @@ def torchpme_pairs(crystal: Crystal) -> Tensor:
 
 def _tuned(crystal: Crystal) -> tuple[float, float, float]:
     """Smearing, cutoff and wavelength for about 1e-6 that balance the two sums, Å."""
-    # Both Gaussian tails at exp(-x), x = 14.5; a cutoff that grows slowly with the cell, as ours does.
-    volume, x = crystal.volume, 14.5
-    cutoff = min(12.0, max(5.0, 1.35 * volume ** (1 / 3)))
-    smearing = cutoff / math.sqrt(2 * x)
-    return smearing, cutoff, 2 * math.pi * smearing / math.sqrt(2 * x)
+    # Real tail exp(-15); torch-pme's box of wave vectors needs more in reciprocal space to get to 1e-6.
+    cutoff = min(12.0, max(5.0, 1.35 * crystal.volume ** (1 / 3)))
+    smearing = cutoff / math.sqrt(2 * 15)
+    return smearing, cutoff, 2 * math.pi * smearing / math.sqrt(2 * 40)
 
 
 def pymatgen_pairs(crystal: Crystal) -> np.ndarray:
