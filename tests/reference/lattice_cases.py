@@ -18,6 +18,7 @@ from lattice_reference import (
     power,
     quadrature_sums,
     screened,
+    shortened,
 )
 from numpy.typing import NDArray
 from torch import Tensor
@@ -183,7 +184,12 @@ def some_pairs(case: Case, count: int, rng: np.random.Generator) -> list[tuple[i
     n = len(case.positions)
     pairs = list(itertools.combinations(range(n), 2))
     if len(pairs) > count:
-        lengths = [np.linalg.norm(case.positions[a] - case.positions[b]) for a, b in pairs]
+        cell = shortened(case.cell.astype(Real)).astype(float)
+        first, second = np.array(pairs).T
+        fractional = (case.positions[first] - case.positions[second]) @ np.linalg.inv(cell)
+        vectors = (fractional - np.round(fractional)) @ cell
+        neighbours = np.array(list(itertools.product((-1, 0, 1), repeat=3))) @ cell
+        lengths = np.linalg.norm(vectors[:, None] + neighbours, axis=-1).min(1)
         chosen = {int(np.argmin(lengths)), *rng.choice(len(pairs), count - 1, replace=False).tolist()}
         pairs = [pairs[i] for i in sorted(chosen)]
     # Either order: the sum does not depend on it.

@@ -5,8 +5,7 @@ bits on x86; where it is no wider than float64, `REFERENCE_EPS` says so and the 
 one pair of atoms at a time.
 
 - `quadrature_sums`: every potential as a numerical integral over Gaussians. Exponential integrals, error
-functions and
-  incomplete gamma functions, on which the fast code rests, do not occur.
+  functions and incomplete gamma functions, on which the fast code rests, do not occur.
 - `brute_force`: images in a ball, for potentials that fall fast enough.
 - `coulomb_by_planes`: 1/r by lattice planes, in which no Gaussian and no splitting parameter occur.
 
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,9 +84,8 @@ def value(kind: str, parameter: float, r: Array) -> Array:
 def gaussian_weight(kind: str, parameter: float, t: Array) -> Array:
     """w(t) of phi(r) = ∫_0^∞ w(t) exp(-t r²) dt.
 
-    Powers: the definition of Γ(p). The others: ∫ t^(-1/2) exp(-a t - b/t) dt = √(π/a) exp(-2 √(a b)) and
-        the same
-    with t^(-3/2) and √(π/b) (Gradshteyn and Ryzhik 3.471.9), with a = r², b = alpha²/4.
+    Powers: the definition of Γ(p). The others, with a = r² and b = alpha²/4 (Gradshteyn and Ryzhik 3.471.9):
+    ∫ t^(-1/2) exp(-a t - b/t) dt = √(π/a) exp(-2 √(a b)), and with t^(-3/2) the same with √(π/b).
     """
     if kind == "power":
         return t ** (Real(parameter) - 1) / _gamma(parameter)
@@ -104,8 +102,7 @@ def _gamma(p: float) -> Real:
     return result
 
 
-# ----------------------------------------------------------------------------------------------------------
-# lattices
+# -------------------------------------------------------------------- lattices
 
 
 def _inverse(cell: Array) -> Array:
@@ -157,8 +154,7 @@ def _wrapped(v: Array, cell: Array) -> Array:
     return v - np.rint(v @ _inverse(cell)) @ cell
 
 
-# --------------------------------------------------------------------------------------------------------
-# brute force
+# ----------------------------------------------------------------- brute force
 
 
 def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> tuple[Array, Array]:
@@ -195,8 +191,7 @@ def brute_force(cell: Array, v: Array, specs: Sequence[Spec], radius: float) -> 
     return np.array(sums, Real), np.array(tails, Real)
 
 
-# ----------------------------------------------------------------------------------------------
-# theta-function quadrature
+# --------------------------------------------------- theta-function quadrature
 
 
 def _gauss_legendre(count: int) -> tuple[Array, Array]:
@@ -297,8 +292,7 @@ def quadrature_sums(
     return np.array(results, Real).reshape(shape), np.array(scales, Real).reshape(shape)
 
 
-# ------------------------------------------------------------------------------------------------------
-# lattice planes
+# -------------------------------------------------------------- lattice planes
 
 
 def coulomb_by_planes(cell: Array, v: Array, decay: float = 46.0) -> Real:
@@ -362,6 +356,3 @@ def _geometric(amplitude: Array, angle: Array, ratio: Array, shift: Array, first
     start = angle + first * shift
     real, imaginary = 1 - ratio * np.cos(shift), -ratio * np.sin(shift)
     return amplitude * (np.cos(start) * real + np.sin(start) * imaginary) / (real**2 + imaginary**2)
-
-
-Reference = Callable[[Array, Array, Sequence[Spec]], tuple[Array, Array]]
