@@ -89,8 +89,8 @@ def _tuned(crystal: Crystal) -> tuple[float, float, float]:
 
 def pymatgen_pairs(crystal: Crystal) -> np.ndarray:
     """Coulomb sums (n, n) from pymatgen: unit charges, twice the energy matrix, less the background."""
-    from pymatgen.core.ewald import EwaldSummation
     from pymatgen.core import Lattice, Structure
+    from pymatgen.core.ewald import EwaldSummation
 
     structure = Structure(Lattice(crystal.cell), ["H"] * len(crystal), crystal.fractional)
     structure.add_oxidation_state_by_site([1.0] * len(crystal))
