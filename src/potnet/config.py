@@ -286,10 +286,14 @@ def _explain_key(key: str, config_name: str) -> str:
     prefix = f"{parent}." if parent else ""
     if not parent:
         options += [group for group in _groups() if group not in options]
-    message = f"unknown key {key}{did_you_mean(leaf, options, prefix)}"
-    if "_target_" in node and leaf in _arguments(node):
-        message = f"unknown key {key}: it is not in conf/; add it with a plus, +{key}=VALUE"
-    return message
+    if not _nearly(leaf, options) and "_target_" in node and leaf in _arguments(node):
+        return f"unknown key {key}: it is not in conf/; add it with a plus, +{key}=VALUE"
+    return f"unknown key {key}{did_you_mean(leaf, options, prefix)}"
+
+
+def _nearly(name: str, options: Iterable[str]) -> bool:
+    """Whether a name is surely a slip of the keyboard: then there is no need to import the class to ask it."""
+    return bool(difflib.get_close_matches(name, options, n=1, cutoff=0.88))
 
 
 def _arguments(node: DictConfig) -> list[str]:

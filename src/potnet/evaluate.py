@@ -63,9 +63,10 @@ def evaluate_checkpoint(
 @entry_point("evaluate")
 def main(config: DictConfig) -> None:
     """Evaluate as the command line says."""
+    settings = plain(config)
+
     from potnet.training.evaluation import print_table, write_predictions
 
-    settings = plain(config)
     output = settings.pop("output")
     evaluations = evaluate_checkpoint(**settings)
     print_table(str(settings["checkpoint"]), evaluations)

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 @entry_point("predict")
 def main(config: DictConfig) -> None:
     """Predict as the command line says; the exit status is 1 if an input could not be used."""
+    settings = plain(config)
+
     from potnet.training.predictor import Predictor
 
-    settings = plain(config)
     output = Path(settings.pop("output"))
     predictor = Predictor.from_checkpoint(settings.pop("checkpoint"), settings.pop("device"))
     check_writable(output)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
-from potnet.config import config_dir
+from potnet.config import config_dir, message_of
+from potnet.predict import check_writable
 
 Run = Any  # conftest.Run
 ROOT = Path(__file__).parents[2]
@@ -74,8 +75,7 @@ def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp
 def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: Path) -> None:
     bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "nacl.cif")
     (tmp_path / "bad.cif").write_text("hello")
-    arguments = ("-m", "potnet.predict", f"checkpoint={trained.folder}", "inputs=*.cif")
-    done = command(*arguments, cwd=tmp_path)
+    done = command("-m", "potnet.predict", f"checkpoint={trained.folder}", "inputs=*.cif", cwd=tmp_path)
     assert done.returncode == 1
     assert "1 could not be predicted" in done.stderr
     assert "bad.cif" in done.stderr.splitlines()[-1]
@@ -83,14 +83,16 @@ def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: 
     assert lines[0] == "id,k_vrh"
     assert lines[1].startswith("nacl,")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.cif", "nacl.cif", "predictions.csv"]
-    done = command(*arguments, "on_error=raise", "output=other.csv", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "error: bad.cif" in done.stderr
-    assert not (tmp_path / "other.csv").exists()
-    done = command(*arguments, "output=nacl.cif/out.csv", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "nacl.cif" in done.stderr
-    assert "Traceback" not in done.stderr
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file" / "out.csv", tmp_path):
+        with pytest.raises(OSError, match=str(tmp_path)) as error:
+            check_writable(output)
+        assert "choose another folder" in str(message_of(error.value))
+    check_writable(tmp_path / "new" / "out.csv")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def start_training(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
