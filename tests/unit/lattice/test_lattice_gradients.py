@@ -51,8 +51,8 @@ def inputs():
 
 @pytest.mark.parametrize("potential", POTENTIAL, ids=str)
 def test_first_derivatives(potential, inputs):
-    """Every entry of the Jacobian for the potentials of PotNet, random projections of it for the others."""
-    fast = potential not in (Coulomb(), London(), Pauli())
+    """Every entry of the Jacobian for two potentials, random projections of it for the others."""
+    fast = potential not in (Coulomb(), Pauli())
     assert torch.autograd.gradcheck(
         function(potential), inputs, eps=1e-5, atol=1e-6, rtol=1e-5, fast_mode=fast
     )

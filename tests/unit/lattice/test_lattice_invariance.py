@@ -75,7 +75,7 @@ def test_permutation_of_atoms_and_axes():
     assert bool(((before - second.values.view(n, n, -1)).abs() <= first.bound + second.bound).all())
 
 
-@pytest.mark.parametrize("multiples", [(1, 1, 2), (2, 1, 1), (2, 2, 1), (1, 3, 1)])
+@pytest.mark.parametrize("multiples", [(1, 1, 2), (2, 2, 1)])
 def test_supercells_add_up(multiples):
     """The sum over the copies b' of b of S(a, b') is S(a, b)."""
     shifts = np.array(list(np.ndindex(*multiples)))
