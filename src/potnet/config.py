@@ -292,7 +292,7 @@ def _explain_key(key: str, config_name: str) -> str:
 
 
 def _nearly(name: str, options: Iterable[str]) -> bool:
-    """Whether a name is surely a slip of the keyboard: then there is no need to import the class to ask it."""
+    """Whether a name is surely a slip of the keyboard: then the class need not be imported to ask it."""
     return bool(difflib.get_close_matches(name, options, n=1, cutoff=0.88))
 
 

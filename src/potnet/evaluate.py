@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from potnet.training.evaluation import Evaluation
 
-PARTS = ("train", "val", "test")
-
 
 def evaluate_checkpoint(
     checkpoint: str | Path,
@@ -35,6 +33,7 @@ def evaluate_checkpoint(
         CheckpointError: The checkpoint cannot be used, or the data are no longer those of the run.
         ConfigError: An unknown part or device.
     """
+    from potnet.data.dataset import PARTS
     from potnet.training.checkpoint import CheckpointError
     from potnet.training.evaluation import evaluate
     from potnet.training.predictor import Predictor
