@@ -40,6 +40,8 @@ _PADDING, _SMALLEST_BLOCK = 1.3, 8
 _FEW_ATOMS = 20
 # On a CPU, temporaries of about this many bytes stay in the cache.
 _CACHE = 2.0**22
+# A forced eta that needs more lattice points than this for a crystal is a mistake.
+_MOST_POINTS = 1e6
 _DEFAULT_MEMORY_MIB = {"cpu": 64, "cuda": 4096}
 
 
@@ -56,9 +58,10 @@ class LatticeSums(NamedTuple):
 
     Attributes:
         pair_index: (2, M) int64, every ordered pair (a, b) of one crystal, a = b included, crystal by
-        crystal, row-major.
+            crystal, row-major.
         values: (M, P) float64, one column a potential, in the units of phi.
-        bound: (B, P) float64, guaranteed absolute error of every value of the crystal.
+        bound: (B, P) float64, absolute error of every value of the crystal: a rigorous bound of the
+            truncation, and an estimate of float64 rounding from above.
     """
 
     pair_index: Tensor
@@ -85,23 +88,22 @@ def lattice_sums(
         positions: (N, 3) Å; atoms need not lie inside the cell.
         batch: (N,) int64, sorted crystal index of each atom.
         potentials: P potentials.
-        accuracy: Absolute error permitted in each value, one number or one for each potential. Where
-        float64 rounding is larger
-            (values beyond about 1e3 times `accuracy` / 1e-12) the returned bound says so.
+        accuracy: Absolute error permitted in each value, one number or one for each potential. Truncation
+            always stays within it; where float64 rounding does not (1e-12 with 60 Å between atoms, 1/r^12
+            at 0.3 Å) the returned bound is larger and says so.
         eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does
-        not depend on it.
+            not depend on it.
         memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are
-        wanted, their graph
-            (default 64 on a CPU, 4096 on a GPU).
+            wanted, their graph (default 64 on a CPU, 4096 on a GPU).
 
     Returns:
         Index of pairs, values and error bounds.
 
     Raises:
         LatticeError: If a cell is singular or not finite, coordinates are not finite, or two atoms are
-        closer than
-            0.01 Å; the message names the crystal and the sites.
-        ValueError: If shapes don't fit, `batch` is not sorted, or an accuracy or eta is not positive.
+            closer than 0.01 Å; the message names the crystal and the sites.
+        ValueError: If shapes don't fit, `batch` is not sorted integers, an accuracy, `eta` or `memory_mib`
+            is not positive, or `eta` is so far from sensible that a sum needs over 1e6 lattice points.
     """
     cell, positions, num_atoms = checked(cell, positions, batch)
     tolerance = _tolerances(accuracy, len(potentials), cell)
@@ -117,7 +119,11 @@ def lattice_sums(
 
     atom_start = num_atoms.cumsum(0) - num_atoms
     pair_start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
-    limit = 2**20 * (memory_mib or _DEFAULT_MEMORY_MIB.get(cell.device.type, 64))
+    if memory_mib is None:
+        memory_mib = _DEFAULT_MEMORY_MIB.get(cell.device.type, 64)
+    if not memory_mib > 0:
+        raise ValueError(f"memory_mib must be positive, got {memory_mib}")
+    limit = 2**20 * memory_mib
     rows, pieces = [], []
     real, smooth = torch.zeros(2, len(cell), len(kernels), dtype=cell.dtype, device=cell.device)
     nearest = plan.heights[:, 0].clone()
@@ -183,12 +189,23 @@ def _plan(
         best = math.pi * (_COST_TERM * n / (per_atom * volume**2)) ** (1 / 3)
         split = torch.exp2(torch.log2(best).round())
     else:
-        split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device).expand(len(cell)).clone()
+        split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device)
+        if split.shape not in ((), (len(cell),)):
+            raise ValueError(f"give one eta or one for each of {len(cell)} crystals, got {len(split)}")
+        split = split.expand(len(cell)).clone()
         if not bool((split > 0).all() & split.isfinite().all()):
             raise ValueError(f"eta must be positive, got {eta}")
     detached = [_detached(kernel) for kernel in kernels]
     # Leave a quarter of the accuracy for rounding.
     real, reciprocal, bound = cutoffs(detached, coefficients.abs(), 0.75 * tolerance, split, heights)
+    if eta is not None:
+        points = torch.maximum(_ball(real, heights), _ball(reciprocal, 2 * math.pi / heights))
+        if float(points.amax()) > _MOST_POINTS:
+            number = int(points.argmax())
+            raise ValueError(
+                f"eta={float(split[number]):.3g} is too far from sensible for crystal {number}: a sum would "
+                f"take {float(points[number]):.1e} lattice points; leave eta=None"
+            )
     return _Plan(split, real, reciprocal, bound, heights)
 
 
@@ -405,6 +422,8 @@ def checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Ten
         raise ValueError(
             f"positions must be (N, 3) and batch (N,), got {tuple(positions.shape)} and {tuple(batch.shape)}"
         )
+    if batch.is_floating_point() or batch.dtype == torch.bool:
+        raise ValueError(f"batch must hold integers, got {batch.dtype}")
     cell, positions = cell.to(torch.float64), positions.to(torch.float64)
     if len(batch) and (
         int(batch.amin()) < 0 or int(batch.amax()) >= len(cell) or bool((batch.diff() < 0).any())

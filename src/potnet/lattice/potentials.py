@@ -273,6 +273,8 @@ class InversePower(Potential):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.p) and self.p >= 0.5 and self.p != 1.5 and (2 * self.p) % 1 == 0):
             raise ValueError(f"p must be an integer or half-integer >= 1/2 other than 3/2, got {self.p}")
+        if self.p > 50:
+            raise ValueError(f"p must be at most 50 (1/r^100), got {self.p}: float64 overflows beyond")
 
     def terms(self, volume: Tensor) -> list[tuple[float, Kernel]]:
         return [(1.0, PowerKernel(float(self.p)))]
@@ -358,6 +360,10 @@ class Morse(Potential):
     def __post_init__(self) -> None:
         _positive("alpha", self.alpha)
         _positive("r_e", self.r_e)
+        if self.alpha * self.r_e > 100:
+            raise ValueError(
+                f"alpha * r_e must be at most 100, got {self.alpha * self.r_e:g}: exp of twice it is a factor"
+            )
 
     def terms(self, volume: Tensor) -> list[tuple[float, Kernel]]:
         growth = math.exp(self.alpha * self.r_e)
