@@ -54,7 +54,7 @@ class BranchedPotNet(nn.Module):
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
         pair_bins: Gaussians of each potential of a pair.
         neighbors: Usual number of local edges of an atom; scales their sum.
-        dropout: Fraction of the readout's hidden features dropped in training.
+        dropout: Fraction of the features of every update, and of the readout, dropped in training.
         group_features: Whether to append ten one-hot features of the element's group.
 
     Attributes:
@@ -99,6 +99,7 @@ class BranchedPotNet(nn.Module):
         if pairs == "complete":
             self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width)
             self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
+        self.dropout = nn.Dropout(dropout)
         self.readout = Readout(width, nn.Sequential(nn.SiLU(), nn.Dropout(dropout)))
 
     def forward(self, batch: CrystalBatch) -> Tensor:
@@ -115,7 +116,7 @@ class BranchedPotNet(nn.Module):
             change = layer(x, local, self.neighbors**-0.5)
             if pairs is not None:
                 change = change + self.pair_layers[i](x, pairs, atoms)
-            x = x + change
+            x = x + self.dropout(change)
         return self.readout(x, batch)
 
     def _local_edges(self, batch: CrystalBatch) -> Edges:
