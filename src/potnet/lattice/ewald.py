@@ -31,9 +31,9 @@ from potnet.lattice.potentials import Kernel, Potential, RealTerms
 #: Atoms, or an atom and its own image, closer than this are an error, Å.
 CLOSEST = 0.01
 
-# Relative cost of one real-space term, one phase, and one multiply-add of the structure factors (measured
-# on one CPU core, in ns; only their ratios matter, and the optimum is flat).
-_COST_TERM, _COST_PHASE, _COST_PRODUCT = 100.0, 15.0, 0.3
+# Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
+# wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors.
+_COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 100.0, 130.0, 6.0, 30.0, 0.4
 # A block ends where padding would pass this factor, unless it is still too small to pay for its overhead.
 _PADDING, _SMALLEST_BLOCK = 1.3, 8
 # Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
@@ -181,12 +181,13 @@ def _plan(
 ) -> _Plan:
     heights = cells.heights(cell)
     if eta is None:
-        # Real terms cost ~ n² / (V eta^3/2), reciprocal ones ~ V eta^3/2 (n phase + n² product): the
-        # optimum is where
-        # both are equal. Rounding to powers of two loses less than a sixth and lets crystals share blocks.
+        # Real terms cost ~ n² / (V eta^3/2), reciprocal ones ~ V eta^3/2 a wave: the optimum is where both
+        # are equal. Rounding to powers of two loses less than a sixth and lets crystals share blocks.
         volume, n = heights.prod(-1), num_atoms.to(cell.dtype)
-        per_atom = _COST_PHASE + n * len(kernels) * _COST_PRODUCT
-        best = math.pi * (_COST_TERM * n / (per_atom * volume**2)) ** (1 / 3)
+        pairs = 0.5 * n * n * _COST_COSINE
+        factors = n * (_COST_PHASE + n * len(kernels) * _COST_PRODUCT)
+        per_wave = _COST_WAVE + torch.where(num_atoms <= _FEW_ATOMS, pairs, factors)
+        best = math.pi * (_COST_TERM * n * n / (per_wave * volume**2)) ** (1 / 3)
         split = torch.exp2(torch.log2(best).round())
     else:
         split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device)
@@ -307,7 +308,7 @@ class _Block:
             images, mask = cells.points_within(self.cell, reach)
         translations = images @ self.cell  # (b, K, 3)
         m = vectors.shape[1]
-        step = max(1, int(self.working_set / (24 * mask.numel())))
+        step = max(1, int(self.working_set / (8 * max(1, mask.numel()))))
         slices = [
             self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)
         ]
@@ -320,25 +321,14 @@ class _Block:
         b, m, num_images = len(vectors), stop - start, translations.shape[1]
         some = vectors[:, start:stop].contiguous()
         with torch.no_grad():
-            # Squared distances by a matrix product select the terms; those kept are computed again without
-            # cancellation.
-            squared = (
-                cells.squared_norm(translations).masked_fill(~mask, math.inf)[:, None]
-                + cells.squared_norm(some)[..., None]
-            )
-            squared = torch.baddbmm(squared, some, translations.transpose(1, 2), alpha=2)
-            if stop == vectors.shape[1]:
-                squared[:, -1].masked_fill_(cells.squared_norm(translations) == 0, math.inf)
-            if squared.shape[2]:
-                self.nearest = torch.minimum(self.nearest, squared.amin((1, 2)).clamp(min=0).sqrt())
-            self._refuse_overlap(squared, start)
-            limit = (self.real_cutoff**2 * (1 + 1e-9))[:, None, None]
-            crystal, pair, image = (squared <= limit).nonzero(as_tuple=True)
-            del squared
-            slot = crystal * m + pair
+            chosen = self._chosen(some, translations, mask, stop == vectors.shape[1])
+            slot = chosen // num_images  # crystal * m + pair
+            crystal = slot // m
+            image = chosen + (crystal - slot) * num_images  # crystal * num_images + image
         separation = some.flatten(0, 1).index_select(0, slot)
-        separation = separation + translations.flatten(0, 1).index_select(0, crystal * num_images + image)
+        separation = separation + translations.flatten(0, 1).index_select(0, image)
         r2 = cells.squared_norm(separation)
+        self._look_for_overlap(r2.detach(), crystal, slot - crystal * m + start)
         x = self.eta * r2
         terms = RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal)
         columns = [
@@ -349,20 +339,36 @@ class _Block:
         ]
         return torch.stack(columns, -1).view(b, m, -1)
 
-    def _refuse_overlap(self, squared: Tensor, start: int) -> None:
+    def _chosen(self, some: Tensor, translations: Tensor, mask: Tensor, with_self: bool) -> Tensor:
+        """Places in (b, m, K) of the terms within the cutoff, and maybe of a few just beyond it, (T,)."""
+        # Squared distances by a matrix product; those kept are computed again, without cancellation. Single
+        # precision does, unless somebody has traded the precision of float32 products for speed.
+        exact = torch.get_float32_matmul_precision() == "highest" and some.device.type == "cpu"
+        dtype = torch.float32 if exact else torch.float64
+        length2, image2 = cells.squared_norm(some), cells.squared_norm(translations)
+        farthest2 = image2.masked_fill(~mask, 0.0).amax(1) if mask.shape[1] else self.real_cutoff
+        limit = (self.real_cutoff**2 + 1e-5 * farthest2)[:, None] - length2
+        base = image2.masked_fill(~mask, math.inf).to(dtype)[:, None]
+        product = torch.baddbmm(base, some.to(dtype), translations.to(dtype).transpose(1, 2), alpha=2)
+        if with_self:  # an atom is not its own neighbour
+            product[:, -1].masked_fill_(image2 == 0, math.inf)
+        return (product <= limit.to(dtype)[..., None]).view(-1).nonzero()[:, 0]
+
+    def _look_for_overlap(self, r2: Tensor, crystal: Tensor, pair: Tensor) -> None:
+        """Keep the shortest distances, and refuse atoms that are closer than `CLOSEST`."""
+        nearest2 = self.nearest.square().scatter_reduce(0, crystal, r2, "amin")
+        self.nearest = nearest2.sqrt()
         if float(self.nearest.amin()) >= CLOSEST:
             return
-        where = int(squared.argmin())
-        crystal, pair = (
-            where // (squared.shape[1] * squared.shape[2]),
-            where // squared.shape[2] % squared.shape[1],
-        )
+        where = int(r2.argmin())
         n = self.positions.shape[1]
         first, second = torch.triu_indices(n, n, 1)
-        number, distance = int(self.crystals[crystal]), math.sqrt(max(0.0, float(squared.amin())))
-        sites = f"sites {int(first[start + pair])} and {int(second[start + pair])} are {distance:.2g} Å apart"
+        number, distance = int(self.crystals[crystal[where]]), math.sqrt(float(r2[where]))
+        a, b = int(first[pair[where]]), int(second[pair[where]])
         raise LatticeError(
-            f"crystal {number}: {sites}, closer than {CLOSEST} Å: remove the duplicate", number
+            f"crystal {number}: sites {a} and {b} are {distance:.2g} Å apart, closer than {CLOSEST} Å: "
+            "remove the duplicate",
+            number,
         )
 
     def _reciprocal(self, fractional: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
