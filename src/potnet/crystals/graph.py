@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potnet.lattice import complete_pairs
+
 
 @dataclass(frozen=True)
 class CrystalGraph:
@@ -87,25 +89,6 @@ class CrystalBatch:
     def pin_memory(self) -> CrystalBatch:
         """Move to page-locked memory, from which copies to a GPU are fast."""
         return self._map(lambda tensor: tensor.pin_memory())
-
-
-def complete_pairs(num_atoms: Tensor) -> Tensor:
-    """Index of every ordered pair of atoms of one crystal, a = b included.
-
-    Args:
-        num_atoms: (B,) int64.
-
-    Returns:
-        (2, M) int64, crystal by crystal, row-major, M = sum of num_atoms squared.
-    """
-    offset = num_atoms.cumsum(0) - num_atoms
-    per_pair = num_atoms.repeat_interleave(num_atoms * num_atoms)
-    start = (num_atoms * num_atoms).cumsum(0) - num_atoms * num_atoms
-    within = torch.arange(len(per_pair), device=num_atoms.device) - start.repeat_interleave(
-        num_atoms * num_atoms
-    )
-    atom = offset.repeat_interleave(num_atoms * num_atoms)
-    return torch.stack([atom + within // per_pair, atom + within % per_pair])
 
 
 def _present(graphs: Sequence[CrystalGraph], name: str) -> list[Tensor]:

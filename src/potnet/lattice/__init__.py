@@ -5,7 +5,8 @@ sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.
 """
 
 from potnet.lattice.direct import truncated_sums
-from potnet.lattice.ewald import LatticeError, LatticeSums, lattice_sums
+from potnet.lattice.ewald import LatticeSums, lattice_sums
+from potnet.lattice.inputs import LatticeError, complete_pairs
 from potnet.lattice.potentials import (
     Coulomb,
     InversePower,
@@ -28,6 +29,7 @@ __all__ = [
     "Pauli",
     "Potential",
     "ScreenedCoulomb",
+    "complete_pairs",
     "lattice_sums",
     "truncated_sums",
 ]

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from potnet.lattice import cells
-from potnet.lattice.ewald import CLOSEST, LatticeError, LatticeSums, checked, ordered_pairs
+from potnet.lattice.ewald import LatticeSums
+from potnet.lattice.inputs import CLOSEST, LatticeError, checked, complete_pairs
 from potnet.lattice.potentials import Potential
 
 #: Added to the cutoff, so that equivalent images that differ by the rounding of coordinates are all
@@ -72,7 +73,7 @@ def truncated_sums(
         itself = torch.eye(n, dtype=cell.dtype, device=cell.device).reshape(n * n, 1) * self_terms
         pieces.append(torch.cat(parts) + itself)
     bound = cell.new_zeros(len(cell), len(potentials))
-    return LatticeSums(ordered_pairs(num_atoms), torch.cat(pieces), bound)
+    return LatticeSums(complete_pairs(num_atoms), torch.cat(pieces), bound)
 
 
 def _within(
