@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from potnet.crystals import Crystal, CrystalBatch, collate, from_ase
 from potnet.data.featurize import Featurizer
-from potnet.models import PotNet
+from potnet.models import BranchedPotNet, PotNet
 
 SMALL = {"width": 24, "layers": 2, "local_bins": 24, "pair_bins": 16}
 
@@ -19,6 +19,10 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "potnet-attention": lambda: PotNet(pairs="attention", **SMALL),
     "potnet-distances": lambda: PotNet(local="distance", pairs="none", **SMALL),
     "potnet-groups": lambda: PotNet(group_features=True, **SMALL),
+    "branched": lambda: BranchedPotNet(edge_width=12, **SMALL),
+    "branched-local": lambda: BranchedPotNet(
+        edge_width=12, local="distance", local_range=[1, 4], pairs="none", **SMALL
+    ),
 }
 
 #: What a model is known not to pass: {(model, test): reason}. A reason that no longer holds fails.
