@@ -2,7 +2,7 @@
 
 import potnet
 
-model = potnet.load("runs/mp_bulk_modulus/2026-01-31_12-00-00")
+model = potnet.load("runs/mp_bulk_modulus")  # the newest run in there
 predictions = model.predict("structures/*.cif")
 predictions.to_csv("predictions.csv")
 """
@@ -20,7 +20,8 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     """Load a trained model.
 
     Args:
-        path: Folder of a run (its best checkpoint is taken), or a checkpoint file.
+        path: A checkpoint file, the folder of a run (its best checkpoint is taken), or a folder that holds
+            runs (the newest is taken).
         device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
 
     Raises:

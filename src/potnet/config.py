@@ -316,13 +316,10 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _raised_here(error: BaseException) -> bool:
-    """Whether the error was raised by this package, and so has a message written for users."""
+def _raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether the error was raised by one of these packages."""
     frames = list(traceback.walk_tb(error.__traceback__))
-    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in (
-        "potnet",
-        "__main__",
-    )
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in packages
 
 
 def message_of(error: BaseException, config_name: str = "train") -> str | None:
@@ -337,7 +334,8 @@ def message_of(error: BaseException, config_name: str = "train") -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         room = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{place}{error.strerror.lower()}; {'make room, or ' if room else ''}choose another folder"
-    if isinstance(error, ValueError | ImportError) and _raised_here(error):
+    # Raised by this package, and so written for users; or by Hydra, about an override such as model=3.
+    if isinstance(error, ValueError | ImportError) and _raised_in(error, "potnet", "__main__", "hydra"):
         return str(error)
     return None
 

@@ -23,7 +23,7 @@ def evaluate_checkpoint(
     """Predict the data and split a model was trained with.
 
     Args:
-        checkpoint: Folder of a run, or a checkpoint file.
+        checkpoint: A checkpoint file, the folder of a run, or one that holds runs (the newest is taken).
         parts: Any of "train", "val", "test".
         cache_dir: Of the features; None takes the default.
         batch_size: None takes that of the run, with which the figures are the same to the last digit.
@@ -64,13 +64,17 @@ def main(config: DictConfig) -> None:
     """Evaluate as the command line says."""
     settings = plain(config)
 
+    from potnet.predict import check_writable
+    from potnet.training.checkpoint import find_checkpoint
     from potnet.training.evaluation import print_table, write_predictions
 
     output = settings.pop("output")
+    settings["checkpoint"] = find_checkpoint(settings["checkpoint"])
+    if output is not None:
+        check_writable(Path(output))
     evaluations = evaluate_checkpoint(**settings)
     print_table(str(settings["checkpoint"]), evaluations)
     if output is not None:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
         write_predictions(Path(output), evaluations)
         print(f"predictions  {output}")
 

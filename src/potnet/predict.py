@@ -17,15 +17,17 @@ def main(config: DictConfig) -> None:
     """Predict as the command line says; the exit status is 1 if an input could not be used."""
     settings = plain(config)
 
+    from potnet.training.checkpoint import find_checkpoint
     from potnet.training.predictor import Predictor
 
     output = Path(settings.pop("output"))
-    predictor = Predictor.from_checkpoint(settings.pop("checkpoint"), settings.pop("device"))
+    checkpoint = find_checkpoint(settings.pop("checkpoint"))
+    predictor = Predictor.from_checkpoint(checkpoint, settings.pop("device"))
     check_writable(output)
     result = predictor.predict(**settings, progress=True)
     result.to_csv(output)
     unit = f" in {result.unit}" if result.unit else ""
-    print(f"{len(result)} crystals, {result.key}{unit}: {output}")
+    print(f"{len(result)} crystals, {result.key}{unit}: {output} (by {checkpoint})")
     if result.failures:
         print(f"{len(result.failures)} could not be predicted:", file=sys.stderr)
         for failure in result.failures:

@@ -42,6 +42,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     from potnet.training.progress import TrainingProgress
 
     started = time.perf_counter()
+    config = recipe.with_absolute_source(config)
     recipe.quieten()
     recipe.check_trainer(config["trainer"])
     loggers = recipe.build_loggers(config["logger"])

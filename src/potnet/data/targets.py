@@ -93,8 +93,9 @@ class Target:
         missing = [ids[row] for row in np.flatnonzero(np.isnan(values)).tolist()]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(values)} crystals have no {self.key} (missing, null or NaN): "
-                f"{name_some(missing)}. Add it, or leave them out with target.on_missing=drop"
+                f"{len(missing)} of {len(values)} crystals have no {self.key} "
+                f"(absent, null, NaN or no number): {name_some(missing)}. "
+                "Add it, or leave them out with target.on_missing=drop"
             )
         infinite = [ids[row] for row in np.flatnonzero(np.isinf(values)).tolist()]
         if infinite:

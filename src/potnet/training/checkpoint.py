@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import pickle
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ FORMAT = 1
 """Raised whenever an older version of the package could not read a new checkpoint."""
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+_RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d+))?")
+"""Date and time of a run's folder, and a number where several began in one second (see `config._run_dir`)."""
 
 
 class CheckpointError(ValueError):
@@ -24,7 +27,8 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = (BEST, LAST)) -> 
     """The checkpoint file that a path means.
 
     Args:
-        path: A file, or the folder of a run.
+        path: A file, the folder of a run, or a folder that holds runs, such as runs/mp_bulk_modulus: of these
+            the newest that has a checkpoint, by the date and time in its name.
         names: Which of a run's checkpoints are wanted, in order of preference.
 
     Raises:
@@ -32,23 +36,39 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = (BEST, LAST)) -> 
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        for name in names:
-            for folder in (path / "checkpoints", path):
-                if (folder / name).is_file():
-                    return folder / name
+        for folder in (path, *_runs(path)):
+            file = _checkpoint_of(folder, names)
+            if file is not None:
+                return file
         raise CheckpointError(
-            f"{path}: there is no {' or '.join(names)} in this folder; give a run's folder or a .ckpt file"
+            f"{path}: there is no {' or '.join(names)} in this folder, nor a run that has one; give the "
+            "folder of a run, a folder of runs or a .ckpt file"
         )
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint or folder (working folder: {Path.cwd()})")
     return path
 
 
+def _checkpoint_of(run: Path, names: tuple[str, ...]) -> Path | None:
+    files = [folder / name for name in names for folder in (run / "checkpoints", run)]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The runs' folders in a folder, the newest first."""
+    found = []
+    for path in folder.iterdir():
+        name = _RUN_NAME.fullmatch(path.name)
+        if name and path.is_dir():
+            found.append((name[1], int(name[2] or 1), path))
+    return [path for *_, path in sorted(found, reverse=True)]
+
+
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU.
 
     Args:
-        path: A file, or the folder of a run.
+        path: See `find_checkpoint`.
 
     Raises:
         CheckpointError: The file is missing, truncated, not a checkpoint, or of another program or version.

@@ -61,6 +61,8 @@ class PropertyModule(LightningModule):
         check_arguments(loss_function, objective, "objective")
         self.loss = loss_function(**objective)
         check_arguments(adamw_one_cycle, {"module": None, "total_steps": 1, **optimizer}, "optimizer")
+        # Made again when training starts; here it refuses bad values before any data are prepared.
+        adamw_one_cycle(self.model, 1, **optimizer)
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("std", torch.ones((), dtype=torch.float64))
         self.record: dict[str, Any] = {}

@@ -74,6 +74,8 @@ def adamw_one_cycle(
         raise ValueError(f"optimizer.weight_decay={weight_decay}: give 0 or more")
     if not 0 <= warmup_fraction <= 1:
         raise ValueError(f"optimizer.warmup_fraction={warmup_fraction}: give a part of the run, 0 to 1")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"optimizer.betas={list(betas)}: give two numbers from 0 to below 1")
     first, second = betas
     optimizer = AdamW(parameter_groups(module, weight_decay), lr=learning_rate, betas=(first, second))
     warmup = warmup_length(total_steps, warmup_steps, warmup_fraction)

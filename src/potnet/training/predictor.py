@@ -110,7 +110,7 @@ class Predictor:
 
     @classmethod
     def from_checkpoint(cls, path: str | os.PathLike[str], device: str = "auto") -> Predictor:
-        """Load the best checkpoint of a run's folder, or a checkpoint file.
+        """Load a checkpoint file, or the best checkpoint of a run's folder or of the newest run in a folder.
 
         Raises:
             CheckpointError: It is missing, damaged, foreign, or does not fit its own settings.

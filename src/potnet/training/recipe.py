@@ -27,6 +27,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def with_absolute_source(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with the file of its data, if there is one, as an absolute path.
+
+    So the run can be evaluated and resumed from any working folder.
+    """
+    data = config["data"]
+    path = data["source"].get("path")
+    if path is None:
+        return dict(config)
+    source = {**data["source"], "path": str(Path(path).expanduser().absolute())}
+    return {**config, "data": {**data, "source": source}}
+
+
 def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule:
     """The data of a run, with the features that its model reads.
 

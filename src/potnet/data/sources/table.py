@@ -45,7 +45,7 @@ class TableSource:
         citation: str = "",
         sha256: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         if not self.path.name.endswith((".jsonl", ".jsonl.gz")):
             raise DataError(f"{self.path}: cannot read this kind of table; give a .jsonl or .jsonl.gz file")
         self.name = name or self.path.name.removesuffix(".gz").removesuffix(".jsonl")
