@@ -288,7 +288,23 @@ def _explain_key(key: str, config_name: str) -> str:
         options += [group for group in _groups() if group not in options]
     if not _nearly(leaf, options) and "_target_" in node and leaf in _arguments(node):
         return f"unknown key {key}: it is not in conf/; add it with a plus, +{key}=VALUE"
+    if not parent and not difflib.get_close_matches(leaf, options, n=1):
+        deeper = [path for path in _paths(config) if path.rpartition(".")[2] == leaf]
+        if deeper:
+            return f"unknown key {key}; did you mean {' or '.join(deeper)}?"
     return f"unknown key {key}{did_you_mean(leaf, options, prefix)}"
+
+
+def _paths(config: Any, prefix: str = "") -> list[str]:
+    """All keys below a node, with the keys above them: model.width."""
+    if not isinstance(config, DictConfig):
+        return []
+    found = []
+    for key in config:
+        path = f"{prefix}{key}"
+        inner = None if OmegaConf.is_missing(config, key) else config._get_node(key)
+        found += [path, *_paths(inner, f"{path}.")]
+    return found
 
 
 def _nearly(name: str, options: Iterable[str]) -> bool:

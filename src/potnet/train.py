@@ -44,6 +44,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     started = time.perf_counter()
     config = recipe.with_absolute_source(config)
     recipe.quieten()
+    recipe.check_seed(config["seed"])
     recipe.check_trainer(config["trainer"])
     loggers = recipe.build_loggers(config["logger"])
     seed_everything(config["seed"], workers=True, verbose=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,8 @@ class Run:
 def run_training(cache_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
     """Trains a tiny network as the command would, in this process."""
 
-    def run(*overrides: str, folder: Path | None = None) -> Run:
-        config = plain(compose("train", [*TINY, f"data.cache_dir={cache_dir}", *overrides]))
+    def run(*overrides: str, folder: Path | None = None, tiny: Sequence[str] = TINY) -> Run:
+        config = plain(compose("train", [*tiny, f"data.cache_dir={cache_dir}", *overrides]))
         folder = folder or tmp_path_factory.mktemp("run")
         return Run(folder, config, train(config, folder))
 

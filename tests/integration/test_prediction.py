@@ -18,7 +18,7 @@ from ase.build import bulk
 import potnet
 from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalError
-from potnet.training.checkpoint import CheckpointError, load_checkpoint
+from potnet.training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 
 Run = Any  # conftest.Run
 
@@ -148,8 +148,28 @@ def tampered(trained: Run, path: Path, change: Any) -> Path:
 def test_a_missing_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such checkpoint or folder"):
         potnet.load(tmp_path / "nothing.ckpt")
-    with pytest.raises(CheckpointError, match=r"no best\.ckpt or last\.ckpt in this folder"):
+    with pytest.raises(CheckpointError, match=r"no best\.ckpt or last\.ckpt in this folder, nor a run"):
         potnet.load(tmp_path)
+
+
+def test_a_folder_of_runs_means_the_newest_with_a_checkpoint(tmp_path: Path) -> None:
+    names = (
+        "2026-01-31_12-00-00",
+        "2026-01-31_12-00-00-2",
+        "2026-01-31_12-00-00-10",  # several began in one second: later than -2
+        "2026-02-01_09-00-00",  # stopped before its first epoch
+        "zz-notes",
+    )
+    for name in names:
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    for name in (*names[:3], names[4]):
+        (tmp_path / name / "checkpoints" / "last.ckpt").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / names[2] / "checkpoints" / "last.ckpt"
+    (tmp_path / names[2] / "checkpoints" / "best.ckpt").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / names[2] / "checkpoints" / "best.ckpt"
+    assert find_checkpoint(tmp_path / names[0]).parent.parent.name == names[0]
+    (tmp_path / names[3] / "checkpoints" / "best.ckpt").touch()
+    assert find_checkpoint(tmp_path).parent.parent.name == names[3]
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -100])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from lightning import Callback, LightningModule, Trainer
 
 from potnet.config import ConfigError, config_dir, plain
@@ -21,6 +24,8 @@ from potnet.training.metrics import regression_metrics
 EXPERIMENTS = sorted(file.stem for file in (config_dir() / "experiment").glob("*.yaml"))
 ABLATIONS = sorted(file.stem for file in (config_dir() / "ablation").glob("*.yaml"))
 Run = Any  # conftest.Run
+# An ablation may switch the network, so neither that nor what only one of them has is given.
+DEFAULT_TINY = ("model.width=16", "model.layers=1", "trainer.accelerator=cpu")
 PNG = b"\x89PNG"
 
 
@@ -76,6 +81,24 @@ def test_evaluate_repeats_the_figures_exactly(trained: Run, cache_dir: Path) -> 
             assert evaluation.metrics == metrics[evaluation.part]
 
 
+def test_a_run_on_a_relative_path_is_evaluated_from_another_folder(
+    run_training: Callable[..., Run], cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = (files("potnet.data") / "embedded" / "mp_elastic_2018.jsonl.gz").read_bytes()
+    lines = gzip.decompress(content).decode().splitlines()[:30]
+    (tmp_path / "my.jsonl").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    run = run_training(
+        "data=table", "data.source.path=my.jsonl", "split=shuffled", "data.limit=null", "trainer.max_epochs=1"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (test,) = evaluate_checkpoint(run.folder, ["test"], str(cache_dir))
+    assert test.metrics == json.loads((run.folder / "metrics.json").read_text())["test"]
+    saved = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert saved["data"]["source"]["path"] == str(tmp_path / "my.jsonl")
+
+
 def test_evaluate_refuses_an_unknown_part(trained: Run) -> None:
     with pytest.raises(ConfigError, match="unknown part tset; did you mean test"):
         evaluate_checkpoint(trained.folder, ["tset"])
@@ -110,7 +133,7 @@ def test_every_experiment_runs(experiment: str, run_training: Callable[..., Run]
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_runs(ablation: str, run_training: Callable[..., Run]) -> None:
-    run_training(f"ablation={ablation}", "model.width=16", "data.limit=40", "trainer.fast_dev_run=true")
+    run_training(f"ablation={ablation}", "data.limit=40", "trainer.fast_dev_run=true", tiny=DEFAULT_TINY)
 
 
 class StopOnce(Callback):
@@ -197,6 +220,8 @@ def test_a_resumed_run_may_end_at_another_time(trained: Run) -> None:
     [
         (["trainer.max_epochs=0"], ConfigError, r"trainer\.max_epochs=0: give at least 1"),
         (["trainer.max_epochs=-1"], ConfigError, r"trainer\.max_epochs=-1: give at least 1"),
+        (["seed=abc"], ConfigError, "seed=abc: give a whole number"),
+        (["seed=-1"], ConfigError, "seed=-1: give a whole number"),
         (["trainer.precision=17"], ConfigError, r"trainer\.precision=17"),
         (["+trainer.nonsense=1"], ConfigError, r"unknown key trainer\.nonsense"),
         (["+model.widht=1"], ConfigError, r"unknown key model\.widht; did you mean model\.width"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import torch
 import yaml
 from omegaconf import OmegaConf
 
@@ -16,6 +17,7 @@ from potnet.config import (
     compose,
     config_dir,
     locate,
+    message_of,
     plain,
     secret,
 )
@@ -103,6 +105,8 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("model=potnet_publishd", "did you mean potnet_published?"),
         ("ablation=pears_none", "did you mean pairs_none?"),
         ("trainer.limit_val_batches=2", "add it with a plus, +trainer.limit_val_batches=VALUE"),
+        ("max_epochs=3", "unknown key max_epochs; did you mean trainer.max_epochs?"),
+        ("cutoff=3", "did you mean features.neighbors.cutoff?"),
         ("nonsense", "cannot read 'nonsense'"),
     ],
 )
@@ -110,6 +114,42 @@ def test_wrong_keys_groups_and_options_name_the_nearest(override: str, message: 
     with pytest.raises(ConfigError) as error:
         compose("train", [override])
     assert message in str(error.value)
+
+
+def test_a_number_in_the_place_of_an_option_is_explained() -> None:
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    given = pytest.raises(ValueError, match="Config group override")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"), given as error:
+        hydra_compose("train", ["model=3"])
+    assert message_of(error.value) == str(error.value)
+
+
+@pytest.mark.parametrize("ablation", GROUPS["ablation"])
+@pytest.mark.parametrize("model", ["potnet", "potnet_published"])
+def test_ablations_fit_the_default_and_the_published_network(model: str, ablation: str) -> None:
+    if (model, ablation) == ("potnet_published", "distances"):
+        pytest.skip("the header says what to write instead")
+    # Not by model=MODEL, which would win over an ablation that switches the model.
+    chosen = [] if model == "potnet" else [f"model={model}"]
+    config = composed(f"ablation={ablation}", *chosen, "model.width=16")
+    network = build(config["model"], "model", nested=False)
+    featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+    if "pairs" in network.needs:
+        assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
+    assert (ablation == "pairs_none") == ("pairs" not in network.needs)
+    if ablation == "attention" and not chosen:
+        assert config["model"]["pairs"] == "attention"
+
+
+def test_the_distance_ablation_tells_distances_apart() -> None:
+    network = build(composed("ablation=distances")["model"], "model", nested=False)
+    basis = network.edge_embedding[0]
+    distances = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    features = basis(distances)
+    assert features.amax(1).min() > 0.5
+    assert len(features.argmax(1).unique()) == len(distances)
 
 
 def test_a_missing_key_is_named() -> None:

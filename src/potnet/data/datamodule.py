@@ -109,6 +109,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise DataError(f"data.batch_size={batch_size}: give at least 1")
+        if num_workers < 0:
+            raise DataError(f"data.num_workers={num_workers}: give 0 (none) or more")
         if on_error not in ("raise", "skip"):
             raise DataError(f"data.on_error={on_error!r}: {did_you_mean(str(on_error), ('raise', 'skip'))}")
         if not isinstance(featurizer, Featurizer):

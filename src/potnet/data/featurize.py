@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from potnet.lattice.potentials import Potential
 Progress = Callable[[float], None]
 
 NEEDS = ("edges", "pairs")
+MOST_ACCURATE = 1e-12
+"""Smallest absolute error that can be asked of the sums, which are computed in float64."""
 _CELLS = ("primitive", "as_given")
 _NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3}
 _REPORT_EVERY = 32
@@ -79,6 +82,17 @@ class Featurizer:
         if potentials is not None and not len(potentials):
             raise DataError(
                 "features.potentials is empty: name at least one potential, or null for no pair sums"
+            )
+        if not symprec > 0:
+            raise DataError(f"features.symprec={symprec}: give a positive number of Å, such as 0.01")
+        if not MOST_ACCURATE <= accuracy < 1:
+            raise DataError(
+                f"features.accuracy={accuracy:g}: give {MOST_ACCURATE:g} to below 1, such as 1e-8 (sums are "
+                "computed in float64 and kept in float32)"
+            )
+        if pair_cutoff is not None and not 0 < pair_cutoff < math.inf:
+            raise DataError(
+                f"features.pair_cutoff={pair_cutoff}: give a positive number of Å, or null for complete sums"
             )
         self.cell: Any = cell
         self.symprec = float(symprec)
@@ -287,12 +301,22 @@ def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
     filled = {**_NEIGHBORS, **neighbors}
     if filled["cutoff"] is None and filled["k"] is None:
         raise DataError("features.neighbors: give cutoff (Å), k, or both; null for no local edges at all")
-    cutoff, k = filled["cutoff"], filled["k"]
+    cutoff, k, tolerance = filled["cutoff"], filled["k"], filled["shell_tolerance"]
+    if cutoff is not None and not (_is_number(cutoff) and 0 < cutoff < math.inf):
+        raise DataError(f"features.neighbors.cutoff={cutoff}: give a positive number of Å, or null")
+    if k is not None and not (_is_number(k) and k >= 1 and k == int(k)):
+        raise DataError(f"features.neighbors.k={k}: give a whole number, 1 or more, or null")
+    if not (_is_number(tolerance) and 0 <= tolerance < math.inf):
+        raise DataError(f"features.neighbors.shell_tolerance={tolerance}: give a number of Å, 0 or more")
     return {
         "cutoff": None if cutoff is None else float(cutoff),
         "k": None if k is None else int(k),
-        "shell_tolerance": float(filled["shell_tolerance"]),
+        "shell_tolerance": float(tolerance),
     }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _device(name: str) -> torch.device:

@@ -68,6 +68,16 @@ def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, A
     }
 
 
+def check_seed(seed: Any) -> None:
+    """Refuse what numpy and torch cannot be seeded with.
+
+    Raises:
+        ConfigError: Not a whole number from 0 to 2^32 - 1.
+    """
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed={seed}: give a whole number from 0 to {2**32 - 1}")
+
+
 def check_trainer(config: Mapping[str, Any]) -> None:
     """Refuse settings of the Trainer before any work is done.
 

@@ -234,6 +234,8 @@ def test_one_crystal(tmp_path: Path):
 def test_settings_that_cannot_be_used(tmp_path: Path):
     with pytest.raises(DataError, match=r"data\.batch_size=0"):
         from_table(tmp_path, moduli(2), batch_size=0)
+    with pytest.raises(DataError, match=r"data\.num_workers=-1"):
+        from_table(tmp_path, moduli(2), num_workers=-1)
     with pytest.raises(DataError, match=r"data\.on_error='skp': did you mean 'skip'"):
         from_table(tmp_path, moduli(2), on_error="skp")
     with pytest.raises(DataError, match="needs pair sums"):
