@@ -42,6 +42,9 @@ def config_dir() -> Path:
 def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
     """The folder of this run: that of the run to continue, or a new one named by date and time."""
     if resume:
+        # Hydra makes the folder of a run that is not there, and then it looks like one.
+        if not (run_folder(resume) / "config.yaml").is_file():
+            raise ConfigError(f"resume={resume}: there is no config.yaml here; give the folder of a run")
         return str(run_folder(resume))
     folder = Path(runs_dir) / str(name) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     number, free = 2, folder
@@ -255,6 +258,9 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
+    found = re.match(r"ConfigError raised while resolving interpolation: (.*)", text)
+    if found:  # by a resolver of ours
+        return found[1]
     if isinstance(error, OverrideParseException):
         return f"cannot read {error.override!r}: write key=value, and quote what the shell would change"
     if isinstance(error, MissingConfigException):
@@ -300,7 +306,7 @@ def _paths(config: Any, prefix: str = "") -> list[str]:
     if not isinstance(config, DictConfig):
         return []
     found = []
-    for key in config:
+    for key in map(str, config):
         path = f"{prefix}{key}"
         inner = None if OmegaConf.is_missing(config, key) else config._get_node(key)
         found += [path, *_paths(inner, f"{path}.")]

@@ -64,7 +64,7 @@ def main(config: DictConfig) -> None:
     """Evaluate as the command line says."""
     settings = plain(config)
 
-    from potnet.predict import check_writable
+    from potnet.files import check_writable
     from potnet.training.checkpoint import find_checkpoint
     from potnet.training.evaluation import print_table, write_predictions
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from potnet.config import entry_point, plain
+from potnet.files import check_writable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,20 +35,6 @@ def main(config: DictConfig) -> None:
             reason = failure.reason if failure.id in failure.reason else f"{failure.id}: {failure.reason}"
             print(f"  {reason}", file=sys.stderr)
         sys.exit(1)
-
-
-def check_writable(output: Path) -> None:
-    """Find out that a file cannot be written before the work, not after it.
-
-    Raises:
-        OSError: It cannot be.
-    """
-    output.parent.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        raise IsADirectoryError(21, "is a folder, give the name of a file", str(output))
-    part = output.with_name(output.name + ".part")
-    part.touch()
-    part.unlink()
 
 
 if __name__ == "__main__":

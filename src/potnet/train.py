@@ -37,7 +37,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
 
     from potnet.training import recipe
     from potnet.training.callbacks import MetricsTable, SeedEachEpoch, checkpoints
-    from potnet.training.checkpoint import LAST, find_checkpoint
+    from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.module import PropertyModule
     from potnet.training.progress import TrainingProgress
 
@@ -71,7 +71,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
     ]
     trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
-    last = find_checkpoint(folder, (LAST,)) if resume else None
+    last = checkpoint_of(folder, (LAST,)) if resume else None
     interrupted = recipe.fit(trainer, module, data, last)
     if not trainer.is_global_zero:
         return None
@@ -104,13 +104,15 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    from potnet.training.checkpoint import LAST, find_checkpoint
+    from potnet.training.checkpoint import LAST, CheckpointError, checkpoint_of
 
-    find_checkpoint(folder, (LAST,))
     file = folder / "config.yaml"
     if not file.is_file():
-        raise ConfigError(
-            f"resume={folder}: there is no config.yaml in this folder; give the folder of a run"
+        raise ConfigError(f"resume={folder}: there is no config.yaml here; give the folder of a run")
+    if checkpoint_of(folder, (LAST,)) is None:
+        raise CheckpointError(
+            f"resume={folder}: there is no {LAST}, as this run stopped before its first epoch was done: "
+            "start a new run"
         )
     saved = OmegaConf.load(file)
     for override in overrides:

@@ -14,7 +14,7 @@ import pytest
 from ase.build import bulk
 
 from potnet.config import config_dir, message_of
-from potnet.predict import check_writable
+from potnet.files import check_writable
 
 Run = Any  # conftest.Run
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> No
         ),
         ("train", "model=potnte", "error: unknown option model=potnte; did you mean potnet"),
         ("train", "runs_dir=file/below", "not a directory"),
-        ("train", "resume=nowhere", "nowhere"),
+        ("train", "resume=nowhere", "error: resume=nowhere: there is no config.yaml here"),
         ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
         ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
         ("predict", "inputs=x", "error: missing key checkpoint"),
@@ -70,6 +70,7 @@ def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: Path) -> None:
@@ -115,6 +116,8 @@ def start_training(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell lets what it starts in the background, this test included, ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     for line in process.stdout:

@@ -21,9 +21,10 @@ from potnet.crystals import CrystalError
 from potnet.data.dataset import Dataset
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer, Progress
-from potnet.data.shards import ShardRecord, finished_shard, write_shard, write_whole
+from potnet.data.shards import ShardRecord, finished_shard, write_shard
 from potnet.data.sources import Source
 from potnet.data.store import MANIFEST, FeatureStore
+from potnet.files import write_whole
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from potnet.crystals import CrystalGraph
 from potnet.data.featurize import Failure
+from potnet.files import write_whole
 
 SUFFIX = ".safetensors"
 _MARK = 12  # hexadecimal digits of the checksum in a file's name
@@ -136,21 +136,3 @@ def file_hash(path: Path) -> str:
     """sha256 of a file, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that it is complete whenever it is there: part file, fsync, rename.
-
-    Raises:
-        OSError: From the system; the part file is then removed.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from potnet.files import write_whole
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a part file beside the checkpoint and renames it.
@@ -27,16 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: The disk is full or the folder cannot be written; it is named.
         """
         path = Path(path)
-        part = path.with_name(path.name + ".part")
         content = io.BytesIO()
         torch.save(checkpoint, content)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getbuffer())

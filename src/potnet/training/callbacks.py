@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
 
+from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import BEST, LAST
 
 COLUMNS = (
@@ -162,12 +163,8 @@ class MetricsTable(Callback):
         }
         self.rows.append({column: _short(found.get(column)) for column in COLUMNS})
         if trainer.is_global_zero:
-            part = self.path.with_suffix(".part")
-            with part.open("w", newline="") as file:
-                writer = csv.DictWriter(file, COLUMNS)
-                writer.writeheader()
-                writer.writerows(self.rows)
-            part.replace(self.path)
+            rows = [[row[column] for column in COLUMNS] for row in self.rows]
+            write_whole(self.path, csv_text(COLUMNS, rows))
 
 
 def _short(value: Any) -> Any:

@@ -37,7 +37,7 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = (BEST, LAST)) -> 
     path = Path(path).expanduser()
     if path.is_dir():
         for folder in (path, *_runs(path)):
-            file = _checkpoint_of(folder, names)
+            file = checkpoint_of(folder, names)
             if file is not None:
                 return file
         raise CheckpointError(
@@ -49,7 +49,8 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = (BEST, LAST)) -> 
     return path
 
 
-def _checkpoint_of(run: Path, names: tuple[str, ...]) -> Path | None:
+def checkpoint_of(run: Path, names: tuple[str, ...] = (BEST, LAST)) -> Path | None:
+    """The first of these checkpoints in the folder of a run; None if it has none of them."""
     files = [folder / name for name in names for folder in (run / "checkpoints", run)]
     return next((file for file in files if file.is_file()), None)
 

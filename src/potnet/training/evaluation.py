@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from potnet.files import csv_text, write_whole
 from potnet.training.metrics import regression_metrics
 from potnet.training.predictor import Predictor
 
@@ -52,17 +52,15 @@ def evaluate(
 
 
 def write_predictions(path: Path, evaluations: Iterable[Evaluation]) -> None:
-    """CSV `id,split,target,prediction` in the physical unit, to a part file first."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "split", "target", "prediction"])
-        for evaluation in evaluations:
-            for id, target, prediction in zip(
-                evaluation.ids, evaluation.target.tolist(), evaluation.prediction.tolist(), strict=True
-            ):
-                writer.writerow([id, evaluation.part, f"{target:.6g}", f"{prediction:.6g}"])
-    part.replace(path)
+    """CSV `id,split,target,prediction`, the latter two in the physical unit."""
+    rows = [
+        (id, evaluation.part, f"{target:.6g}", f"{prediction:.6g}")
+        for evaluation in evaluations
+        for id, target, prediction in zip(
+            evaluation.ids, evaluation.target.tolist(), evaluation.prediction.tolist(), strict=True
+        )
+    ]
+    write_whole(path, csv_text(("id", "split", "target", "prediction"), rows))
 
 
 def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, str] | None = None) -> None:

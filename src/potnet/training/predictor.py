@@ -5,7 +5,6 @@ Lightning, which takes seconds to import, is not needed here.
 
 from __future__ import annotations
 
-import csv
 import glob
 import itertools
 import os
@@ -32,6 +31,7 @@ from potnet.crystals import (
 )
 from potnet.data.featurize import Failure, Featurizer
 from potnet.data.targets import Target
+from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
@@ -66,15 +66,10 @@ class Predictions:
         return iter(zip(self.ids, self.values, strict=True))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `id` and the property, first to a part file, so that a file of this name is whole."""
+        """Write CSV, `id` and the property."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with part.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", self.key])
-            writer.writerows((id, f"{value:.6g}") for id, value in self)
-        part.replace(path)
+        write_whole(path, csv_text(("id", self.key), ((id, f"{value:.6g}") for id, value in self)))
 
 
 class Predictor:

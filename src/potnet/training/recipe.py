@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, locate, secret
-from potnet.training.checkpoint import BEST, FORMAT, LAST, CheckpointError, find_checkpoint, versions
+from potnet.files import write_whole
+from potnet.training.checkpoint import FORMAT, checkpoint_of, versions
 
 if TYPE_CHECKING:
     from lightning import Callback, LightningModule, Trainer
@@ -259,9 +260,8 @@ def conclude(
     from potnet.training.predictor import Predictor
 
     started = time.perf_counter()
-    try:
-        checkpoint = find_checkpoint(folder, (BEST, LAST))
-    except CheckpointError:
+    checkpoint = checkpoint_of(folder)
+    if checkpoint is None:
         why = "stopped before the first epoch was done" if interrupted else "a trial run keeps nothing"
         print(f"{why}: there is no checkpoint to evaluate", file=sys.stderr)
         return []
@@ -306,6 +306,8 @@ def conclude(
         "checkpoint": f"checkpoints/{checkpoint.name}",
         "run": str(shortest(folder)),
     }
+    if interrupted:
+        shown["continue"] = f"python -m potnet.train resume={shortest(folder)}"
     if not evaluations:
         log.warning("there is neither a validation nor a test part: nothing to evaluate")
     print_table(f"{config['name']}: {target.name}", evaluations, shown)
@@ -320,6 +322,4 @@ def shortest(path: Path) -> Path:
 def write_metrics(folder: Path, evaluations: Iterable[Evaluation], facts: Mapping[str, Any]) -> None:
     """metrics.json: the figures of each part, and the facts of the run."""
     content = {evaluation.part: evaluation.metrics for evaluation in evaluations} | dict(facts)
-    part = folder / "metrics.json.part"
-    part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    part.replace(folder / "metrics.json")
+    write_whole(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
