@@ -53,6 +53,15 @@ def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
     return str(free)
 
 
+def folder_name(overrides: str) -> str:
+    """A name for the folder of a sweep's job: one level, and no longer than file systems allow.
+
+    Args:
+        overrides: Of the job, its number first, which keeps names apart when they are cut.
+    """
+    return overrides.replace("/", "_")[:150]
+
+
 def run_folder(path: str | Path) -> Path:
     """The run's folder that a path means: itself, or the one around a checkpoint file."""
     path = Path(path)
@@ -76,8 +85,9 @@ def secret(name: str) -> str | None:
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf the functions used in conf/: `count`, `run_dir`, `wandb_offline`."""
+    """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, `wandb_offline`."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
+    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
 

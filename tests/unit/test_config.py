@@ -16,6 +16,7 @@ from potnet.config import (
     check_arguments,
     compose,
     config_dir,
+    folder_name,
     locate,
     message_of,
     plain,
@@ -150,6 +151,11 @@ def test_the_distance_ablation_tells_distances_apart() -> None:
     features = basis(distances)
     assert features.amax(1).min() > 0.5
     assert len(features.argmax(1).unique()) == len(distances)
+
+
+def test_folders_of_a_sweep_have_names_that_fit() -> None:
+    assert folder_name("3_seed=1,data.cache_dir=/tmp/x") == "3_seed=1,data.cache_dir=_tmp_x"
+    assert len(folder_name("12_" + ",".join(f"model.key_{i}={i}" for i in range(50)))) <= 150
 
 
 def test_a_missing_key_is_named() -> None:
