@@ -40,7 +40,10 @@ def config_dir() -> Path:
 
 
 def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
-    """The folder of this run: that of the run to continue, or a new one named by date and time."""
+    """The folder of this run: that of the run to continue, or a new one named by date and time.
+
+    A new one is made here, so that of two runs that begin in the same second each gets its own.
+    """
     if resume:
         # Hydra makes the folder of a run that is not there, and then it looks like one.
         if not (run_folder(resume) / "config.yaml").is_file():
@@ -48,9 +51,15 @@ def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         return str(run_folder(resume))
     folder = Path(runs_dir) / str(name) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     number, free = 2, folder
-    while free.exists():
-        free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
-    return str(free)
+    while True:
+        try:
+            free.mkdir(parents=True)
+        except FileExistsError:
+            free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+            continue
+        except OSError:
+            pass  # Hydra meets the same error next, outside of an interpolation, where it can be explained
+        return str(free)
 
 
 def folder_name(overrides: str) -> str:
@@ -393,6 +402,8 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             def task(config: DictConfig) -> Any:
                 try:
                     return function(config)
+                except BrokenPipeError:
+                    raise
                 except Exception as error:
                     if full_error or _multirun() or message_of(error, config_name) is None:
                         raise
@@ -406,6 +417,10 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
             except KeyboardInterrupt:
                 print("interrupted", file=sys.stderr)
                 sys.exit(INTERRUPTED)
+            except BrokenPipeError:
+                # The reader went away, as in `--help | head`; nothing more can be said to it, at exit either.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
             except Exception as error:
                 if full_error or message_of(error, config_name) is None:
                     raise

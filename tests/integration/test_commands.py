@@ -47,6 +47,19 @@ def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> No
             assert f"\n{group}: " in done.stdout
 
 
+def test_help_may_be_cut_off(tmp_path: Path) -> None:
+    help_text = subprocess.Popen(
+        [sys.executable, "-m", "potnet.train", "--help"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert help_text.stdout is not None
+    assert help_text.stderr is not None
+    help_text.stdout.close()  # before anything is written
+    assert help_text.stderr.read() == ""
+    help_text.stderr.close()
+    assert help_text.wait(60) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "override", "message"),
     [

@@ -153,6 +153,13 @@ def test_the_distance_ablation_tells_distances_apart() -> None:
     assert len(features.argmax(1).unique()) == len(distances)
 
 
+def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> None:
+    resolver = "${run_dir:" + str(tmp_path) + ",name,null}"
+    folders = {OmegaConf.create({"dir": resolver}).dir for _ in range(3)}
+    assert len(folders) == 3
+    assert {str(path) for path in (tmp_path / "name").iterdir()} == folders
+
+
 def test_folders_of_a_sweep_have_names_that_fit() -> None:
     assert folder_name("3_seed=1,data.cache_dir=/tmp/x") == "3_seed=1,data.cache_dir=_tmp_x"
     assert len(folder_name("12_" + ",".join(f"model.key_{i}={i}" for i in range(50)))) <= 150
