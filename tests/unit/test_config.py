@@ -130,8 +130,6 @@ def test_a_number_in_the_place_of_an_option_is_explained() -> None:
 @pytest.mark.parametrize("ablation", GROUPS["ablation"])
 @pytest.mark.parametrize("model", ["potnet", "potnet_published"])
 def test_ablations_fit_the_default_and_the_published_network(model: str, ablation: str) -> None:
-    if (model, ablation) == ("potnet_published", "distances"):
-        pytest.skip("the header says what to write instead")
     # Not by model=MODEL, which would win over an ablation that switches the model.
     chosen = [] if model == "potnet" else [f"model={model}"]
     config = composed(f"ablation={ablation}", *chosen, "model.width=16")

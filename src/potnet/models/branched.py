@@ -33,6 +33,9 @@ from potnet.nn import (
     unordered_pairs,
 )
 
+#: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
+LOCAL_RANGES = {"distance": (0.9, 5.0), "potential": (-0.8, -0.15)}
+
 
 class BranchedPotNet(nn.Module):
     """Gated convolutions along local edges and, in a second branch, along complete pairs.
@@ -48,7 +51,7 @@ class BranchedPotNet(nn.Module):
         layers: Number of convolutions.
         local: What a local edge of length r (Å) is embedded from: "potential" is -0.75 / r,
             "distance" is r.
-        local_range: First and last center of the Gaussians of a local edge: the default spans 0.9 to 5 Å.
+        local_range: First and last center of the Gaussians of a local edge; None spans 0.9 to 5 Å.
         local_bins: Gaussians of a local edge.
         pairs: Whether the complete potentials are used: "complete" or "none".
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
@@ -61,7 +64,7 @@ class BranchedPotNet(nn.Module):
         needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
 
     Raises:
-        ValueError: If an option has an unknown value.
+        ValueError: If an option has an unknown value, or a size is not positive.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class BranchedPotNet(nn.Module):
         edge_width: int = 64,
         layers: int = 3,
         local: Literal["potential", "distance"] = "potential",
-        local_range: Sequence[float] = (-0.8, -0.15),
+        local_range: Sequence[float] | None = None,
         local_bins: int = 64,
         pairs: Literal["complete", "none"] = "complete",
         pair_channels: int = 3,
@@ -84,10 +87,15 @@ class BranchedPotNet(nn.Module):
             raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
         if pairs not in ("complete", "none"):
             raise ValueError(f"pairs must be 'complete' or 'none', got {pairs!r}")
+        if min(width, edge_width, layers) < 1 or not neighbors > 0:
+            raise ValueError(
+                "width, edge_width, layers and neighbors must be positive, "
+                f"got {width}, {edge_width}, {layers} and {neighbors}"
+            )
         self.local, self.neighbors = local, neighbors
         self.needs = frozenset({"edges"} if pairs == "none" else {"edges", "pairs"})
 
-        start, stop = local_range
+        start, stop = LOCAL_RANGES[local] if local_range is None else local_range
         self.elements = ElementFeatures(group_features)
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.edge_embedding = nn.Sequential(

@@ -58,7 +58,8 @@ class PotNet(nn.Module):
         needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
 
     Raises:
-        ValueError: If an option has an unknown value, or coefficients and channels disagree.
+        ValueError: If an option has an unknown value, a size is not positive, or coefficients and channels
+            disagree.
     """
 
     def __init__(
@@ -77,6 +78,8 @@ class PotNet(nn.Module):
         super().__init__()
         _one_of("local", local, ("potential", "distance"))
         _one_of("pairs", pairs, ("none", "concatenated", "attention"))
+        if width < 1 or layers < 1:
+            raise ValueError(f"width and layers must be positive, got {width} and {layers}")
         self.local, self.pairs = local, pairs
         self.needs = frozenset({"edges"} if pairs == "none" else {"edges", "pairs"})
         start, stop = bin_range
