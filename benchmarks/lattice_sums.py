@@ -122,7 +122,9 @@ def error(pairs: Callable[[Crystal], Any], crystal: Crystal) -> float:
 def against_peers(embedded: list[Crystal], args: argparse.Namespace) -> list[dict[str, Any]]:
     """Milliseconds a crystal beside the peers: a sample of the embedded set, then single large crystals."""
     sample = embedded[:: max(1, len(embedded) // args.sample)]
-    sets = [("embedded sample", sample)] + [(f"{n} atoms", random_crystals(3, n)) for n in (40, 100, 200)]
+    sizes = ((40, 16), (100, 8), (200, 4))
+    sets = [("embedded sample", sample)]
+    sets += [(f"{n} atoms, {count} crystals", random_crystals(count, n)) for n, count in sizes]
     rows = []
     for name, crystals in sets:
         alone = statistics.median([ours([c], "cpu", 1) for c in crystals for _ in range(args.repeats)])

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from potnet.lattice.potentials import Kernel
 
-_Tail = Callable[[Kernel, Tensor, Tensor, Tensor], Tensor]
+_Function = Callable[[Tensor], Tensor]
 
 # Ten halvings of a range of about 60 leave a cutoff's exponent, about 25, a quarter of a percent too large.
 _BISECTIONS = 10
@@ -36,35 +36,32 @@ _BISECTIONS = 10
 _PREFACTOR = 40.0
 
 
-def _count_derivatives(radius: Tensor, inverse_heights: Tensor) -> list[Tensor]:
-    """N(s) = prod(1 + 2 s q_i) and its three derivatives at `radius` (B,), with q = 1 / h (B, 3)."""
-    slope = 2 * inverse_heights
-    a, b, c = (1 + slope * radius[:, None]).unbind(-1)
-    p, q, r = slope.unbind(-1)
-    return [
-        a * b * c,
-        p * b * c + a * q * c + a * b * r,
-        2 * (p * q * c + p * b * r + a * q * r),
-        6 * p * q * r,
-    ]
-
-
-def _tail(value: Tensor, radius: Tensor, kappa: Tensor, inverse_heights: Tensor) -> Tensor:
-    total = torch.zeros_like(value)
-    for derivative in reversed(_count_derivatives(radius, inverse_heights)):
-        total = total / kappa + derivative
-    return value * total
+def _count(radius: Tensor, kappa: Tensor, inverse_heights: Tensor) -> Tensor:
+    """Sum over j of N^(j)(s) / kappa^j at s = `radius` (B,), N(s) = prod(1 + 2 s q_i), q = 1 / h (B, 3)."""
+    p, q, r = (2 * inverse_heights).unbind(-1)
+    first, second, third = p + q + r, p * q + p * r + q * r, p * q * r
+    zeroth = 1 + radius * (first + radius * (second + radius * third))
+    slope = first + radius * (2 * second + 3 * radius * third)
+    return zeroth + (slope + (2 * second + 6 * radius * third + 6 * third / kappa) / kappa) / kappa
 
 
 def real_tail(kernel: Kernel, cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
     """Bound of the real-space terms beyond `cutoff` (B,) Å, for eta (B,) and cell heights (B, 3). (B,)."""
-    return _tail(kernel.real_upper(cutoff, eta), cutoff, 2 * eta * cutoff, 1 / heights)
+    return kernel.real_upper(cutoff, eta) * _real_count(cutoff, eta, heights)
 
 
 def reciprocal_tail(kernel: Kernel, cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
     """Bound of the reciprocal terms beyond `cutoff` (B,) 1/Å: (B,). The reciprocal heights are 2π / h."""
     value = kernel.reciprocal_upper(cutoff, eta, heights.prod(-1))
-    return _tail(value, cutoff, cutoff / (2 * eta), heights / (2 * math.pi))
+    return value * _reciprocal_count(cutoff, eta, heights)
+
+
+def _real_count(cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
+    return _count(cutoff, 2 * eta * cutoff, 1 / heights)
+
+
+def _reciprocal_count(cutoff: Tensor, eta: Tensor, heights: Tensor) -> Tensor:
+    return _count(cutoff, cutoff / (2 * eta), heights / (2 * math.pi))
 
 
 def cutoffs(
@@ -86,20 +83,27 @@ def cutoffs(
     strictest = float((weights.amax(1) / tolerance).amax())
     largest = _PREFACTOR + max(0.0, math.log(strictest))
 
-    def total(tail: _Tail, cutoff: Tensor) -> Tensor:
-        return torch.stack([tail(kernel, cutoff, eta, heights) for kernel in kernels], -1) @ weights.T
+    volume = heights.prod(-1)
 
-    def solve(tail: _Tail, radius: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def real_tails(cutoff: Tensor) -> Tensor:
+        upper = torch.stack([kernel.real_upper(cutoff, eta) for kernel in kernels], -1)
+        return upper @ weights.T * _real_count(cutoff, eta, heights)[:, None]
+
+    def reciprocal_tails(cutoff: Tensor) -> Tensor:
+        upper = torch.stack([kernel.reciprocal_upper(cutoff, eta, volume) for kernel in kernels], -1)
+        return upper @ weights.T * _reciprocal_count(cutoff, eta, heights)[:, None]
+
+    def solve(tails: _Function, radius: _Function) -> tuple[Tensor, Tensor]:
         low, high = torch.zeros_like(eta), torch.full_like(eta, largest)
         for _ in range(_BISECTIONS):
             middle = 0.5 * (low + high)
-            fits = (total(tail, radius(middle)) <= 0.5 * tolerance).all(1)
+            fits = (tails(radius(middle)) <= 0.5 * tolerance).all(1)
             low, high = torch.where(fits, low, middle), torch.where(fits, middle, high)
-        return radius(high), total(tail, radius(high))
+        return radius(high), tails(radius(high))
 
     # Solved for the exponent, eta R² or G² / 4 eta: of the order of -log(accuracy) for every crystal.
-    real, real_bound = solve(real_tail, lambda exponent: (exponent / eta).sqrt())
-    reciprocal, reciprocal_bound = solve(reciprocal_tail, lambda exponent: (4 * eta * exponent).sqrt())
+    real, real_bound = solve(real_tails, lambda exponent: (exponent / eta).sqrt())
+    reciprocal, reciprocal_bound = solve(reciprocal_tails, lambda exponent: (4 * eta * exponent).sqrt())
     return real, reciprocal, real_bound + reciprocal_bound
 
 

@@ -20,7 +20,7 @@ FEW_ATOMS = 20
 # wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors.
 _COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 100.0, 130.0, 6.0, 30.0, 0.4
 # A block ends where padding would pass this factor, unless it is still too small to pay for its overhead.
-_PADDING, _SMALLEST_BLOCK = 1.3, 8
+_PADDING, _SMALLEST_BLOCK = 3.0, 32
 # A forced eta that needs more lattice points than this for a crystal is a mistake.
 _MOST_POINTS = 1e6
 
