@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu (one core) or cuda")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--sample", type=int, default=200, help="embedded crystals that the peers compute too"
+        "--sample", type=int, default=1000, help="embedded crystals that the peers compute too"
     )
     parser.add_argument("--no-peers", action="store_true")
     parser.add_argument("--json", help="file for the results")
