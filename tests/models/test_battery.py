@@ -20,6 +20,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "potnet-distances": lambda: PotNet(local="distance", pairs="none", **SMALL),
     "potnet-groups": lambda: PotNet(group_features=True, **SMALL),
     "branched": lambda: BranchedPotNet(edge_width=12, **SMALL),
+    "branched-combined": lambda: BranchedPotNet(edge_width=12, coefficients=[-0.801, -0.074, 0.145], **SMALL),
     "branched-local": lambda: BranchedPotNet(
         edge_width=12, local="distance", local_range=[1, 4], pairs="none", **SMALL
     ),

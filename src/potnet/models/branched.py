@@ -55,6 +55,7 @@ class BranchedPotNet(nn.Module):
         local_bins: Gaussians of a local edge.
         pairs: Whether the complete potentials are used: "complete" or "none".
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
+        coefficients: P weights that combine the potentials into one channel; None keeps them apart.
         pair_bins: Gaussians of each potential of a pair.
         neighbors: Usual number of local edges of an atom; scales their sum.
         dropout: Fraction of the features of every update, and of the readout, dropped in training.
@@ -77,6 +78,7 @@ class BranchedPotNet(nn.Module):
         local_bins: int = 64,
         pairs: Literal["complete", "none"] = "complete",
         pair_channels: int = 3,
+        coefficients: Sequence[float] | None = None,
         pair_bins: int = 96,
         neighbors: float = 16.0,
         dropout: float = 0.0,
@@ -105,7 +107,7 @@ class BranchedPotNet(nn.Module):
         self.pair_embedding: PairChannels | None = None
         self.pair_layers = nn.ModuleList()
         if pairs == "complete":
-            self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width)
+            self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width, coefficients)
             self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.readout = Readout(width, nn.Sequential(nn.SiLU(), nn.Dropout(dropout)))
@@ -162,20 +164,35 @@ class PairChannels(nn.Module):
         channels: P, potentials of a pair.
         bins: Gaussians of each potential, a third of them on the linear scale.
         width: Features of the result.
+        coefficients: P weights that combine the potentials into one; None keeps them apart.
+
+    Raises:
+        ValueError: There are not P coefficients.
     """
 
     UNIT = 1e-4
     LINEAR_LIMIT = 3.0
     LOGARITHMIC_LIMIT = 12.0
 
-    def __init__(self, channels: int, bins: int, width: int) -> None:
+    coefficients: Tensor | None
+
+    def __init__(
+        self, channels: int, bins: int, width: int, coefficients: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
+        if coefficients is not None and len(coefficients) != channels:
+            raise ValueError(
+                f"{channels} potentials a pair but {len(coefficients)} coefficients {list(coefficients)}: "
+                "give one for each potential, or coefficients=null for separate channels"
+            )
         self.channels = channels
+        weights = None if coefficients is None else torch.tensor(list(coefficients), dtype=torch.float32)
+        self.register_buffer("coefficients", weights, persistent=False)
         self.linear_basis = GaussianBasis(-self.LINEAR_LIMIT, self.LINEAR_LIMIT, bins // 3)
         self.logarithmic_basis = GaussianBasis(
             -self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT, bins - bins // 3
         )
-        self.linear = nn.Linear(bins * channels, width)
+        self.linear = nn.Linear(bins * (channels if coefficients is None else 1), width)
 
     def forward(self, sums: Tensor) -> Tensor:
         """(M, P) to (M, width)."""
@@ -184,6 +201,8 @@ class PairChannels(nn.Module):
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
                 "set pair_channels to the number of potentials"
             )
+        if self.coefficients is not None:
+            sums = (sums * self.coefficients).sum(-1, keepdim=True)
         # What lies beyond a scale looks like its end.
         strong = sums.clamp(-self.LINEAR_LIMIT, self.LINEAR_LIMIT)
         weak = torch.asinh(sums / self.UNIT).clamp(-self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT)

@@ -277,7 +277,7 @@ def test_killed_half_way(source: TableSource, tmp_path: Path):
     featurizer = CountingFeaturizer(potentials=[Coulomb()])
     process = start(source, tmp_path / "killed", 1.0)
     folder = cache_folder(source, featurizer, tmp_path / "killed")[0]
-    while process.poll() is None and not list(folder.glob("shard-00000-*")):
+    while process.poll() is None and not list(folder.glob("shard-00000-*.safetensors")):
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
