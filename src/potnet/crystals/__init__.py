@@ -2,8 +2,9 @@
 
 from potnet.crystals.convert import from_ase, from_jarvis, from_pymatgen, from_record
 from potnet.crystals.crystal import Crystal, CrystalError
+from potnet.crystals.descriptor import Descriptor
 from potnet.crystals.graph import CrystalBatch, CrystalGraph, collate, complete_pairs
-from potnet.crystals.neighbors import local_edges
+from potnet.crystals.neighbors import line_graph, local_edges
 from potnet.crystals.read import iterate_crystals, read_crystals
 from potnet.crystals.standardize import standardize
 
@@ -12,6 +13,7 @@ __all__ = [
     "CrystalBatch",
     "CrystalError",
     "CrystalGraph",
+    "Descriptor",
     "collate",
     "complete_pairs",
     "from_ase",
@@ -19,6 +21,7 @@ __all__ = [
     "from_pymatgen",
     "from_record",
     "iterate_crystals",
+    "line_graph",
     "local_edges",
     "read_crystals",
     "standardize",

@@ -5,13 +5,14 @@ This file is the one list of data keys, with shapes and units, that models may r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from potnet.crystals.ragged import RAGGED, joined
 from potnet.lattice import complete_pairs
 
 
@@ -26,8 +27,13 @@ class CrystalGraph:
         edge_index: (2, E) int64, local edges; row 0 is the source j, row 1 the target i. None if
             not asked for.
         edge_vector: (E, 3) float32, from the target i to (the image of) the source j, Å.
+        angle_index: (2, A) int64, the line graph: all pairs of edges (e', e) of this crystal where e begins
+            at the atom at which e' ends; sorted by e, then e'. None if not asked for.
         pair_sums: (n * n, P) float32, complete potentials of all ordered pairs, row-major,
             a = b included. None if not asked for.
+        descriptor_index: (K,) int64, which features of the descriptor are not zero, ascending. None if not
+            asked for.
+        descriptor_value: (K,) float32, their values.
         targets: Properties in their physical units; NaN where missing.
     """
 
@@ -36,13 +42,16 @@ class CrystalGraph:
     cell: Tensor
     edge_index: Tensor | None = None
     edge_vector: Tensor | None = None
+    angle_index: Tensor | None = None
     pair_sums: Tensor | None = None
+    descriptor_index: Tensor | None = None
+    descriptor_value: Tensor | None = None
     targets: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CrystalBatch:
-    """B featurized crystals with N atoms, E local edges and M ordered pairs, concatenated.
+    """B featurized crystals with N atoms, E local edges, A angles and M ordered pairs, concatenated.
 
     Attributes:
         ids: B names.
@@ -52,8 +61,13 @@ class CrystalBatch:
         cell: (B, 3, 3) float, rows are lattice vectors, Å.
         edge_index: (2, E) int64 into the N atoms; row 0 is the source j, row 1 the target i.
         edge_vector: (E, 3) float, from the target i to the source j, Å.
+        num_edges: (B,) int64; None without edges.
+        angle_index: (2, A) int64 into the E edges, pairs (e', e) where e begins at the atom at which e' ends.
         pair_index: (2, M) int64 into the N atoms, every ordered pair of one crystal, a = b included.
         pair_sums: (M, P) float, complete potentials.
+        num_descriptors: (B,) int64, features of each crystal that are not zero.
+        descriptor_index: (K,) int64, their numbers, ascending in each crystal.
+        descriptor_value: (K,) float, their values.
         targets: (B,) float64 each, physical units; NaN where missing.
     """
 
@@ -64,8 +78,13 @@ class CrystalBatch:
     cell: Tensor
     edge_index: Tensor | None = None
     edge_vector: Tensor | None = None
+    num_edges: Tensor | None = None
+    angle_index: Tensor | None = None
     pair_index: Tensor | None = None
     pair_sums: Tensor | None = None
+    num_descriptors: Tensor | None = None
+    descriptor_index: Tensor | None = None
+    descriptor_value: Tensor | None = None
     targets: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -107,29 +126,51 @@ def collate(graphs: Sequence[CrystalGraph]) -> CrystalBatch:
     """
     if not graphs:
         raise ValueError("an empty batch: give at least one crystal")
-    num_atoms = torch.tensor([len(graph.z) for graph in graphs])
-    offset = num_atoms.cumsum(0) - num_atoms
-    edge_index = edge_vector = pair_index = pair_sums = None
-    if any(graph.edge_index is not None for graph in graphs):
-        shifted = zip(_present(graphs, "edge_index"), offset.tolist(), strict=True)
-        edge_index = torch.cat([index + first for index, first in shifted], 1)
-        edge_vector = torch.cat(_present(graphs, "edge_vector"))
-    if any(graph.pair_sums is not None for graph in graphs):
-        pair_index = complete_pairs(num_atoms)
-        pair_sums = torch.cat(_present(graphs, "pair_sums"))
+    lengths = {"atoms": torch.tensor([len(graph.z) for graph in graphs])}
+    arrays: dict[str, Tensor] = {}
+    for field_ in RAGGED:
+        if any(getattr(graph, field_.name) is not None for graph in graphs):
+            parts = _present(graphs, field_.name)
+            lengths.setdefault(field_.per, torch.tensor([field_.length(part) for part in parts]))
+            arrays[field_.name] = joined(field_, parts, lengths)
     keys = sorted(set().union(*(graph.targets for graph in graphs)))
-    return CrystalBatch(
+    return batch_of(
         ids=[graph.id for graph in graphs],
-        z=torch.cat([graph.z for graph in graphs]),
-        batch=torch.arange(len(graphs)).repeat_interleave(num_atoms),
-        num_atoms=num_atoms,
         cell=torch.stack([graph.cell for graph in graphs]),
-        edge_index=edge_index,
-        edge_vector=edge_vector,
-        pair_index=pair_index,
-        pair_sums=pair_sums,
+        lengths=lengths,
+        arrays=arrays,
         targets={
             key: torch.tensor([graph.targets.get(key, float("nan")) for graph in graphs], dtype=torch.float64)
             for key in keys
         },
+    )
+
+
+def batch_of(
+    ids: list[str],
+    cell: Tensor,
+    lengths: Mapping[str, Tensor],
+    arrays: Mapping[str, Tensor],
+    targets: dict[str, Tensor],
+) -> CrystalBatch:
+    """A batch from the arrays that are stored; what follows from them is filled in.
+
+    Args:
+        ids: B names.
+        cell: (B, 3, 3), Å.
+        lengths: (B,) int64, rows of each crystal of every kind that the arrays have, and of "atoms".
+        arrays: By name, those of `ragged.RAGGED` that were asked for, joined.
+        targets: (B,) float64 each.
+    """
+    num_atoms = lengths["atoms"]
+    return CrystalBatch(
+        ids=ids,
+        batch=torch.arange(len(ids)).repeat_interleave(num_atoms),
+        num_atoms=num_atoms,
+        cell=cell,
+        num_edges=lengths["edges"] if "edge_index" in arrays else None,
+        pair_index=complete_pairs(num_atoms) if "pair_sums" in arrays else None,
+        num_descriptors=lengths["descriptors"] if "descriptor_index" in arrays else None,
+        targets=targets,
+        **arrays,
     )

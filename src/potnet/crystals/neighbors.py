@@ -1,4 +1,4 @@
-"""Local edges: neighbours within a radius, or the nearest ones in whole shells."""
+"""Local edges: neighbours within a radius, or the nearest ones in whole shells; angles between them."""
 
 from __future__ import annotations
 
@@ -66,6 +66,30 @@ def local_edges(
         if complete or radius >= limit:
             return index[:, keep], vector[keep]
         radius = min(limit, 1.25 * radius)
+
+
+def line_graph(edge_index: NDArray[np.int64], num_atoms: int) -> NDArray[np.int64]:
+    """All pairs of edges that follow each other, which are the angles between them.
+
+    The edges e' = (u -> v) and e = (v -> w) meet in v, at the angle between the bonds from v to u and from v
+    to w. An edge and its own reverse are such a pair too, at angle zero, as in ALIGNN (Choudhary and DeCost
+    2021).
+
+    Args:
+        edge_index: (2, E) source and target, sorted by target, as `local_edges` returns them.
+        num_atoms: n.
+
+    Returns:
+        (2, A) int64, e' and e, sorted by e, then e'. A is the sum over atoms of incoming times outgoing
+            edges.
+    """
+    source, target = edge_index
+    incoming = np.bincount(target, minlength=num_atoms)
+    count = incoming[source]
+    second = np.repeat(np.arange(len(source)), count)
+    place = np.arange(len(second)) - np.repeat(count.cumsum() - count, count)
+    first = (incoming.cumsum() - incoming)[source][second] + place
+    return np.stack([first, second]).astype(np.int64)
 
 
 def _compact(crystal: Crystal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

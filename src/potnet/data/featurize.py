@@ -7,8 +7,6 @@ crystals are featurized exactly as those it was trained on.
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.crystals import Crystal, CrystalError, CrystalGraph
+from potnet.crystals import Crystal, CrystalError, CrystalGraph, Descriptor
 from potnet.data.errors import DataError, did_you_mean
+from potnet.data.plain import build_descriptor, build_potential, descriptor_settings, potential_settings
 from potnet.lattice.potentials import Potential
 
 #: Called with the number of crystals done since the last call; fractions are allowed.
 Progress = Callable[[float], None]
 
-NEEDS = ("edges", "pairs")
+NEEDS = ("edges", "pairs", "angles", "descriptors")
 MOST_ACCURATE = 1e-12
 """Smallest absolute error that can be asked of the sums, which are computed in float64."""
 _CELLS = ("primitive", "as_given")
@@ -51,8 +50,11 @@ class Featurizer:
         symprec: Tolerance of the symmetry search, Å.
         neighbors: `cutoff` (Å) and/or `k` of the local edges, and `shell_tolerance` (Å); None for no
             local edges.
+        angles: Whether to list the angles between local edges (the line graph).
         potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path,
             **arguments}`; None for no pair sums.
+        descriptor: A `Descriptor` of the whole crystal, as an object or as `{"_target_": class path,
+            **arguments}`; None for none.
         accuracy: Absolute error that each sum is guaranteed to keep, before rounding to float32.
         pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete
             sums.
@@ -60,7 +62,7 @@ class Featurizer:
         device: Where the sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
 
     Attributes:
-        seconds: Time spent so far, by stage: standardize, neighbors, sums.
+        seconds: Time spent so far, by stage: standardize, neighbors, sums, and descriptor if there is one.
 
     Raises:
         DataError: A setting that is unknown or cannot be used.
@@ -76,6 +78,8 @@ class Featurizer:
         pair_cutoff: float | None = None,
         memory_mib: float | None = None,
         device: str = "auto",
+        angles: bool = False,
+        descriptor: Descriptor | Mapping[str, Any] | None = None,
     ) -> None:
         if cell not in _CELLS:
             raise DataError(f"features.cell={cell!r}: {did_you_mean(str(cell), _CELLS)}")
@@ -94,15 +98,21 @@ class Featurizer:
             raise DataError(
                 f"features.pair_cutoff={pair_cutoff}: give a positive number of Å, or null for complete sums"
             )
+        if angles and neighbors is None:
+            raise DataError("features.angles=true: angles lie between local edges, so set features.neighbors")
         self.cell: Any = cell
         self.symprec = float(symprec)
         self.neighbors = None if neighbors is None else _checked_neighbors(neighbors)
+        self.angles = bool(angles)
         self.potentials = None if potentials is None else [build_potential(entry) for entry in potentials]
+        self.descriptor = None if descriptor is None else build_descriptor(descriptor)
         self.accuracy = float(accuracy)
         self.pair_cutoff = None if pair_cutoff is None else float(pair_cutoff)
         self.memory_mib = memory_mib
         self.device = device
         self.seconds = {"standardize": 0.0, "neighbors": 0.0, "sums": 0.0}
+        if self.descriptor is not None:
+            self.seconds["descriptor"] = 0.0
 
     @property
     def channels(self) -> int:
@@ -112,7 +122,7 @@ class Featurizer:
     def settings(self) -> dict[str, Any]:
         """All that shapes the features, as plain data with defaults filled in: no device, no memory limit."""
         pairs = self.potentials is not None
-        return {
+        settings: dict[str, Any] = {
             "cell": self.cell,
             "symprec": self.symprec,
             "neighbors": None if self.neighbors is None else dict(self.neighbors),
@@ -122,6 +132,12 @@ class Featurizer:
             "accuracy": self.accuracy if pairs and self.pair_cutoff is None else None,
             "pair_cutoff": self.pair_cutoff if pairs else None,
         }
+        # Later additions appear only where they are used, so that older caches and checkpoints stay valid.
+        if self.angles:
+            settings["angles"] = True
+        if self.descriptor is not None:
+            settings["descriptor"] = descriptor_settings(self.descriptor)
+        return settings
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any], **how: Any) -> Featurizer:
@@ -138,7 +154,7 @@ class Featurizer:
         """A featurizer that builds nothing but what is needed.
 
         Args:
-            needs: Any of "edges", "pairs", as a model declares them.
+            needs: Any of `NEEDS`, as a model declares them. Angles come with the edges they lie between.
 
         Raises:
             DataError: An unknown need, or one that these settings do not provide.
@@ -146,18 +162,24 @@ class Featurizer:
         needs = frozenset(needs)
         for need in needs - set(NEEDS):
             raise DataError(f"a model asks for the unknown feature {need!r}: {did_you_mean(need, NEEDS)}")
-        if "edges" in needs and self.neighbors is None:
+        edges = not needs.isdisjoint({"edges", "angles"})
+        if edges and self.neighbors is None:
             raise DataError(
                 "the model needs local edges: set features.neighbors.cutoff and/or features.neighbors.k"
             )
         if "pairs" in needs and self.potentials is None:
             raise DataError("the model needs pair sums: name at least one potential in features.potentials")
+        if "descriptors" in needs and self.descriptor is None:
+            raise DataError("the model needs a descriptor: set features.descriptor")
         settings = self.settings()
         settings["accuracy"] = self.accuracy
-        if "edges" not in needs:
+        settings["angles"] = "angles" in needs
+        if not edges:
             settings["neighbors"] = None
         if "pairs" not in needs:
             settings["potentials"] = settings["pair_cutoff"] = None
+        if "descriptors" not in needs:
+            settings["descriptor"] = None
         return Featurizer(**settings, memory_mib=self.memory_mib, device=self.device)
 
     def featurize(
@@ -177,7 +199,7 @@ class Featurizer:
         Raises:
             CrystalError: Names the crystal and what is wrong with it.
         """
-        prepared: list[tuple[Crystal, tuple[np.ndarray, np.ndarray] | None]] = []
+        prepared: list[tuple[Crystal, dict[str, Tensor]]] = []
         # Without sums the whole of a crystal is done in the first stage, otherwise about half.
         share = 1.0 if self.potentials is None else 0.5
         for number, crystal in enumerate(crystals, 1):
@@ -192,27 +214,41 @@ class Featurizer:
         standard = [crystal for crystal, _ in prepared]
         sums = [None] * len(standard) if self.potentials is None else self._all_sums(standard, failures)
         graphs = [
-            _graph(crystal, edges, pair_sums)
-            for (crystal, edges), pair_sums in zip(prepared, sums, strict=True)
+            _graph(crystal, arrays, pair_sums)
+            for (crystal, arrays), pair_sums in zip(prepared, sums, strict=True)
             if self.potentials is None or pair_sums is not None
         ]
         if progress and share < 1:
             progress((1 - share) * len(crystals))
         return graphs
 
-    def _local(self, crystal: Crystal) -> tuple[Crystal, tuple[np.ndarray, np.ndarray] | None]:
-        """The crystal in its standard cell, and its local edges."""
-        from potnet.crystals import local_edges, standardize
+    def _local(self, crystal: Crystal) -> tuple[Crystal, dict[str, Tensor]]:
+        """The crystal in its standard cell, and all arrays of `CrystalGraph` but the sums."""
+        from potnet.crystals import line_graph, local_edges, standardize
 
+        arrays: dict[str, Tensor] = {}
         start = time.perf_counter()
         crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)
-        between = time.perf_counter()
-        self.seconds["standardize"] += between - start
-        if self.neighbors is None:
-            return crystal, None
-        edges = local_edges(crystal, **self.neighbors)
-        self.seconds["neighbors"] += time.perf_counter() - between
-        return crystal, edges
+        start = self._clock("standardize", start)
+        if self.neighbors is not None:
+            index, vector = local_edges(crystal, **self.neighbors)
+            arrays["edge_index"] = torch.from_numpy(index)
+            arrays["edge_vector"] = torch.from_numpy(vector).to(torch.float32)
+            if self.angles:
+                arrays["angle_index"] = torch.from_numpy(line_graph(index, len(crystal)))
+            start = self._clock("neighbors", start)
+        if self.descriptor is not None:
+            numbers, values = self.descriptor(crystal)
+            arrays["descriptor_index"] = torch.from_numpy(numbers)
+            arrays["descriptor_value"] = torch.from_numpy(values).to(torch.float32)
+            self._clock("descriptor", start)
+        return crystal, arrays
+
+    def _clock(self, stage: str, start: float) -> float:
+        """Add the time since `start` to a stage; the time now."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - start
+        return now
 
     def _all_sums(self, crystals: list[Crystal], failures: list[Failure] | None) -> list[Tensor | None]:
         """(n * n, P) float32 of each crystal; None where it failed."""
@@ -255,45 +291,6 @@ class Featurizer:
         return values.to(torch.float32).cpu().split((sizes * sizes).tolist())
 
 
-def build_potential(entry: Potential | Mapping[str, Any]) -> Potential:
-    """A potential from its plain form `{"_target_": class path, **arguments}`; objects are passed through.
-
-    Nothing but subclasses of `Potential` is built, so that the settings in a foreign checkpoint cannot run
-    arbitrary code.
-
-    Raises:
-        DataError: The class does not exist or is no potential, or refuses its arguments.
-    """
-    if isinstance(entry, Potential):
-        return entry
-    arguments = {str(key): value for key, value in entry.items()}
-    path = str(arguments.pop("_target_", ""))
-    module, _, name = path.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
-        raise DataError(f"features.potentials: there is no {path!r}; try potnet.lattice.Coulomb") from None
-    if not (isinstance(kind, type) and issubclass(kind, Potential)):
-        raise DataError(f"features.potentials: {path} is not a pair potential")
-    try:
-        return kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"features.potentials: {path}: {error}") from error
-
-
-def potential_settings(potential: Potential) -> dict[str, Any]:
-    """The plain form of a potential, defaults included: equal potentials have equal forms."""
-    if not dataclasses.is_dataclass(potential):
-        raise DataError(
-            f"{type(potential).__name__} must be a dataclass, so that its parameters can be saved"
-        )
-    arguments = {
-        key: float(value) if type(value) is int else value
-        for key, value in dataclasses.asdict(potential).items()
-    }
-    return {"_target_": f"{type(potential).__module__}.{type(potential).__qualname__}", **arguments}
-
-
 def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
     for key in neighbors:
         if key not in _NEIGHBORS:
@@ -333,15 +330,12 @@ def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:
     failures.append(Failure(id, reason))
 
 
-def _graph(
-    crystal: Crystal, edges: tuple[np.ndarray, np.ndarray] | None, pair_sums: Tensor | None
-) -> CrystalGraph:
+def _graph(crystal: Crystal, arrays: dict[str, Tensor], pair_sums: Tensor | None) -> CrystalGraph:
     return CrystalGraph(
         id=crystal.id,
         z=torch.tensor(crystal.z),
         cell=torch.tensor(crystal.cell, dtype=torch.float32),
-        edge_index=None if edges is None else torch.from_numpy(edges[0]),
-        edge_vector=None if edges is None else torch.from_numpy(edges[1]).to(torch.float32),
         pair_sums=pair_sums,
         targets=dict(crystal.properties),
+        **arrays,
     )

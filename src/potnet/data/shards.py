@@ -1,7 +1,7 @@
 """Feature shards: some thousand crystals as flat arrays in one safetensors file.
 
-Arrays of one shard with C crystals, N atoms, E local edges and M ordered pairs; what was not asked for is
-absent:
+Arrays of one shard with C crystals, N atoms, E local edges, A angles, M ordered pairs and K descriptor
+features (see `potnet.crystals.ragged`); what was not asked for is absent:
 
 | name | shape | dtype | |
 |---|---|---|---|
@@ -11,7 +11,12 @@ absent:
 | num_edges | (C,) | int32 | |
 | edge_index | (2, E) | int32 | source, target; counted from 0 in each crystal |
 | edge_vector | (E, 3) | float32 | from target to source, Å |
+| num_angles | (C,) | int32 | |
+| angle_index | (2, A) | int32 | pairs of edges; counted from 0 in each crystal |
 | pair_sums | (M, P) | float32 | |
+| num_descriptors | (C,) | int32 | |
+| descriptor_index | (K,) | int32 | |
+| descriptor_value | (K,) | float32 | |
 
 The name of a file ends in the beginning of its sha256, so a finished shard vouches for itself: it can be told
 from a damaged one before there is a manifest.
@@ -30,6 +35,7 @@ import torch
 from torch import Tensor
 
 from potnet.crystals import CrystalGraph
+from potnet.crystals.ragged import RAGGED
 from potnet.data.featurize import Failure
 from potnet.files import write_whole
 
@@ -67,28 +73,18 @@ class ShardRecord:
 
 
 def pack(graphs: Sequence[CrystalGraph]) -> dict[str, Tensor]:
-    """The arrays of a shard; all graphs must have the same fields."""
-    arrays = {
-        "num_atoms": torch.tensor([len(graph.z) for graph in graphs], dtype=torch.int32),
-        "z": _join([graph.z for graph in graphs], (0,), torch.uint8),
-        "cell": _join([graph.cell[None] for graph in graphs], (0, 3, 3), torch.float32),
-    }
-    if graphs and graphs[0].edge_index is not None:
-        index = [graph.edge_index.T for graph in graphs]  # type: ignore[union-attr]
-        arrays["num_edges"] = torch.tensor([len(pairs) for pairs in index], dtype=torch.int32)
-        arrays["edge_index"] = _join(index, (0, 2), torch.int32).T.contiguous()
-        arrays["edge_vector"] = _join([graph.edge_vector for graph in graphs], (0, 3), torch.float32)
-    if graphs and graphs[0].pair_sums is not None:
-        arrays["pair_sums"] = _join([graph.pair_sums for graph in graphs], (0, 0), torch.float32)
+    """The arrays of a shard; all graphs must have the same fields. Without any graph there are none."""
+    if not graphs:
+        return {"num_atoms": torch.empty(0, dtype=torch.int32)}
+    arrays = {"cell": torch.stack([graph.cell for graph in graphs]).to(torch.float32)}
+    for field in RAGGED:
+        parts = [getattr(graph, field.name) for graph in graphs]
+        if parts[0] is None:
+            continue
+        if field.per != "pairs":
+            arrays[f"num_{field.per}"] = torch.tensor([field.length(p) for p in parts], dtype=torch.int32)
+        arrays[field.name] = torch.cat(parts, field.dim).to(field.stored).contiguous()
     return arrays
-
-
-def _join(parts: Sequence[Tensor | None], empty: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return (
-        torch.cat([part for part in parts if part is not None]).to(dtype)
-        if parts
-        else torch.empty(empty, dtype=dtype)
-    )
 
 
 def write_shard(

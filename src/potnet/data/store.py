@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.crystals import CrystalBatch, CrystalGraph, complete_pairs
+from potnet.crystals import CrystalBatch, CrystalGraph
+from potnet.crystals.graph import batch_of
+from potnet.crystals.ragged import RAGGED, RaggedField, joined
 from potnet.data.dataset import CrystalTable
 from potnet.data.errors import CacheError
 from potnet.data.shards import ShardRecord, file_hash
@@ -77,30 +79,22 @@ class FeatureStore:
         """
         rows = np.asarray(rows, dtype=np.int64)
         places = self._places[rows]
-        atoms, edges, pairs = (self._start[rows, :, kind].tolist() for kind in range(3))
         shard = places.tolist()
-        num_atoms = torch.from_numpy(np.diff(self._start[rows, :, 0])[:, 0])
-        edge_index = edge_vector = pair_index = pair_sums = None
-        if self.settings["features"]["neighbors"] is not None:
-            num_edges = torch.from_numpy(np.diff(self._start[rows, :, 1])[:, 0])
-            arrays = [self._arrays[s]["edge_index"] for s in shard]
-            local = torch.cat([array[:, a:b] for array, (a, b) in zip(arrays, edges, strict=True)], 1)
-            edge_index = local.long() + (num_atoms.cumsum(0) - num_atoms).repeat_interleave(num_edges)
-            edge_vector = self._cut("edge_vector", shard, edges)
-        if self.settings["features"]["potentials"] is not None:
-            pair_index = complete_pairs(num_atoms)
-            pair_sums = self._cut("pair_sums", shard, pairs)
+        lengths = {kind: torch.from_numpy(np.diff(start[rows])[:, 0]) for kind, start in self._start.items()}
+        spans = {kind: start[rows].tolist() for kind, start in self._start.items()}
+        arrays = {}
+        for field in self._fields:
+            parts = [
+                field.cut(self._arrays[s][field.name], a, b)
+                for s, (a, b) in zip(shard, spans[field.per], strict=True)
+            ]
+            arrays[field.name] = joined(field, parts, lengths)
         within = (rows - self._first[places]).tolist()
-        return CrystalBatch(
+        return batch_of(
             ids=[self.table.ids[row] for row in rows],
-            z=self._cut("z", shard, atoms).long(),
-            batch=torch.arange(len(rows)).repeat_interleave(num_atoms),
-            num_atoms=num_atoms,
             cell=torch.stack([self._arrays[s]["cell"][row] for s, row in zip(shard, within, strict=True)]),
-            edge_index=edge_index,
-            edge_vector=edge_vector,
-            pair_index=pair_index,
-            pair_sums=pair_sums,
+            lengths=lengths,
+            arrays=arrays,
             targets={key: torch.from_numpy(values[rows]) for key, values in self.table.targets.items()},
         )
 
@@ -108,28 +102,27 @@ class FeatureStore:
         """One crystal."""
         batch = self.batch([row])
         targets = {key: float(value) for key, value in batch.targets.items()}
-        return CrystalGraph(
-            batch.ids[0],
-            batch.z,
-            batch.cell[0],
-            batch.edge_index,
-            batch.edge_vector,
-            batch.pair_sums,
-            targets,
-        )
+        arrays = {field.name: getattr(batch, field.name) for field in RAGGED}
+        return CrystalGraph(id=batch.ids[0], cell=batch.cell[0], targets=targets, **arrays)
 
     @cached_property
     def num_atoms(self) -> np.ndarray:
         """(n,) int64, atoms of each crystal."""
-        return np.diff(self._start[:, :, 0])[:, 0]
+        return np.diff(self._start["atoms"])[:, 0]
 
     @cached_property
     def num_edges(self) -> np.ndarray:
         """(n,) int64, local edges of each crystal; zeros if there are none."""
-        return np.diff(self._start[:, :, 1])[:, 0]
+        if "edges" not in self._start:
+            return np.zeros_like(self.num_atoms)
+        return np.diff(self._start["edges"])[:, 0]
 
-    def _cut(self, name: str, shard: list[int], spans: list[list[int]]) -> Tensor:
-        return torch.cat([self._arrays[s][name][a:b] for s, (a, b) in zip(shard, spans, strict=True)])
+    @cached_property
+    def _fields(self) -> list[RaggedField]:
+        """The ragged arrays that this cache has."""
+        # A shard whose crystals all failed has none.
+        names = set().union(*self._arrays)
+        return [field for field in RAGGED if field.name in names]
 
     @cached_property
     def _arrays(self) -> list[dict[str, Tensor]]:
@@ -154,20 +147,12 @@ class FeatureStore:
         return np.cumsum(counts) - counts
 
     @cached_property
-    def _start(self) -> np.ndarray:
-        """(n, 2, 3) begin and end of the atoms, edges and pairs of each crystal in its shard's arrays."""
-        spans = []
-        for arrays in self._arrays:
-            atoms = arrays["num_atoms"].numpy().astype(np.int64)
-            edges = (
-                arrays["num_edges"].numpy().astype(np.int64)
-                if "num_edges" in arrays
-                else np.zeros_like(atoms)
-            )
-            sizes = np.stack([atoms, edges, atoms * atoms], 1)
-            ends = sizes.cumsum(0)
-            spans.append(np.stack([ends - sizes, ends], 1))
-        return np.concatenate(spans)
+    def _start(self) -> dict[str, np.ndarray]:
+        """(n, 2) begin and end of the rows of each crystal in its shard's arrays, by kind."""
+        return {
+            kind: np.concatenate([_spans(kind, arrays) for arrays in self._arrays if "z" in arrays])
+            for kind in sorted({field.per for field in self._fields})
+        }
 
     def _manifest(self) -> tuple[dict[str, Any], list[ShardRecord], dict[str, Any]]:
         """Settings, shards, and name, size and checksum of the index."""
@@ -185,3 +170,11 @@ class FeatureStore:
         return {self._index["file"]: self._index["bytes"]} | {
             shard.file: shard.bytes for shard in self.shards
         }
+
+
+def _spans(kind: str, arrays: dict[str, Tensor]) -> np.ndarray:
+    """(C, 2) int64 begin and end of the rows of each crystal of one shard."""
+    count = arrays["num_atoms" if kind == "pairs" else f"num_{kind}"].numpy().astype(np.int64)
+    sizes = count * count if kind == "pairs" else count
+    ends = sizes.cumsum(0)
+    return np.stack([ends - sizes, ends], 1)

@@ -41,6 +41,23 @@ def test_collate_shifts_indices_and_keeps_order():
     assert batch.targets["k_vrh"].tolist() == [3.0, 1.0, 2.0]
 
 
+def test_angles_are_shifted_by_edges_and_descriptors_are_not():
+    first = graph("a", 2, edges=3, angle_index=torch.tensor([[0, 2], [1, 0]]))
+    none = graph("b", 1, edges=0, angle_index=torch.empty(2, 0, dtype=torch.long))
+    last = graph("c", 2, edges=2, angle_index=torch.tensor([[1], [0]]))
+    batch = collate([first, none, last])
+    assert batch.num_edges.tolist() == [3, 0, 2]
+    assert batch.angle_index.tolist() == [[0, 2, 4], [1, 0, 3]]
+    sparse = [
+        graph("a", 1, descriptor_index=torch.tensor([3, 7]), descriptor_value=torch.tensor([0.5, 1.5])),
+        graph("b", 1, descriptor_index=torch.tensor([3]), descriptor_value=torch.tensor([2.5])),
+    ]
+    batch = collate(sparse)
+    assert batch.num_descriptors.tolist() == [2, 1]
+    assert batch.descriptor_index.tolist() == [3, 7, 3]
+    assert batch.descriptor_value.tolist() == [0.5, 1.5, 2.5]
+
+
 def test_isolated_atoms_alone_make_a_batch():
     batch = collate([graph("a", 1), graph("b", 1)])
     assert batch.edge_index.shape == (2, 0)
@@ -51,6 +68,8 @@ def test_isolated_atoms_alone_make_a_batch():
 def test_fields_that_nobody_asked_for_stay_none():
     batch = collate([graph("a", 2, edge_index=None, edge_vector=None, pair_sums=None)])
     assert batch.edge_index is batch.edge_vector is batch.pair_index is batch.pair_sums is None
+    assert batch.angle_index is batch.descriptor_index is batch.descriptor_value is None
+    assert batch.num_edges is batch.num_descriptors is None
 
 
 def test_a_target_that_some_lack_is_nan():

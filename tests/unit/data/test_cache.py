@@ -7,7 +7,8 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from crystal_tables import cubic, moduli, write_table
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, collate
 from potnet.data import CacheError, Failure, Featurizer, TableSource, cache
 from potnet.data.cache import cache_folder, cache_root, cached_features
+from potnet.data.shards import pack
 from potnet.data.store import FeatureStore
 from potnet.lattice import Coulomb
 
@@ -79,6 +81,38 @@ def test_absent_fields_stay_absent(
     batch = cached_features(source, featurizer.restricted(needs), tmp_path).batch([0, 1])
     assert (batch.edge_index is not None) == (batch.edge_vector is not None) == ("edges" in needs)
     assert (batch.pair_index is not None) == (batch.pair_sums is not None) == ("pairs" in needs)
+
+
+def test_angles_are_cached(source: TableSource, featurizer: Featurizer, tmp_path: Path):
+    angles = featurizer.restricted({"angles"})
+    store = cached_features(source, angles, tmp_path)
+    rows = [9, 0, 5, 4, 3]
+    crystals = source.load().crystals
+    expected = collate(angles.featurize([crystals[row] for row in rows]))
+    batch = store.batch(rows)
+    for name in ("edge_index", "num_edges", "angle_index"):
+        assert torch.equal(getattr(batch, name), getattr(expected, name))
+    assert batch.angle_index.shape[1] > 0
+    assert torch.equal(store.graph(5).angle_index, angles.featurize([crystals[5]])[0].angle_index)
+
+
+def test_descriptors_are_cached(tmp_path: Path):
+    graphs = [
+        CrystalGraph(
+            f"c{n}",
+            torch.tensor([n]),
+            torch.eye(3),
+            descriptor_index=torch.arange(n),
+            descriptor_value=torch.full((n,), 0.5),
+        )
+        for n in (3, 1)
+    ]
+    arrays = pack(graphs)
+    assert arrays["num_descriptors"].tolist() == [3, 1]
+    assert arrays["descriptor_index"].tolist() == [0, 1, 2, 0]
+    assert arrays["descriptor_index"].dtype == torch.int32
+    assert arrays["descriptor_value"].tolist() == [0.5] * 4
+    assert "num_edges" not in arrays
 
 
 def test_crystals_without_edges(featurizer: Featurizer, tmp_path: Path):
@@ -252,35 +286,44 @@ def test_store_travels_to_other_processes_by_path(
 
 
 _PROCESS = """
-import sys, time
+import sys
 from potnet.data import Featurizer, TableSource, cache
 from potnet.lattice import Coulomb
 
-class Slow(Featurizer):
+class Waiting(Featurizer):
     def featurize(self, crystals, *args, **kwargs):
         print("featurize", len(crystals), flush=True)
-        time.sleep(float(sys.argv[3]))
+        sys.stdin.readline()  # until the test says go on
         return super().featurize(crystals, *args, **kwargs)
 
 cache._SHARD_CRYSTALS = 4
-store = cache.cached_features(TableSource(sys.argv[1]), Slow(potentials=[Coulomb()]), sys.argv[2])
+store = cache.cached_features(TableSource(sys.argv[1]), Waiting(potentials=[Coulomb()]), sys.argv[2])
 print("crystals", len(store), flush=True)
 """
 
 
-def start(source: TableSource, folder: Path, pause: float) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", _PROCESS, str(source.path), str(folder), str(pause)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def process(source: TableSource, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that featurizes; it waits before each shard for a line on its standard input."""
+    command = [sys.executable, "-c", _PROCESS, str(source.path), str(folder)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
 
 
 def test_killed_half_way(source: TableSource, tmp_path: Path):
     featurizer = CountingFeaturizer(potentials=[Coulomb()])
-    process = start(source, tmp_path / "killed", 1.0)
+    with process(source, tmp_path / "killed") as child:
+        assert child.stdout.readline() == "featurize 4\n"
+        child.stdin.write("go on\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "featurize 4\n"  # it is at the second shard
+        child.send_signal(signal.SIGKILL)
+        child.wait()
     folder = cache_folder(source, featurizer, tmp_path / "killed")[0]
-    while process.poll() is None and not list(folder.glob("shard-00000-*.safetensors")):
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
     with pytest.raises(CacheError):
         FeatureStore(folder)
     store = cached_features(source, featurizer, tmp_path / "killed")
@@ -291,9 +334,12 @@ def test_killed_half_way(source: TableSource, tmp_path: Path):
 
 
 def test_two_processes_share_the_work(source: TableSource, tmp_path: Path):
-    pair = [start(source, tmp_path / "shared", 0.7) for _ in range(2)]
-    outputs = [process.communicate(timeout=60) for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
-    assert all(out.endswith("crystals 10\n") for out, _ in outputs)
-    assert sum(out.count("featurize") for out, _ in outputs) == 3
-    assert sum("waiting for it" in error for _, error in outputs) == 1
+    with process(source, tmp_path / "shared") as first:
+        assert first.stdout.readline() == "featurize 4\n"  # it holds the lock
+        with process(source, tmp_path / "shared") as second:
+            assert "waiting for it" in second.stderr.readline()
+            out, _ = first.communicate()  # closes standard input: it waits no more
+            assert out == "featurize 4\nfeaturize 2\ncrystals 10\n"
+            out, _ = second.communicate()
+            assert out == "crystals 10\n"
+    assert first.returncode == second.returncode == 0

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from potnet.crystals import Crystal, CrystalError
+from potnet.crystals import Crystal, CrystalError, Descriptor
 from potnet.data import DataError, Failure, Featurizer
-from potnet.data.featurize import build_potential, potential_settings
+from potnet.data.plain import build_descriptor, build_potential, potential_settings
 from potnet.lattice import Coulomb, London, Pauli, lattice_sums
 
 NACL = Crystal.from_fractional(
@@ -91,6 +92,60 @@ def test_unmet_needs():
         Featurizer(neighbors={"k": 3}).restricted({"pairs"})
     with pytest.raises(DataError, match="unknown feature 'angels'"):
         Featurizer().restricted({"angels"})
+
+
+def test_angles_on_request(feature_settings: dict[str, Any]):
+    plain = Featurizer(**feature_settings)
+    (graph,) = plain.restricted({"angles"}).featurize([NACL])
+    (edges,) = plain.restricted({"edges"}).featurize([NACL])
+    assert edges.angle_index is None
+    assert graph.pair_sums is None
+    first, second = graph.angle_index
+    source, target = graph.edge_index
+    assert torch.equal(target[first], source[second])
+    # Every atom has 18 neighbours within 4 Å: 6 of the other kind and 12 of its own.
+    assert graph.angle_index.shape == (2, 2 * 18 * 18)
+    assert len(set(zip(first.tolist(), second.tolist(), strict=True))) == 2 * 18 * 18
+    assert "angles" not in plain.restricted({"edges"}).settings()
+    assert Featurizer.from_settings(plain.restricted({"angles"}).settings()).angles
+    with pytest.raises(DataError, match=r"angles lie between local edges"):
+        Featurizer(angles=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Composition(Descriptor):
+    """Fraction of each element, as feature number `first` + Z."""
+
+    first: int = 0
+
+    def __call__(self, crystal):
+        z, count = np.unique(crystal.z, return_counts=True)
+        if 118 in z:
+            raise ValueError("oganesson is not described")
+        return self.first + z.astype(np.int64), (count / len(crystal.z)).astype(np.float32)
+
+
+def test_descriptors_on_request():
+    featurizer = Featurizer(descriptor=Composition(first=1000), neighbors={"cutoff": 3.0})
+    assert "descriptor" not in featurizer.restricted({"edges"}).settings()
+    sparse = featurizer.restricted({"descriptors"})
+    (graph,) = sparse.featurize([NACL])
+    assert graph.descriptor_index.tolist() == [1011, 1017]
+    assert graph.descriptor_value.tolist() == [0.5, 0.5]
+    assert graph.edge_index is None
+    settings = sparse.settings()["descriptor"]
+    assert settings == {"_target_": f"{Composition.__module__}.Composition", "first": 1000}
+    assert type(build_descriptor(settings).first) is int
+    with pytest.raises(DataError, match=r"set features\.descriptor"):
+        Featurizer().restricted({"descriptors"})
+    with pytest.raises(
+        DataError, match=r"features\.descriptor: potnet\.lattice\.Coulomb is not a descriptor"
+    ):
+        Featurizer(descriptor={"_target_": "potnet.lattice.Coulomb"})
+    oganesson = dataclasses.replace(NACL, id="heavy", z=np.full(len(NACL.z), 118))
+    failures: list[Failure] = []
+    assert sparse.featurize([oganesson], failures) == []
+    assert failures == [Failure("heavy", "oganesson is not described")]
 
 
 def test_settings_round_trip(feature_settings: dict[str, Any]):
