@@ -16,6 +16,11 @@ RESUMABLE = ("trainer.", "data.num_workers", "data.cache_dir", "callbacks.early_
 """What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
 
 
+def resumable(key: str) -> bool:
+    """Whether a run may be continued with another value of this setting."""
+    return key.startswith(RESUMABLE) and key != "trainer.max_epochs"
+
+
 def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float | None:
     """Featurize, train, evaluate the best checkpoint, and write the folder of the run.
 
@@ -87,9 +92,14 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
 def main(config: DictConfig) -> float | None:
     """Train as the command line says."""
     from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from potnet.sweeps import run_job
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        return run_job(config, folder, train, resumable)
     if config.resume is not None:
         return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
     return train(plain(config), folder)
@@ -119,7 +129,7 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
         key, _, value = override.lstrip("+").partition("=")
         if key == "resume":
             continue
-        if not key.startswith(RESUMABLE) or key == "trainer.max_epochs":
+        if not resumable(key):
             raise ConfigError(
                 f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides "
                 "resume only trainer.* (but max_epochs), data.num_workers, data.cache_dir and "
