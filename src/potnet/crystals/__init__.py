@@ -6,6 +6,7 @@ from potnet.crystals.descriptor import Descriptor
 from potnet.crystals.graph import CrystalBatch, CrystalGraph, collate, complete_pairs
 from potnet.crystals.neighbors import line_graph, local_edges
 from potnet.crystals.read import iterate_crystals, read_crystals
+from potnet.crystals.serialized import from_serialized
 from potnet.crystals.standardize import standardize
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "from_jarvis",
     "from_pymatgen",
     "from_record",
+    "from_serialized",
     "iterate_crystals",
     "line_graph",
     "local_edges",

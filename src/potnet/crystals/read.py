@@ -138,7 +138,19 @@ def _from_cif(file: Path) -> Iterator[_Record]:
 
 
 def _from_xyz(file: Path, box: float | None) -> Iterator[_Record]:
-    """Frame by frame, so that a bad one doesn't end the file."""
+    for where, frame in xyz_frames(file):
+        try:
+            yield where, frame if isinstance(frame, CrystalError) else from_ase(frame, box)
+        except CrystalError as error:
+            yield where, error
+
+
+def xyz_frames(file: Path) -> Iterator[tuple[str, Atoms | CrystalError]]:
+    """Read extended XYZ frame by frame, so that a bad one doesn't end the file.
+
+    Yields:
+        Where it stands ("frame 0"), and the frame with its `info`, or what is wrong with it.
+    """
     with io.TextIOWrapper(_open(file), encoding="utf-8") as lines:
         for number in range(1_000_000_000):
             first = next((line for line in lines if line.strip()), None)
@@ -159,7 +171,7 @@ def _from_xyz(file: Path, box: float | None) -> Iterator[_Record]:
                 return
             try:
                 _check_symbols(frame)
-                yield where, from_ase(_read_ase(io.StringIO("".join(frame)), "extxyz")[0], box)
+                yield where, read_ase(io.StringIO("".join(frame)), "extxyz")[0]
             except CrystalError as error:
                 yield where, error
 
@@ -178,7 +190,7 @@ def _from_ase(file: Path, box: float | None, format: str | None) -> Iterator[_Re
     with file.open("rb"):
         pass  # a missing file is told from one that ASE can't read
     try:
-        images = _read_ase(str(file), format)
+        images = read_ase(str(file), format)
     except CrystalError as error:
         yield "", error
         return
@@ -189,7 +201,12 @@ def _from_ase(file: Path, box: float | None, format: str | None) -> Iterator[_Re
             yield f"frame {number}", error
 
 
-def _read_ase(source: str | io.StringIO, format: str | None) -> list[Atoms]:
+def read_ase(source: str | io.StringIO, format: str | None) -> list[Atoms]:
+    """All structures that ASE finds in a file or text.
+
+    Raises:
+        CrystalError: It can't read it, for whatever reason; the one class in place of many.
+    """
     import ase.io
 
     try:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from potnet.data.dataset import CrystalTable, Dataset
+from potnet.data.dataset import CrystalTable, Dataset, Removal
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer
 from potnet.data.sources import EmbeddedSource, Source, TableSource
@@ -24,6 +24,7 @@ __all__ = [
     "Featurizer",
     "GivenSplit",
     "ListedSplit",
+    "Removal",
     "ShuffledSplit",
     "Source",
     "Split",

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import CrystalError
-from potnet.data.dataset import Dataset
+from potnet.data.dataset import DUPLICATE, UNREADABLE, Dataset
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer, Progress
 from potnet.data.shards import ShardRecord, finished_shard, write_shard
@@ -29,7 +29,7 @@ from potnet.files import write_whole
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
-FORMAT = 1
+FORMAT = 2
 
 # A shard ends at this many crystals, or ordered pairs of the cells as given (about 50 MB with three sums).
 _SHARD_CRYSTALS = 1024
@@ -52,7 +52,11 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
 
 
 def cache_folder(
-    source: Source, featurizer: Featurizer, cache_dir: str | Path | None = None, limit: int | None = None
+    source: Source,
+    featurizer: Featurizer,
+    cache_dir: str | Path | None = None,
+    limit: int | None = None,
+    max_atoms: int | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """The folder of a cache, and the settings whose hash is in its name."""
     key = {
@@ -60,6 +64,7 @@ def cache_folder(
         "data": source.content_hash(),
         "features": featurizer.settings(),
         "limit": limit,
+        "max_atoms": max_atoms,
     }
     digest = hashlib.sha256(_json(key)).hexdigest()
     return cache_root(cache_dir) / f"{source.name}-{digest[:16]}", key
@@ -73,6 +78,7 @@ def cached_features(
     on_error: str = "raise",
     check: Callable[[Dataset], None] | None = None,
     progress_bar: ProgressBar | None = None,
+    max_atoms: int | None = None,
 ) -> FeatureStore:
     """The features of a data set: read if they are in the cache, computed once if not.
 
@@ -81,27 +87,32 @@ def cached_features(
         featurizer: Its settings are part of the key; its `seconds` tell the time of each stage afterwards.
         cache_dir: See `cache_root`.
         limit: Keep this many crystals (`Dataset.limited`).
-        on_error: "raise" on the first crystal that cannot be featurized, or "skip" it and list it in
-            `failures`.
+        on_error: "raise" on the first crystal that cannot be read or featurized, or "skip" it and list it
+            in `table.removed` or `failures`.
         check: Called with the data set before the work begins, to refuse what would fail afterwards.
         progress_bar: Shows the crystals done.
+        max_atoms: Leave out larger cells, and list them in `table.removed` (`Dataset.up_to`).
 
     Raises:
         DataError: The data cannot be used.
         CrystalError: A crystal cannot be featurized, with `on_error="raise"`.
         CacheError: The cache folder cannot be written, or the disk is full.
     """
-    folder, key = cache_folder(source, featurizer, cache_dir, limit)
+    folder, key = cache_folder(source, featurizer, cache_dir, limit, max_atoms)
     store = _open(folder)
     if store is None:
         with _exclusively(folder):
             store = _open(folder)  # another process may have done the work while this one waited
             if store is None:
-                dataset = source.load().limited(limit)
+                dataset = source.load(on_error).up_to(max_atoms).limited(limit)
                 if check is not None:
                     check(dataset)
                 _build(folder, key, dataset, featurizer, on_error, progress_bar)
                 store = FeatureStore(folder)
+    if on_error == "raise":
+        for entry in store.table.removed:
+            if entry.reason in (UNREADABLE, DUPLICATE):
+                raise DataError(f"{source.name}: {entry.id}: {entry.detail}")
     if store.failures and on_error == "raise":
         failure = store.failures[0]
         raise CrystalError(failure.reason, f"crystal {failure.id!r}")

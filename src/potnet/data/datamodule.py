@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,17 @@ from torch.utils.data import Dataset as TorchDataset
 
 from potnet.crystals import CrystalBatch
 from potnet.data.cache import cached_features
-from potnet.data.dataset import CrystalTable, Dataset
+from potnet.data.dataset import (
+    NOT_FEATURIZED,
+    NOT_IN_SPLIT,
+    PARTS,
+    CrystalTable,
+    Dataset,
+    Removal,
+)
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.featurize import Featurizer, Progress
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler
+from potnet.data.sampling import CrystalBatchSampler, EpochSampler, ResumableLoader
 from potnet.data.sources import Source
 from potnet.data.splits import GivenSplit, Split, SplitRecipe
 from potnet.data.store import FeatureStore
@@ -49,8 +59,11 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
         return self.batch([index])
 
     def __getitems__(self, indices: Sequence[int]) -> CrystalBatch:
-        """What a DataLoader calls: a whole batch at once, so nothing is left to collate."""
-        return self.batch(indices)
+        """What a DataLoader calls: a whole batch at once, so nothing is left to collate.
+
+        A rank's share of a batch may be no crystal at all.
+        """
+        return self.batch(indices) if len(indices) else _no_crystal()
 
     def batch(self, indices: Sequence[int]) -> CrystalBatch:
         """Some crystals (indices into this part) as one batch, in the order given."""
@@ -72,21 +85,24 @@ class CrystalDataModule(lightning.LightningDataModule):
     `prepare_data` does the work and writes the cache; `setup` only reads. Training batches come in a new
     order each epoch, set by seed and epoch alone; a last batch of a single crystal is left out of that
     epoch. Validation and test batches hold every crystal once, in the order of the split. The samplers
-    belong to this class: pass `use_distributed_sampler=False` to the Trainer.
+    belong to this class: pass `use_distributed_sampler=False` to the Trainer, and on several devices call
+    `share` before the loaders are made.
 
     Args:
         source: Where the crystals come from.
         target: The property to learn; crystals that lack it are treated as `Target.on_missing` says.
         featurizer: The features, as an object or as its settings.
         split: Divides the crystals (see `splits`); by default the split that comes with the data.
-        batch_size: Crystals of a batch.
+        batch_size: Crystals of a batch, over all devices.
         limit: Keep this many crystals only, in the proportions of the source's split; None keeps all.
         seed: Of the order of training crystals.
         num_workers: Processes that load batches; 0 loads them in the training process.
         cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
         needs: Features to build, as the model declares them: any of "edges", "pairs".
-        on_error: Whether a crystal that cannot be featurized is an error ("raise"), or counted and left
-            out ("skip").
+        on_error: Whether a crystal that cannot be read or featurized, or has the id of another, is an
+            error ("raise"), or listed in `removed` and left out ("skip").
+        max_atoms: Leave out crystals with more atoms in the cell as given, and list them in `removed`; None
+            keeps all.
 
     Raises:
         DataError: A setting that cannot be used.
@@ -105,6 +121,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         cache_dir: str | Path | None = None,
         needs: Iterable[str] = ("edges", "pairs"),
         on_error: str = "raise",
+        max_atoms: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -125,10 +142,12 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.on_error = on_error
+        self.max_atoms = max_atoms
         self.seconds: dict[str, float] = {}
+        self._rank, self._world_size = 0, 1
         self._store: FeatureStore | None = None
         self._split: Split | None = None
-        self._removed: dict[str, list[str]] = {}
+        self._removed: list[Removal] = []
 
     def prepare_data(self) -> None:
         """Featurize the crystals, unless the cache holds them."""
@@ -144,14 +163,19 @@ class CrystalDataModule(lightning.LightningDataModule):
         if self._store is not None:
             return
         store = self._features(None)
-        self._split, self._removed = self._divide(store.table)
-        if store.failures:
-            self._removed["not featurized"] = [failure.id for failure in store.failures]
+        failed = tuple(Removal(f.id, NOT_FEATURIZED, f.reason) for f in store.failures)
+        self._split, self._removed = self._divide(replace(store.table, removed=store.table.removed + failed))
         self._store = store
+        if self._removed:
+            log.warning("%s", self._describe_removed())
         if not self._split.val:
             log.warning("the split has no crystal for validation: the last checkpoint counts as the best")
         if not self._split.test:
             log.warning("the split has no crystal for the test")
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Let the loaders of training, validation and test serve this rank's share of each batch."""
+        self._rank, self._world_size = rank, world_size
 
     def train_dataloader(self) -> DataLoader[CrystalBatch]:
         """Batches for training, in a new order each epoch."""
@@ -166,8 +190,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         return self._loader("test") if self.split.test else []
 
     def dataloader(self, part: str) -> DataLoader[CrystalBatch]:
-        """Batches of "train", "val" or "test", every crystal once, in the order of the split."""
-        return self._loader(part)
+        """Batches of "train", "val" or "test", every crystal once, in the order of the split, on any rank."""
+        return self._loader(part, shared=False)
 
     def dataset(self, part: str) -> CrystalDataset:
         """The crystals of "train", "val" or "test".
@@ -195,9 +219,9 @@ class CrystalDataModule(lightning.LightningDataModule):
         return self._split
 
     @property
-    def removed(self) -> dict[str, list[str]]:
-        """Reason -> ids of the crystals that are in the source but not used."""
-        return self._removed if self._store is not None else {}
+    def removed(self) -> list[Removal]:
+        """The crystals that are in the source but not used, once `setup` has run; none but these."""
+        return self._removed if self._store is not None else []
 
     def statistics(self) -> tuple[float, float]:
         """Mean and standard deviation of the transformed training targets; 1 if they are all equal."""
@@ -210,7 +234,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         return {
             "name": self.source.name,
             "crystals": self.split.sizes,
-            "removed": {reason: len(ids) for reason, ids in self.removed.items()},
+            "removed": dict(Counter(entry.reason for entry in self.removed)),
             "split_hash": self.split.hash(),
             "cache": str(self.store.folder),
             "cache_mib": round(self.store.bytes / 2**20, 1),
@@ -225,15 +249,26 @@ class CrystalDataModule(lightning.LightningDataModule):
             on_error=self.on_error,
             check=self._check,
             progress_bar=bar,
+            max_atoms=self.max_atoms,
         )
 
     def _check(self, dataset: Dataset) -> None:
         """Refuse before the work what `setup` would refuse after it."""
         self._divide(dataset.table)
 
-    def _divide(self, table: CrystalTable) -> tuple[Split, dict[str, list[str]]]:
-        rows, removed = self.target.select(table)
-        return self.split_recipe(table.take(rows)), removed
+    def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal]]:
+        rows, unlabelled = self.target.select(table)
+        removed = [*table.removed, *unlabelled]
+        table = replace(table.take(rows), removed=tuple(removed))
+        split = self.split_recipe(table)
+        used = {id for part in PARTS for id in split[part]}
+        return split, removed + [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
+
+    def _describe_removed(self) -> str:
+        counts = Counter(entry.reason for entry in self._removed)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+        total = len(self._removed) + sum(self.split.sizes.values())
+        return f"{len(self._removed)} of {total} crystals of {self.source.name} are not used: {reasons}"
 
     def _describe(self, store: FeatureStore) -> str:
         worked = sum(self.seconds[stage] for stage in self.featurizer.seconds) > 0
@@ -243,14 +278,16 @@ class CrystalDataModule(lightning.LightningDataModule):
         skipped = f"; {len(store.failures)} left out" if store.failures else ""
         return f"{len(store)} crystals of {self.source.name} {how}, {size}{skipped}"
 
-    def _loader(self, part: str, shuffle: bool = False) -> DataLoader[CrystalBatch]:
+    def _loader(self, part: str, shuffle: bool = False, shared: bool = True) -> DataLoader[CrystalBatch]:
         dataset = self.dataset(part)
         sampler = EpochSampler(len(dataset), shuffle, self.seed)
-        return DataLoader(
+        rank, world_size = (self._rank, self._world_size) if shared else (0, 1)
+        return ResumableLoader(
             dataset,
-            batch_sampler=CrystalBatchSampler(sampler, self.batch_size, drop_single=shuffle),
+            batch_sampler=CrystalBatchSampler(sampler, self.batch_size, shuffle, rank, world_size),
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=self.num_workers,
+            worker_init_fn=_leave_signals_to_the_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -258,6 +295,20 @@ class CrystalDataModule(lightning.LightningDataModule):
 
 def _as_is(batch: CrystalBatch) -> CrystalBatch:
     return batch
+
+
+def _no_crystal() -> CrystalBatch:
+    none = torch.zeros(0, dtype=torch.int64)
+    return CrystalBatch(ids=[], z=none, batch=none, num_atoms=none, cell=torch.zeros(0, 3, 3))
+
+
+def _leave_signals_to_the_parent(worker: int) -> None:
+    """Go on when a scheduler sends its signals to all processes: training still has to finish a batch.
+
+    A loading process ends when it's told to, or when its parent has gone.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager

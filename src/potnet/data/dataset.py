@@ -15,6 +15,27 @@ from potnet.data.errors import DataError, did_you_mean, name_some
 
 PARTS = ("train", "val", "test")
 
+UNREADABLE = "unreadable"
+DUPLICATE = "duplicate id"
+TOO_LARGE = "too many atoms"
+NOT_FEATURIZED = "not featurized"
+NOT_IN_SPLIT = "in no part of the split"
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A crystal that is in the source but is not used.
+
+    Attributes:
+        id: Its name, or where it stands if it has none.
+        reason: One of a few, such as "unreadable": they are counted by it.
+        detail: What exactly was wrong; may be empty.
+    """
+
+    id: str
+    reason: str
+    detail: str = ""
+
 
 @dataclass(frozen=True)
 class CrystalTable:
@@ -26,12 +47,18 @@ class CrystalTable:
         units: Property -> unit ("" where the source does not say).
         split: The source's own part of each crystal ("train", "val", "test", or None for neither), if it
             has a split.
+        formulas: n reduced formulas, or empty if nobody knows them.
+        prototypes: n structure prototypes (see `prototypes`), or empty if they were not asked for.
+        removed: Crystals of the source that are not in this table, and why.
     """
 
     ids: list[str]
     targets: dict[str, np.ndarray]
     units: dict[str, str]
     split: list[str | None] | None = None
+    formulas: list[str] = field(default_factory=list)
+    prototypes: list[str] = field(default_factory=list)
+    removed: tuple[Removal, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,6 +76,9 @@ class CrystalTable:
             targets={key: values[rows] for key, values in self.targets.items()},
             units=self.units,
             split=None if self.split is None else [self.split[row] for row in rows],
+            formulas=[self.formulas[row] for row in rows] if self.formulas else [],
+            prototypes=[self.prototypes[row] for row in rows] if self.prototypes else [],
+            removed=self.removed,
         )
 
     def values(self, key: str) -> np.ndarray:
@@ -62,10 +92,12 @@ class CrystalTable:
         return self.targets[key]
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON can hold it; NaN becomes null."""
+        """As JSON can hold it; NaN becomes null. Prototypes are kept elsewhere, see `prototypes`."""
         return {
             "ids": self.ids,
             "split": self.split,
+            "formulas": self.formulas,
+            "removed": [[entry.id, entry.reason, entry.detail] for entry in self.removed],
             "units": self.units,
             "targets": {
                 key: [None if np.isnan(value) else value for value in values.tolist()]
@@ -77,7 +109,14 @@ class CrystalTable:
     def from_plain(cls, plain: dict[str, Any]) -> CrystalTable:
         """The inverse of `to_plain`."""
         targets = {key: np.array(values, dtype=np.float64) for key, values in plain["targets"].items()}
-        return cls(ids=plain["ids"], targets=targets, units=plain["units"], split=plain["split"])
+        return cls(
+            ids=plain["ids"],
+            targets=targets,
+            units=plain["units"],
+            split=plain["split"],
+            formulas=plain["formulas"],
+            removed=tuple(Removal(*entry) for entry in plain["removed"]),
+        )
 
 
 @dataclass(frozen=True)
@@ -92,6 +131,7 @@ class Dataset:
         targets: Property -> unit ("" where the source does not say), read from `Crystal.properties`.
         licence: Licence of the data.
         citation: What to cite.
+        removed: Crystals that the source has and that are not among `crystals`, and why.
 
     Raises:
         DataError: No crystal, duplicate ids, an unknown part or an unknown id in the split.
@@ -104,6 +144,7 @@ class Dataset:
     targets: dict[str, str] = field(default_factory=dict)
     licence: str = ""
     citation: str = ""
+    removed: tuple[Removal, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.crystals:
@@ -142,7 +183,43 @@ class Dataset:
             },
             units=dict(self.targets),
             split=None if self.split is None else [self.split.get(crystal.id) for crystal in self.crystals],
+            formulas=[crystal.formula for crystal in self.crystals],
+            removed=self.removed,
         )
+
+    def up_to(self, max_atoms: int | None) -> Dataset:
+        """The data set without its largest cells, which are listed in `removed`.
+
+        Args:
+            max_atoms: Atoms in the cell as the source gives it; None keeps all.
+
+        Raises:
+            DataError: If `max_atoms` is less than 1, or no crystal is as small as that.
+        """
+        if max_atoms is None:
+            return self
+        if max_atoms < 1:
+            raise DataError(f"data.max_atoms={max_atoms}: give at least 1, or null for no limit")
+        kept = [crystal for crystal in self.crystals if len(crystal) <= max_atoms]
+        if not kept:
+            smallest = min(len(crystal) for crystal in self.crystals)
+            raise DataError(
+                f"data.max_atoms={max_atoms}: none of the {len(self)} crystals of {self.name} is as small "
+                f"as that, the smallest has {smallest} atoms"
+            )
+        large = tuple(
+            Removal(crystal.id, TOO_LARGE, f"{len(crystal)} atoms, more than data.max_atoms={max_atoms}")
+            for crystal in self.crystals
+            if len(crystal) > max_atoms
+        )
+        return self._of(kept, large)
+
+    def _of(self, crystals: list[Crystal], removed: tuple[Removal, ...] = ()) -> Dataset:
+        """The same data set with some of its crystals only."""
+        split = self.split and {
+            crystal.id: self.split[crystal.id] for crystal in crystals if crystal.id in self.split
+        }
+        return replace(self, crystals=crystals, split=split, removed=self.removed + removed)
 
     def limited(self, limit: int | None, seed: int = 0) -> Dataset:
         """A smaller data set that keeps the proportions of the source's split: for tests and first trials.
@@ -159,11 +236,7 @@ class Dataset:
         if limit < 1:
             raise DataError(f"data.limit={limit}: keep at least 1 crystal, or null for all")
         rows = _proportional(self.table.split, len(self), limit, seed)
-        crystals = [self.crystals[row] for row in rows]
-        split = self.split and {
-            crystal.id: self.split[crystal.id] for crystal in crystals if crystal.id in self.split
-        }
-        return replace(self, crystals=crystals, split=split)
+        return self._of([self.crystals[row] for row in rows])
 
 
 def _proportional(split: list[str | None] | None, total: int, limit: int, seed: int) -> list[int]:

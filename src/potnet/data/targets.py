@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.data.dataset import CrystalTable
+from potnet.data.dataset import CrystalTable, Removal
 from potnet.data.errors import DataError, did_you_mean, name_some
 
 _SCALES = ("none", "log10")
@@ -108,12 +108,12 @@ class Target:
                 "Remove these crystals, or learn it as it is with target.transform=none"
             )
 
-    def select(self, table: CrystalTable) -> tuple[np.ndarray, dict[str, list[str]]]:
+    def select(self, table: CrystalTable) -> tuple[np.ndarray, list[Removal]]:
         """The crystals that can be learned from.
 
         Returns:
             rows: Rows of `table` to keep, ascending, int64.
-            removed: Reason -> ids left out (empty unless `on_missing` is "drop").
+            removed: The crystals left out (none unless `on_missing` is "drop").
 
         Raises:
             DataError: An unknown property, another unit than the data's, no crystal left, or see `check`.
@@ -125,9 +125,12 @@ class Target:
                 f"{self.key} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
             )
         rows = np.arange(len(values))
-        removed: dict[str, list[str]] = {}
+        removed: list[Removal] = []
         if self.on_missing == "drop" and np.isnan(values).any():
-            removed[f"no {self.key}"] = [table.ids[row] for row in np.flatnonzero(np.isnan(values))]
+            removed = [
+                Removal(table.ids[row], f"no {self.key}", "absent, null, NaN or no number")
+                for row in np.flatnonzero(np.isnan(values))
+            ]
             rows = np.flatnonzero(~np.isnan(values))
         if not len(rows):
             raise DataError(

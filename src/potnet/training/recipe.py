@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, locate, secret
-from potnet.files import write_whole
+from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import FORMAT, checkpoint_of, versions
 
 if TYPE_CHECKING:
@@ -221,10 +221,12 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
-    """Keep the ids of each part, licence and citation in the run's folder; say the latter two once."""
+    """Keep ids of each part, crystals not used, licence and citation in files; say the latter two once."""
     (folder / "split.json").write_text(
         json.dumps({"hash": data.split.hash(), **data.split.to_plain()}, indent=1) + "\n", encoding="utf-8"
     )
+    removed = [(entry.id, entry.reason, entry.detail) for entry in data.removed]
+    write_whole(folder / "removed.csv", csv_text(("id", "reason", "detail"), removed))
     source = data.source
     licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
@@ -279,7 +281,6 @@ def conclude(
         "checkpoint": checkpoint.name,
         "interrupted": interrupted,
     }
-    write_metrics(folder, evaluations, facts)
     write_predictions(folder / "predictions.csv", evaluations)
     target = predictor.target
     if table.rows:
@@ -295,6 +296,8 @@ def conclude(
             target.unit,
             log_scale,
         )
+    # Written last: where it is, a run is finished, and a sweep skips it.
+    write_metrics(folder, evaluations, facts)
     for logger in loggers:
         logger.log_metrics({f"{e.part}/{k}": e.metrics[k] for e in evaluations for k in ("mae", "rmse")})
         logger.finalize("success")

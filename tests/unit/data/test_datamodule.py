@@ -16,6 +16,7 @@ from potnet.data import (
     EmbeddedSource,
     Featurizer,
     ListedSplit,
+    Removal,
     ShuffledSplit,
     TableSource,
     Target,
@@ -219,7 +220,7 @@ def test_missing_targets_are_counted(tmp_path: Path):
     records = [*moduli(3, split="train"), cubic("none", split="train")]
     data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"))
     assert data.summary()["removed"] == {"no k_vrh": 1}
-    assert data.removed == {"no k_vrh": ["none"]}
+    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or no number")]
     assert data.split.train == ("c0", "c1", "c2")
 
 

@@ -116,8 +116,8 @@ def test_folder_in_place_of_a_file(tmp_path: Path):
 
 
 def test_other_formats_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match=r"give a \.jsonl or \.jsonl\.gz file"):
-        TableSource(tmp_path / "data.csv")
+    with pytest.raises(DataError, match=r"cannot read this kind of table; give a \.jsonl, \.csv"):
+        TableSource(tmp_path / "data.xlsx")
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b"no", lambda b: b[:30] + b"xxxx" + b[34:]])

@@ -56,7 +56,7 @@ def test_missing_targets_are_named():
 def test_missing_targets_are_dropped_and_counted():
     rows, removed = Target("k", "GPa", on_missing="drop").select(table([1.0, np.nan, 2.0]))
     assert rows.tolist() == [0, 2]
-    assert removed == {"no k": ["c1"]}
+    assert [(entry.id, entry.reason) for entry in removed] == [("c1", "no k")]
 
 
 def test_nothing_left():

@@ -36,6 +36,11 @@ class Source(Protocol):
         """sha256 of all that defines the content, without reading the crystals."""
         ...
 
-    def load(self) -> Dataset:
-        """Read everything."""
+    def load(self, on_error: str = "raise") -> Dataset:
+        """Read everything.
+
+        Args:
+            on_error: Whether a crystal that cannot be read, or whose id another has, is an error
+                ("raise"), or is left out and listed in `Dataset.removed` ("skip"). See `Collector`.
+        """
         ...

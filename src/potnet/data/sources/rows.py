@@ -1,0 +1,195 @@
+"""Rows of a table, one by one and never all in memory: JSON lines, CSV, Parquet, extended XYZ, ASE database.
+
+A row is a dictionary of columns. What cannot be read comes as an error in its place; an error that ends the
+file is raised.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import numbers
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from potnet.crystals import CrystalError
+from potnet.data.errors import DataError
+
+Row = dict[str, Any]
+#: Where it stands ("line 3"), and the row, or what is wrong with it.
+Rows = Iterator[tuple[str, Row | DataError]]
+
+_PARQUET_ROWS = 256
+
+
+def reader_of(path: Path) -> Callable[[Path], Rows]:
+    """What reads the rows of a file, by its ending.
+
+    Raises:
+        DataError: No reader knows this ending.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    for ending, reader in READERS.items():
+        if name.endswith(ending) and (reader not in _BINARY or not path.name.lower().endswith(".gz")):
+            return reader
+    raise DataError(
+        f"{path}: cannot read this kind of table; give a .jsonl, .csv, .xyz or .extxyz file (or one of these "
+        "with .gz), a .parquet file, or a .db file of ASE"
+    )
+
+
+def number_of(value: Any, from_text: bool = False) -> float | None:
+    """A number as a float; None for everything else (truth values and, unless asked for, text too)."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and type(value).__name__ != "bool":
+        return float(value)
+    if from_text and isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return None
+
+
+def json_lines(path: Path) -> Rows:
+    """One object a line; empty lines are skipped."""
+    with _text(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                yield f"line {number}", DataError(f"not valid JSON ({error})")
+                continue
+            if isinstance(row, dict):
+                yield f"line {number}", row
+            else:
+                yield (
+                    f"line {number}",
+                    DataError(f"expected an object with id, lattice, z and frac; got {type(row).__name__}"),
+                )
+
+
+def csv_rows(path: Path) -> Rows:
+    """Comma-separated, with a header; cells are text, None where empty."""
+    csv.field_size_limit(2**31 - 1)  # a structure is longer than the 128 KiB that Python allows
+    with _text(path) as lines:
+        reader = csv.reader(lines, skipinitialspace=True, strict=True)
+        try:
+            header = [name.strip() for name in next(reader, [])]
+            _check_header(path, header)
+            for cells in reader:
+                if not any(cell.strip() for cell in cells):
+                    continue
+                where = f"line {reader.line_num}"
+                if len(cells) != len(header):
+                    yield where, DataError(f"{len(cells)} values for {len(header)} columns")
+                else:
+                    values = [cell.strip() or None for cell in cells]
+                    yield where, dict(zip(header, values, strict=True))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path}: the header names {repeated[0]!r} twice; give each column a name of its own")
+    if len(header) == 1 and any(sign in header[0] for sign in ";\t|"):
+        raise DataError(f"{path}: one column only, {header[0][:60]!r}; separate columns by commas")
+
+
+def parquet_rows(path: Path) -> Rows:
+    """Columns as Parquet has them."""
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError:
+        raise DataError(
+            f'{path}: Parquet needs pyarrow, which is not installed: pip install "potnet[tables]"'
+        ) from None
+    try:
+        with ParquetFile(path) as file:
+            start = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS):
+                for number, row in enumerate(batch.to_pylist(), start):
+                    yield f"row {number}", row
+                start += batch.num_rows
+    except pyarrow.ArrowException as error:
+        raise DataError(f"{path}: not a valid Parquet file ({_brief(error)})") from error
+
+
+def xyz_rows(path: Path) -> Rows:
+    """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
+    from potnet.crystals.read import xyz_frames
+
+    with _guarded(path):
+        for where, frame in xyz_frames(path):
+            if isinstance(frame, CrystalError):
+                yield where, DataError(frame.reason)
+            else:
+                yield where, {**getattr(frame.calc, "results", {}), **frame.info, "structure": frame}
+
+
+def database_rows(path: Path) -> Rows:
+    """Rows of an ASE database (SQLite): its key-value pairs and numbers are the columns."""
+    from ase.db import connect
+
+    if not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+        raise DataError(f"{path}: not a database of ASE (its .db files are SQLite)")
+    try:
+        with connect(path, type="db") as database:
+            for row in database.select():
+                known = {key: row[key] for key in ("energy", "unique_id") if key in row}
+                yield (
+                    f"row {row.id}",
+                    {"id": str(row.id), **known, **row.key_value_pairs, "structure": row.toatoms()},
+                )
+    except Exception as error:  # ASE passes on whatever SQLite and its decoders raise
+        raise DataError(f"{path}: ASE cannot read this database ({_brief(error)})") from error
+
+
+READERS: Mapping[str, Callable[[Path], Rows]] = {
+    ".jsonl": json_lines,
+    ".csv": csv_rows,
+    ".parquet": parquet_rows,
+    ".extxyz": xyz_rows,
+    ".xyz": xyz_rows,
+    ".db": database_rows,
+}
+_BINARY = (parquet_rows, database_rows)
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[TextIO]:
+    """A text file in UTF-8, perhaps compressed; a byte order mark is skipped."""
+    with (
+        _guarded(path),
+        gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as binary,
+        io.TextIOWrapper(binary, encoding="utf-8-sig") as text,
+    ):
+        yield text
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file into one that names it."""
+    try:
+        yield
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: broken gzip file ({error}); fetch it again") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file (working folder: {Path.cwd()})") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
