@@ -1,10 +1,10 @@
 """Many runs by one command, `python -m potnet.train -m ...`: continuing a sweep, and jobs that fail.
 
-A job's folder lies in the sweep's folder and is named by the job's number and overrides. So the same command
-with the same `hydra.sweep.dir` meets its own folders again: finished jobs are skipped, and hand the value that
-they reached to the sweeper; jobs that stopped half-way go on from their last checkpoint; the others start.
-A job that fails leaves `error.txt` in its folder and the other jobs alone. All of this holds for every launcher
-and sweeper, as it happens inside the job.
+A job's folder lies in the sweep's folder and is named by the job's number and overrides. So the same
+command with the same `hydra.sweep.dir` meets its own folders again: finished jobs are skipped, and hand the
+value that they reached to the sweeper; jobs that stopped half-way go on from their last checkpoint; the
+others start. A job that fails leaves `error.txt` in its folder and the other jobs alone. All of this holds
+for every launcher and sweeper, as it happens inside the job.
 """
 
 from __future__ import annotations
@@ -168,12 +168,15 @@ def _tell(error: Exception, folder: Path) -> None:
     )
 
 
-class SweepReport(Callback):  # type: ignore[misc]
+class SweepReport(Callback):
     """Says where a sweep lies when it begins, and what became of its jobs when it ends.
 
-    Hydra calls it in the process of the command, whatever the launcher. If a job failed, the command ends with
-    status 1.
+    Hydra calls it in the process of the command, whatever the launcher. If a job failed, the command ends
+    with status 1.
     """
+
+    def __init__(self) -> None:
+        self._earlier: dict[Path, int] = {}
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep all jobs in one folder, also where the experiment, and so `name`, differs between them."""
@@ -181,6 +184,8 @@ class SweepReport(Callback):  # type: ignore[misc]
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = folder
             config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(folder)}")
+        # A job that failed in an earlier sweep of this folder, and is not part of this one, is no news.
+        self._earlier = {file: file.stat().st_mtime_ns for file in Path(folder).glob(f"*/{ERROR}")}
         print(f"sweep: {folder} (to continue it: the same command with hydra.sweep.dir={folder})", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -190,19 +195,23 @@ class SweepReport(Callback):  # type: ignore[misc]
             SystemExit: With status 1, if there are any.
         """
         folder = Path(config.hydra.sweep.dir)
-        jobs = sorted((path for path in folder.iterdir() if (path / ".hydra").is_dir()), key=_number)
-        failed = {job.name: job / ERROR for job in jobs if (job / ERROR).is_file()}
+        jobs = [path for path in folder.iterdir() if (path / ".hydra").is_dir()]
         done = sum(finished(job) is not None for job in jobs)
-        print(f"sweep: {folder}: {done} of {len(jobs)} jobs finished, {len(failed)} failed", flush=True)
-        for name, file in failed.items():
-            print(f"  {name}: {file.read_text(encoding='utf-8').splitlines()[0]}", file=sys.stderr)
-        if failed:
+        errors = [
+            file for file in folder.glob(f"*/{ERROR}") if self._earlier.get(file) != file.stat().st_mtime_ns
+        ]
+        print(f"sweep: {folder}: {done} of {len(jobs)} jobs finished, {len(errors)} failed", flush=True)
+        for file in sorted(errors, key=_number):
+            message = file.read_text(encoding="utf-8").splitlines()[0]
+            print(f"  {file.parent.name}: {message}", file=sys.stderr)
+        if errors:
             sys.exit(1)
 
 
-def _number(job: Path) -> tuple[int, str]:
-    number = job.name.partition("_")[0]
-    return (int(number) if number.isdigit() else sys.maxsize, job.name)
+def _number(error: Path) -> tuple[int, Path]:
+    """Orders the errors of jobs as the jobs."""
+    number = error.parent.name.partition("_")[0]
+    return (int(number) if number.isdigit() else sys.maxsize, error)
 
 
 def _quoted(value: str) -> str:
