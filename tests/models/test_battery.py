@@ -1,12 +1,16 @@
-"""What every network must pass. A new model is one line in `MODELS`."""
+"""What every network must pass. A new model is one line in `MODELS` or in `BASELINES`."""
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from potnet.config import build as build_from
+from potnet.config import compose, plain
 from potnet.crystals import Crystal, CrystalBatch, collate, from_ase
 from potnet.data.featurize import Featurizer
 from potnet.models import BranchedPotNet, PotNet
@@ -25,6 +29,31 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
         edge_width=12, local="distance", local_range=[1, 4], pairs="none", **SMALL
     ),
 }
+
+#: Networks as conf/model has them, with the neighbours that their configs ask for, made small.
+BASELINES: dict[str, list[str]] = {
+    "cgcnn": ["model.width=24", "model.hidden=64", "model.layers=2"],
+    "schnet": ["model.width=24", "model.layers=2"],
+    "megnet": ["model.width=24"],
+}
+
+
+@cache
+def settings(name: str) -> dict[str, Any]:
+    config = compose("train", [f"model={name}", *BASELINES[name]])
+    return {key: plain(config[key]) for key in ("model", "features")}
+
+
+def baseline(name: str) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        model = build_from(settings(name)["model"], "model", nested=False)
+        model.battery_features = Featurizer(**settings(name)["features"], device="cpu")
+        return model
+
+    return make
+
+
+MODELS |= {name: baseline(name) for name in BASELINES}
 
 #: What a model is known not to pass: {(model, test): reason}. A reason that no longer holds fails.
 EXCEPTIONS: dict[tuple[str, str], str] = {}
@@ -58,7 +87,8 @@ def build(name: str) -> nn.Module:
 
 
 def batch_of(model: nn.Module, crystals: list[Crystal]) -> CrystalBatch:
-    return collate(FEATURES.restricted(model.needs).featurize(crystals))
+    features = getattr(model, "battery_features", FEATURES)
+    return collate(features.restricted(model.needs).featurize(crystals))
 
 
 def crystal(symbols, basis, group, cellpar, id) -> Crystal:

@@ -40,6 +40,23 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
     return total.to(values.dtype)
 
 
+def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
+    """Softmax among the rows that share an index.
+
+    Args:
+        score: (R, C), each column on its own.
+        index: (R,) int64 in [0, size).
+        size: Number of sets of rows; they may be empty.
+
+    Returns:
+        (R, C), positive, with sum 1 over the rows of each set.
+    """
+    # The largest score of a set changes nothing but the range of exp.
+    largest = aggregate(score.detach(), index, size, "max")
+    weight = (score - largest.index_select(0, index)).exp()
+    return weight / aggregate(weight, index, size).index_select(0, index)
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Widen the half precisions: sums of many terms need more digits than they have."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.crystals.graph import CrystalBatch
+
 
 class Edges(NamedTuple):
     """E edges of one kind, whose features are stored once where they are equal.
@@ -60,6 +62,24 @@ def distinct(values: Tensor) -> tuple[Tensor, Tensor | None]:
     if torch.compiler.is_compiling():
         return values, None
     return torch.unique(values, return_inverse=True)
+
+
+def local_distances(batch: CrystalBatch, model: str) -> tuple[Tensor, Tensor | None]:
+    """Lengths of the local edges of a batch, each length once.
+
+    Args:
+        batch: With local edges.
+        model: Who asks, for the message.
+
+    Returns:
+        (U,) Å, and (E,) int64, the length of each edge; as for `distinct`.
+
+    Raises:
+        ValueError: The batch has no local edges.
+    """
+    if batch.edge_index is None or batch.edge_vector is None:
+        raise ValueError(f"{model} needs local edges, but the batch has none: featurize with neighbors")
+    return distinct(torch.linalg.vector_norm(batch.edge_vector, dim=-1))
 
 
 def unordered_pairs(num_atoms: Tensor, pair_index: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -96,17 +96,48 @@ class ElementFeatures(nn.Module):
         """
         # The check reads the device; a compiled graph must not.
         if not torch.compiler.is_compiling():
-            self._check(batch)
+            check_elements(batch)
         return self.table[batch.z]
 
-    def _check(self, batch: CrystalBatch) -> None:
-        unknown = (batch.z < 1) | (batch.z > MAX_Z)
-        if not unknown.any():
-            return
-        found = ", ".join(f"{symbol(z)} (Z = {z})" for z in sorted(set(batch.z[unknown].tolist())))
-        crystals = [batch.ids[i] for i in sorted(set(batch.batch[unknown].tolist()))]
-        shown = ", ".join(crystals[:5]) + (f" and {len(crystals) - 5} more" if len(crystals) > 5 else "")
-        raise ValueError(
-            f"no features for {found} in {shown}: the table ends at {symbol(MAX_Z)} (Z = {MAX_Z}); "
-            "leave these crystals out"
-        )
+
+class ElementEmbedding(nn.Module):
+    """A learned vector for each element up to Z = 100, in place of given features.
+
+    Args:
+        width: Features of an atom.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(MAX_Z + 1, width))
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        """Features of the N atoms, (N, width).
+
+        Raises:
+            ValueError: If an element is beyond the table, naming elements and crystals.
+        """
+        if not torch.compiler.is_compiling():
+            check_elements(batch)
+        return self.weight[batch.z]
+
+    def extra_repr(self) -> str:
+        return f"{MAX_Z}, {self.weight.shape[1]}"
+
+
+def check_elements(batch: CrystalBatch) -> None:
+    """Refuse elements beyond the tables of this file.
+
+    Raises:
+        ValueError: Naming elements and crystals.
+    """
+    unknown = (batch.z < 1) | (batch.z > MAX_Z)
+    if not unknown.any():
+        return
+    found = ", ".join(f"{symbol(z)} (Z = {z})" for z in sorted(set(batch.z[unknown].tolist())))
+    crystals = [batch.ids[i] for i in sorted(set(batch.batch[unknown].tolist()))]
+    shown = ", ".join(crystals[:5]) + (f" and {len(crystals) - 5} more" if len(crystals) > 5 else "")
+    raise ValueError(
+        f"no features for {found} in {shown}: the table ends at {symbol(MAX_Z)} (Z = {MAX_Z}); "
+        "leave these crystals out"
+    )

@@ -27,20 +27,24 @@ class EdgeLinear(nn.Module):
         self.node, self.edge = node, edge
         self.weight, self.bias = plain.weight, plain.bias
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
+    def forward(self, x: Tensor, edges: Edges, of_atoms: Tensor | None = None) -> Tensor:
         """Apply to every edge, i being its target and j its source.
 
         Args:
             x: (N, node) features of atoms.
             edges: E edges with `edge` features.
+            of_atoms: (N, out), added to the results of all edges of a target; None adds nothing.
 
         Returns:
             (E, out).
         """
         of_target, of_source, of_edge = self.weight.split([self.node, self.node, self.edge], 1)
         result = edges.per_edge(F.linear(edges.features, of_edge))
+        at_target = F.linear(x, of_target, self.bias)
+        if of_atoms is not None:
+            at_target = at_target + of_atoms
         # In place: at this size a pass over new memory costs as much as a tenth of the product.
-        result += F.linear(x, of_target, self.bias).index_select(0, edges.target)
+        result += at_target.index_select(0, edges.target)
         result += F.linear(x, of_source).index_select(0, edges.source)
         return result
 

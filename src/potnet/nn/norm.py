@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from potnet.nn.aggregate import at_least_float32, occurrences
@@ -14,7 +16,13 @@ class BatchNorm(nn.BatchNorm1d):
 
     In training mode one row (a batch of one crystal with one atom) has no variance, and torch
     raises. Here such a batch is normalised by the running statistics, which it leaves unchanged.
+
+    Attributes:
+        across_ranks: Whether, in distributed training, the statistics are those of the rows of all ranks, all
+            of which then have to call this layer equally often. Otherwise each rank has its own.
     """
+
+    across_ranks = False
 
     def forward(self, x: Tensor, row: Tensor | None = None) -> Tensor:
         """Normalise every row.
@@ -27,11 +35,11 @@ class BatchNorm(nn.BatchNorm1d):
         Returns:
             (R, C).
         """
+        if self.training and self.across_ranks and dist.is_available() and dist.is_initialized():
+            return self._forward_across_ranks(x, row)
         samples = len(x) if row is None else len(row)
         if not self.training or samples < 2:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
-            )
+            return self._by_running_statistics(x)
         if row is None:
             return super().forward(x)
         wide = at_least_float32(x)
@@ -42,6 +50,26 @@ class BatchNorm(nn.BatchNorm1d):
         variance = (share * centered.square()).sum(0)
         self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
         return (centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias).to(x.dtype)
+
+    def _forward_across_ranks(self, x: Tensor, row: Tensor | None) -> Tensor:
+        wide = at_least_float32(x)
+        count = wide.new_ones(len(x)) if row is None else occurrences(row, len(x), wide.dtype)
+        count = count.unsqueeze(1)
+        # The sums of all ranks, and through them the gradients of all ranks' losses.
+        sums = all_reduce(torch.cat([(count * wide).sum(0), count.sum(0)]))
+        samples = sums[-1].detach()
+        if samples < 2:
+            return self._by_running_statistics(x)
+        mean = sums[:-1] / samples
+        centered = wide - mean
+        variance = all_reduce((count * centered.square()).sum(0)) / samples
+        self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
+        return (centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias).to(x.dtype)
+
+    def _by_running_statistics(self, x: Tensor) -> Tensor:
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+        )
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
