@@ -1,0 +1,169 @@
+"""Jobs of a sweep: what is skipped, what goes on, what is refused, and what a job leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from filelock import FileLock
+from omegaconf import OmegaConf
+
+from potnet.sweeps import ERROR, difference, finished, run_job
+from potnet.train import resumable
+
+CONFIG = {
+    "seed": 1,
+    "resume": None,
+    "model": {"width": 16},
+    "trainer": {"max_epochs": 3, "devices": 1},
+    "data": {"source": {"_target_": "potnet.data.EmbeddedSource"}, "cache_dir": None},
+    "logger": {},
+}
+
+
+class Training:
+    """In the place of `potnet.train.train`: remembers how it was called."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.calls: list[tuple[dict[str, Any], bool]] = []
+        self.error = error
+
+    def __call__(self, config: dict[str, Any], folder: Path, resume: bool) -> float:
+        self.calls.append((config, resume))
+        if self.error is not None:
+            raise self.error
+        return 0.5
+
+
+def run(folder: Path, training: Training, **changes: Any) -> float | None:
+    return run_job(OmegaConf.create(CONFIG | changes), folder, training, resumable)
+
+
+def earlier_run(
+    folder: Path, metrics: dict[str, Any] | None, checkpoint: bool = True, **changes: Any
+) -> None:
+    """The folder as an earlier job of the same settings, or with changes, left it."""
+    (folder / "checkpoints").mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
+    if checkpoint:
+        (folder / "checkpoints" / "last.ckpt").touch()
+    if metrics is not None:
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_a_new_job_is_trained_from_the_start(tmp_path: Path) -> None:
+    training = Training()
+    assert run(tmp_path / "0_seed=1", training) == 0.5
+    assert training.calls == [(CONFIG, False)]
+
+
+def test_a_finished_job_is_skipped_and_returns_its_value(tmp_path: Path) -> None:
+    earlier_run(tmp_path, {"val": {"mae": 0.25}, "interrupted": False})
+    training = Training()
+    assert run(tmp_path, training) == 0.25
+    assert training.calls == []
+
+
+@pytest.mark.parametrize("metrics", [None, {"val": {"mae": 0.25}, "interrupted": True}])
+def test_an_unfinished_job_goes_on_from_its_last_checkpoint(
+    metrics: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    earlier_run(tmp_path, metrics)
+    training = Training()
+    assert run(tmp_path, training) == 0.5
+    assert [resume for _, resume in training.calls] == [True]
+
+
+def test_a_job_that_stopped_before_its_first_epoch_starts_anew(tmp_path: Path) -> None:
+    earlier_run(tmp_path, None, checkpoint=False, seed=2)
+    training = Training()
+    assert run(tmp_path, training) == 0.5
+    assert [resume for _, resume in training.calls] == [False]
+
+
+def test_a_folder_with_a_run_of_other_settings_is_left_alone(tmp_path: Path, capsys: Any) -> None:
+    earlier_run(tmp_path, {"val": {"mae": 0.25}}, model={"width": 32})
+    training = Training()
+    assert run(tmp_path, training) is None
+    assert training.calls == []
+    assert "another value of model.width" in capsys.readouterr().err
+    assert finished(tmp_path) == {"val": {"mae": 0.25}}
+
+
+def test_what_does_not_change_a_result_may_differ(tmp_path: Path) -> None:
+    earlier_run(tmp_path, {"val": {"mae": 0.25}}, trainer={"max_epochs": 3, "devices": 4}, logger={"x": 1})
+    assert run(tmp_path, Training()) == 0.25
+
+
+def test_resume_is_refused_in_a_sweep(tmp_path: Path, capsys: Any) -> None:
+    training = Training()
+    assert run(tmp_path, training, resume="runs/a") is None
+    assert training.calls == []
+    assert "hydra.sweep.dir=FOLDER" in capsys.readouterr().err
+
+
+def test_a_job_that_fails_is_reported_and_starts_anew_next_time(tmp_path: Path, capsys: Any) -> None:
+    assert run(tmp_path, Training(RuntimeError("no memory left"))) is None
+    shown = capsys.readouterr().err
+    assert f"error: job {tmp_path.name} failed: RuntimeError: no memory left" in shown
+    assert "Traceback" in shown  # nobody foresaw it
+    assert (tmp_path / ERROR).read_text().startswith("RuntimeError: no memory left\n\nTraceback")
+    assert run(tmp_path, Training()) == 0.5
+    assert not (tmp_path / ERROR).exists()
+
+
+def test_ctrl_c_and_signals_end_the_sweep(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run(tmp_path, Training(SystemExit(130)))
+    assert not (tmp_path / ERROR).exists()
+
+
+def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path: Path, capsys: Any) -> None:
+    training = Training()
+    with FileLock(tmp_path / ".lock"):
+        assert run(tmp_path, training) is None
+    assert training.calls == []
+    assert "another process is running this job" in capsys.readouterr().err
+
+
+def test_a_job_leaves_nothing_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = []
+    wandb = types.SimpleNamespace(run=object(), finish=lambda: ended.append(True))
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setenv("KEPT", "before")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+
+    class Leaky(Training):
+        def __call__(self, config: dict[str, Any], folder: Path, resume: bool) -> float:
+            os.environ["WORLD_SIZE"] = "2"
+            os.environ["KEPT"] = "after"
+            raise RuntimeError
+
+    assert run(tmp_path, Leaky()) is None
+    assert "WORLD_SIZE" not in os.environ
+    assert os.environ["KEPT"] == "before"
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "key"),
+    [
+        ({"a": {"b": 1}}, {"a": {"b": 1.0}}, None),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, "a.b"),
+        ({"a": 1}, {"a": 1, "b": 2}, "b"),
+        ({"a": [{"x": 1}, {"x": 2}]}, {"a": [{"x": 1}, {"x": 3}]}, "a.1.x"),
+        ({"a": [1, 2]}, {"a": [1, 3]}, "a"),
+        ({"a": {}}, {"a": {"b": 1}}, "a"),
+        ({"logger": {"x": 1}, "runs_dir": "a"}, {"logger": {}, "runs_dir": "b"}, None),
+        ({"data": {"num_workers": 0}}, {"data": {"num_workers": 4}}, None),
+        ({"trainer": {"max_epochs": 3}}, {"trainer": {"max_epochs": 4}}, "trainer.max_epochs"),
+    ],
+)
+def test_the_first_difference_of_two_configs_is_named(saved: dict, given: dict, key: str | None) -> None:
+    assert difference(saved, given, resumable) == key
