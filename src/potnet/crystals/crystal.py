@@ -39,6 +39,10 @@ class CrystalError(ValueError):
         self.reason = reason
         self.source = source
 
+    def __reduce__(self) -> tuple[type[CrystalError], tuple[str, str]]:
+        # So that it travels between processes: exceptions are made anew from their message alone.
+        return type(self), (self.reason, self.source)
+
 
 @dataclass(frozen=True, eq=False)
 class Crystal:

@@ -9,37 +9,28 @@ one process work while others wait.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from potnet.crystals import CrystalError
+from potnet.data.build import ProgressBar, build, canonical_json, writing
 from potnet.data.dataset import DUPLICATE, UNREADABLE, Dataset
 from potnet.data.errors import CacheError, DataError
-from potnet.data.featurize import Failure, Featurizer, Progress
-from potnet.data.shards import ShardRecord, finished_shard, write_shard
+from potnet.data.featurize import Featurizer
 from potnet.data.sources import Source
 from potnet.data.store import MANIFEST, FeatureStore
-from potnet.files import write_whole
 
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
 FORMAT = 2
 
-# A shard ends at this many crystals, or ordered pairs of the cells as given (about 50 MB with three sums).
-_SHARD_CRYSTALS = 1024
-_SHARD_PAIRS = 4_000_000
 # Up to this size, opening a cache compares checksums; a larger one would take seconds, so sizes must do.
 _VERIFY_BYTES = 512 * 2**20
-_INDEX = "index.json"
-
-#: Opens a progress bar for a number of crystals.
-ProgressBar = Callable[[int], AbstractContextManager[Progress | None]]
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -66,7 +57,7 @@ def cache_folder(
         "limit": limit,
         "max_atoms": max_atoms,
     }
-    digest = hashlib.sha256(_json(key)).hexdigest()
+    digest = hashlib.sha256(canonical_json(key)).hexdigest()
     return cache_root(cache_dir) / f"{source.name}-{digest[:16]}", key
 
 
@@ -79,6 +70,7 @@ def cached_features(
     check: Callable[[Dataset], None] | None = None,
     progress_bar: ProgressBar | None = None,
     max_atoms: int | None = None,
+    workers: int | None = None,
 ) -> FeatureStore:
     """The features of a data set: read if they are in the cache, computed once if not.
 
@@ -92,6 +84,7 @@ def cached_features(
         check: Called with the data set before the work begins, to refuse what would fail afterwards.
         progress_bar: Shows the crystals done.
         max_atoms: Leave out larger cells, and list them in `table.removed` (`Dataset.up_to`).
+        workers: Number of processes that featurize; see `build`.
 
     Raises:
         DataError: The data cannot be used.
@@ -107,7 +100,7 @@ def cached_features(
                 dataset = source.load(on_error).up_to(max_atoms).limited(limit)
                 if check is not None:
                     check(dataset)
-                _build(folder, key, dataset, featurizer, on_error, progress_bar)
+                build(folder, key, dataset, featurizer, on_error, progress_bar, workers)
                 store = FeatureStore(folder)
     if on_error == "raise":
         for entry in store.table.removed:
@@ -133,68 +126,12 @@ def _open(folder: Path) -> FeatureStore | None:
     return store
 
 
-def _build(
-    folder: Path,
-    key: dict[str, Any],
-    dataset: Dataset,
-    featurizer: Featurizer,
-    on_error: str,
-    progress_bar: ProgressBar | None,
-) -> None:
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        # While shards are repaired or added, nothing may look finished.
-        (folder / MANIFEST).unlink(missing_ok=True)
-        for leftover in folder.glob("*.part"):
-            log.info("feature cache: removing %s, left by a run that was cut off", leftover)
-            leftover.unlink()
-    shards: list[ShardRecord] = []
-    with (progress_bar or _no_bar)(len(dataset)) as progress:
-        for number, (start, stop) in enumerate(_plan(dataset)):
-            shard = finished_shard(folder, number)
-            if shard is None:
-                failures: list[Failure] | None = [] if on_error == "skip" else None
-                graphs = featurizer.featurize(dataset.crystals[start:stop], failures, progress)
-                with _writing(folder):
-                    shard = write_shard(folder, number, graphs, failures or ())
-            elif progress:
-                progress(stop - start)
-            shards.append(shard)
-    failed = {failure.id for shard in shards for failure in shard.failures}
-    rows = [row for row, crystal in enumerate(dataset.crystals) if crystal.id not in failed]
-    if not rows:
-        first = shards[0].failures[0].reason
-        raise DataError(f"none of the {len(dataset)} crystals of {dataset.name} could be featurized: {first}")
-    table = dataset.table.take(rows)
-    index = _json(table.to_plain())
-    manifest = {
-        "key": key,
-        "shards": [shard.to_plain() for shard in shards],
-        "index": {"file": _INDEX, "bytes": len(index), "sha256": hashlib.sha256(index).hexdigest()},
-    }
-    with _writing(folder):
-        write_whole(folder / _INDEX, index)
-        write_whole(folder / MANIFEST, _json(manifest))
-
-
-def _plan(dataset: Dataset) -> Iterator[tuple[int, int]]:
-    """Begin and end of each shard: from the data alone, so an interrupted run finds its place again."""
-    start = pairs = 0
-    for row, crystal in enumerate(dataset.crystals):
-        size = len(crystal) ** 2
-        if row > start and (row - start == _SHARD_CRYSTALS or pairs + size > _SHARD_PAIRS):
-            yield start, row
-            start, pairs = row, 0
-        pairs += size
-    yield start, len(dataset)
-
-
 @contextmanager
 def _exclusively(folder: Path) -> Iterator[None]:
     """Hold the lock of a cache; it is free again when its process ends, however it ends."""
     from filelock import FileLock, Timeout
 
-    with _writing(folder):
+    with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder.with_name(folder.name + ".lock"))
         try:
@@ -206,24 +143,3 @@ def _exclusively(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turn errors of the file system into one that says where, and what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"cannot write the feature cache in {folder}: {error.strerror or error}. "
-            "Make room, or choose another folder with data.cache_dir or POTNET_CACHE"
-        ) from error
-
-
-def _no_bar(total: int) -> AbstractContextManager[Progress | None]:
-    return nullcontext(None)
-
-
-def _json(value: Any) -> bytes:
-    """Canonical JSON: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

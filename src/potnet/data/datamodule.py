@@ -103,6 +103,8 @@ class CrystalDataModule(lightning.LightningDataModule):
             error ("raise"), or listed in `removed` and left out ("skip").
         max_atoms: Leave out crystals with more atoms in the cell as given, and list them in `removed`; None
             keeps all.
+        featurize_workers: Processes that featurize; by default one a usable core, as far as there is work for
+            them.
 
     Raises:
         DataError: A setting that cannot be used.
@@ -122,8 +124,11 @@ class CrystalDataModule(lightning.LightningDataModule):
         needs: Iterable[str] = ("edges", "pairs"),
         on_error: str = "raise",
         max_atoms: int | None = None,
+        featurize_workers: int | None = None,
     ) -> None:
         super().__init__()
+        if featurize_workers is not None and featurize_workers < 1:
+            raise DataError(f"data.featurize_workers={featurize_workers}: give at least 1, or null to choose")
         if batch_size < 1:
             raise DataError(f"data.batch_size={batch_size}: give at least 1")
         if num_workers < 0:
@@ -143,6 +148,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.cache_dir = cache_dir
         self.on_error = on_error
         self.max_atoms = max_atoms
+        self.featurize_workers = featurize_workers
         self.seconds: dict[str, float] = {}
         self._rank, self._world_size = 0, 1
         self._store: FeatureStore | None = None
@@ -250,6 +256,7 @@ class CrystalDataModule(lightning.LightningDataModule):
             check=self._check,
             progress_bar=bar,
             max_atoms=self.max_atoms,
+            workers=self.featurize_workers,
         )
 
     def _check(self, dataset: Dataset) -> None:

@@ -29,7 +29,7 @@ NEEDS = ("edges", "pairs", "angles", "descriptors")
 MOST_ACCURATE = 1e-12
 """Smallest absolute error that can be asked of the sums, which are computed in float64."""
 _CELLS = ("primitive", "as_given")
-_NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3}
+_NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3, "symmetric": False}
 _REPORT_EVERY = 32
 
 
@@ -48,8 +48,8 @@ class Featurizer:
         cell: "primitive" reduces each crystal to its primitive Niggli cell, so that features do not
             depend on the choice of cell; "as_given" leaves it.
         symprec: Tolerance of the symmetry search, Å.
-        neighbors: `cutoff` (Å) and/or `k` of the local edges, and `shell_tolerance` (Å); None for no
-            local edges.
+        neighbors: `cutoff` (Å) and/or `k` of the local edges, `shell_tolerance` (Å) and `symmetric` (see
+            `local_edges`); None for no local edges.
         angles: Whether to list the angles between local edges (the line graph).
         potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path,
             **arguments}`; None for no pair sums.
@@ -118,6 +118,11 @@ class Featurizer:
     def channels(self) -> int:
         """P, the number of sums of each pair."""
         return len(self.potentials or ())
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes the sums."""
+        return self.potentials is not None and _device(self.device).type != "cpu"
 
     def settings(self) -> dict[str, Any]:
         """All that shapes the features, as plain data with defaults filled in: no device, no memory limit."""
@@ -305,11 +310,15 @@ def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
         raise DataError(f"features.neighbors.k={k}: give a whole number, 1 or more, or null")
     if not (_is_number(tolerance) and 0 <= tolerance < math.inf):
         raise DataError(f"features.neighbors.shell_tolerance={tolerance}: give a number of Å, 0 or more")
-    return {
+    if not isinstance(filled["symmetric"], bool):
+        raise DataError(f"features.neighbors.symmetric={filled['symmetric']}: give true or false")
+    checked = {
         "cutoff": None if cutoff is None else float(cutoff),
         "k": None if k is None else int(k),
         "shell_tolerance": float(tolerance),
     }
+    # All neighbours within a radius are symmetric anyway, and settings without the key stay what they were.
+    return {**checked, "symmetric": True} if filled["symmetric"] and k is not None else checked
 
 
 def _is_number(value: Any) -> bool:

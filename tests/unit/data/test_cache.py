@@ -18,7 +18,7 @@ import torch
 from crystal_tables import cubic, moduli, write_table
 
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, collate
-from potnet.data import CacheError, Failure, Featurizer, TableSource, cache
+from potnet.data import CacheError, Failure, Featurizer, TableSource, build, cache
 from potnet.data.cache import cache_folder, cache_root, cached_features
 from potnet.data.shards import pack
 from potnet.data.store import FeatureStore
@@ -49,7 +49,7 @@ def featurizer(feature_settings: dict[str, Any]) -> CountingFeaturizer:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_SHARD_CRYSTALS", 4)
+    monkeypatch.setattr(build, "_SHARD_CRYSTALS", 4)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -287,7 +287,7 @@ def test_store_travels_to_other_processes_by_path(
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, cache
+from potnet.data import Featurizer, TableSource, build, cache
 from potnet.lattice import Coulomb
 
 class Waiting(Featurizer):
@@ -296,7 +296,7 @@ class Waiting(Featurizer):
         sys.stdin.readline()  # until the test says go on
         return super().featurize(crystals, *args, **kwargs)
 
-cache._SHARD_CRYSTALS = 4
+build._SHARD_CRYSTALS = 4
 store = cache.cached_features(TableSource(sys.argv[1]), Waiting(potentials=[Coulomb()]), sys.argv[2])
 print("crystals", len(store), flush=True)
 """
