@@ -375,8 +375,9 @@ def message_of(error: BaseException, config_name: str = "train") -> str | None:
         place = f"{error.filename}: " if error.filename else ""
         room = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return f"{place}{error.strerror.lower()}; {'make room, or ' if room else ''}choose another folder"
-    # Raised by this package, and so written for users; or by Hydra, about an override such as model=3.
-    if isinstance(error, ValueError | ImportError) and _raised_in(error, "potnet", "__main__", "hydra"):
+    # Raised by this package, and so written for users; or by Hydra, about an override such as model=3, or by
+    # Optuna, about a search without a single trial that succeeded.
+    if isinstance(error, ValueError | ImportError) and _raised_in(error, "potnet", "__main__", "hydra", "optuna"):
         return str(error)
     return None
 
