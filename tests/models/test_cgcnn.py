@@ -1,14 +1,76 @@
-"""CGCNN against torch-geometric's convolution, and its number of parameters."""
+"""CGCNN against the package cgcnn2, as recorded, and against torch-geometric's convolution."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from test_battery import ALL, MODELS, batch_of
 from torch_geometric.nn import CGConv
 
+from potnet.crystals import CrystalBatch
 from potnet.models import CGCNN
 from potnet.models.cgcnn import CrystalGraphConvolution
 from potnet.nn import Edges
+
+RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "cgcnn.pt", weights_only=True)
+
+
+class GivenFeatures(torch.nn.Module):
+    """The recorded features of atoms are random zeros and ones, not those of any element."""
+
+    def forward(self, batch: CrystalBatch) -> torch.Tensor:
+        return RECORDED["features"]
+
+
+def recorded_model() -> CGCNN:
+    """With the weights of cgcnn2 (benchmarks/peers/record_cgcnn.py)."""
+    weights = {}
+    for name, value in RECORDED["state_dict"].items():
+        for theirs, ours in (
+            ("conv_to_fc", "hidden.0"),
+            ("fcs.0", "hidden.1"),
+            ("fc_out", "output"),
+            ("embedding", "atom_embedding"),
+            ("convs", "convolutions"),
+            ("fc_full", "gate_and_core"),
+            ("bn1", "edge_norm"),
+            ("bn2", "atom_norm"),
+        ):
+            name = name.replace(theirs, ours)
+        weights[name] = value
+    model = CGCNN(width=12, layers=2, hidden=16, hidden_layers=2)
+    model.load_state_dict(weights)
+    model.elements = GivenFeatures()  # type: ignore[assignment]
+    return model
+
+
+def recorded_batch() -> CrystalBatch:
+    num_atoms, neighbor = RECORDED["num_atoms"], RECORDED["neighbor"]
+    vector = torch.zeros(neighbor.numel(), 3)
+    vector[:, 0] = RECORDED["distance"].flatten()
+    target = torch.arange(len(neighbor)).repeat_interleave(neighbor.shape[1])
+    return CrystalBatch(
+        ids=[str(i) for i in range(len(num_atoms))],
+        z=torch.ones(len(neighbor), dtype=torch.long),
+        batch=torch.arange(len(num_atoms)).repeat_interleave(num_atoms),
+        num_atoms=num_atoms,
+        cell=torch.eye(3).expand(len(num_atoms), 3, 3),
+        edge_index=torch.stack([neighbor.flatten(), target]),
+        edge_vector=vector,
+    )
+
+
+def test_the_same_weights_give_the_numbers_of_cgcnn2() -> None:
+    batch = recorded_batch()
+    torch.testing.assert_close(recorded_model().eval()(batch), RECORDED["output"])
+    model = recorded_model().train()
+    output = model(batch)
+    torch.testing.assert_close(output, RECORDED["train_output"], rtol=1e-4, atol=1e-5)
+    output.square().mean().backward()
+    norms = sorted(p.grad.norm().item() for p in model.parameters() if p.grad is not None)
+    expected = sorted(RECORDED["grad_norms"].values())
+    torch.testing.assert_close(torch.tensor(norms), torch.tensor(expected), rtol=1e-3, atol=1e-6)
 
 
 def parameters(model: torch.nn.Module) -> int:
@@ -16,9 +78,10 @@ def parameters(model: torch.nn.Module) -> int:
 
 
 def test_number_of_parameters() -> None:
-    """Embedding, three convolutions with two batch norms each, two layers: the sizes of the released code."""
+    """Embedding, three convolutions with two batch norms each, two layers; as cgcnn2."""
     convolution = (2 * 64 + 41) * 128 + 128 + 2 * 128 + 2 * 64
     assert parameters(CGCNN()) == (92 * 64 + 64) + 3 * convolution + (64 * 128 + 128) + (128 + 1) == 80_833
+    assert RECORDED["parameters"] == 80_833
 
 
 def test_twelve_neighbours_and_whole_shells() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_battery import ALL, MODELS, batch_of, settings
@@ -64,7 +66,5 @@ def test_beyond_the_cutoff_nothing_counts() -> None:
     near = batch_of(MODELS["schnet"](), ALL[:1])  # NaCl, neighbours at 2.82 Å and further
     assert near.edge_index is not None
     assert near.edge_vector is not None
-    from dataclasses import replace
-
     none = replace(near, edge_index=near.edge_index[:, :0], edge_vector=near.edge_vector[:0])
     torch.testing.assert_close(model(near), model(none))

@@ -27,8 +27,9 @@ class CGCNN(nn.Module):
     """Gated sums over the twelve nearest neighbours.
 
     v_i <- softplus(v_i + BN(sum_j sigmoid(f_ij) * softplus(c_ij))),
-    [f_ij, c_ij] = BN(W [v_i, v_j, u_ij] + b), with u_ij Gaussians of the distance and v the 92 features of the element times a matrix to begin with;
-    then the mean over the atoms, softplus, and a network with softplus.
+    [f_ij, c_ij] = BN(W [v_i, v_j, u_ij] + b), with u_ij Gaussians of the distance and v the
+    92 features of the element times a matrix to begin with; then the mean over the atoms, softplus, and a
+    network with softplus.
 
     Deviations from the released code: the shell of the twelfth neighbour is kept whole, where that code
     takes as many of its equal neighbours as make twelve, in whichever order they come; an atom with fewer

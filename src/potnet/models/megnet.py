@@ -41,17 +41,17 @@ class MEGNet(nn.Module):
     """Blocks that update edges, atoms and states in turn, then Set2Set.
 
     e' = phi_e([x_i, x_j, e, u]), x' = phi_v([x_i, mean_j e', u]), u' = phi_u([u, mean e', mean x'])
-    (section "MEGNet formalism"); a block is two dense layers on each of the three, which the first block shares
-    with the embedding, this update, and the sum with the block's input. phi are three linear layers
-    with ssp between them.
+    (eq. 4 and following; eq. 5 is the mean over the edges of an atom). A block is two dense layers on each of
+    the three, which the first block shares with the embedding, this update, and the sum with the block's
+    input. phi are three linear layers with ssp between them.
 
     Deviations from the released code: the gates of the LSTM in Set2Set are sigmoids, not Keras's piecewise
     linear "hard" ones; elements up to Z = 100 are embedded, not 94, and the embedding begins with unit
     variance (as in matgl), which half precision needs; a crystal whose atoms have no neighbours
     within the cutoff is predicted (its sums over edges are zero), not refused.
 
-    The package matgl, by the same group, differs from the released code and from this: its phi end in an ssp, its
-    Set2Set has no projection and two steps, and its Gaussians are exp(-(r - c)² / 2). With these
+    The package matgl, by the same group, differs from the released code and from this: its phi end in an
+    ssp, its Set2Set has no projection and two steps, and its Gaussians are exp(-(r - c)² / 2). With these
     taken alike the numbers are equal (tests/models/test_megnet.py).
 
     Args:

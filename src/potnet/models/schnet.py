@@ -2,8 +2,8 @@
 
 With the settings that the authors published for the Materials Project in SchNetPack
 (`schnetpack_matproj.py`, versions before 1.0): 64 features, six interactions, neighbours within 5 Å,
-25 Gaussians, sums normalised by the number of neighbours, as the paper recommends for periodic systems, and the
-mean over the atoms.
+25 Gaussians, sums normalised by the number of neighbours, as the paper recommends for periodic systems, and
+the mean over the atoms.
 """
 
 from __future__ import annotations
