@@ -19,6 +19,7 @@ def local_edges(
     cutoff: float | None = 4.0,
     k: int | None = None,
     shell_tolerance: float = 1e-3,
+    symmetric: bool = False,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Find the neighbours of every atom, periodic images included.
 
@@ -36,6 +37,8 @@ def local_edges(
         cutoff: Å, or None.
         k: Number of neighbours, or None.
         shell_tolerance: Å, largest gap inside a shell.
+        symmetric: Add the reverse of every edge that lacks it: among k nearest neighbours j can be one of
+            i without i being one of j. The undirected graph of ALIGNN and its successors.
 
     Returns:
         edge_index: (2, E) int64; row 0 is the source j, row 1 the target i. Sorted by target, then
@@ -61,9 +64,11 @@ def local_edges(
     limit = math.inf if cutoff is None else cutoff + RADIUS_TOLERANCE
     radius = min(limit, _first_radius(cell, len(positions), k))
     while True:
-        index, vector, distance = _within(cell, positions, radius)
+        index, vector, distance, shift = _within(cell, positions, radius)
         keep, complete = _whole_shells(index[1], distance, len(positions), k, shell_tolerance, radius)
         if complete or radius >= limit:
+            if symmetric:
+                keep = keep | keep[_reverses(index, shift)]
             return index[:, keep], vector[keep]
         radius = min(limit, 1.25 * radius)
 
@@ -104,16 +109,23 @@ def _compact(crystal: Crystal) -> tuple[NDArray[np.float64], NDArray[np.float64]
 
 def _within(
     cell: NDArray[np.float64], positions: NDArray[np.float64], radius: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Sorted edges (2, E), vectors (E, 3) and distances (E,) up to a radius."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
+    """Sorted edges (2, E), vectors (E, 3), distances (E,) and cell shifts (E, 3) up to a radius."""
     import vesin
 
     search = vesin.NeighborList(cutoff=radius, full_list=True, n_threads=1)
-    target, source, vector, distance = search.compute(positions, cell, True, "ijDd")
+    target, source, vector, distance, shift = search.compute(positions, cell, True, "ijDdS")
     index = np.stack([source, target]).astype(np.int64)
     # Distances of equivalent neighbours differ in the last digits: rounded, they tie and the source decides.
     order = np.lexsort((index[0], distance.round(6), index[1]))
-    return index[:, order], vector[order], distance[order]
+    return index[:, order], vector[order], distance[order], shift[order]
+
+
+def _reverses(index: NDArray[np.int64], shift: NDArray[np.int32]) -> NDArray[np.int64]:
+    """(E,) the reverse of each edge, among all edges within a radius."""
+    reverse = np.empty(len(shift), dtype=np.int64)
+    reverse[np.lexsort((*shift.T, *index))] = np.lexsort((*-shift.T, *index[::-1]))
+    return reverse
 
 
 def _first_radius(cell: NDArray[np.float64], num_atoms: int, k: int) -> float:

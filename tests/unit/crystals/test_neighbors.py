@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from crystal_examples import brute_force_edges, in_other_cell, named
 
-from potnet.crystals import Crystal, local_edges, standardize
+from potnet.crystals import Crystal, line_graph, local_edges, standardize
 from potnet.crystals.neighbors import RADIUS_TOLERANCE
 
 
@@ -178,3 +178,30 @@ def test_whole_shells_follow_the_tolerance():
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         local_edges(named("NaCl"), **options)
+
+
+@pytest.mark.parametrize(("name", "k"), [("quartz", 9), ("SrTiO3", 7)])
+def test_symmetric_neighbours_are_the_nearest_and_their_reverses(name, k):
+    crystal = standardize(named(name))
+    given = edges_of(*local_edges(crystal, cutoff=None, k=k))
+    both = edges_of(*local_edges(crystal, cutoff=None, k=k, symmetric=True))
+    reverses = {(target, source, *(-v for v in vector)) for source, target, *vector in given}
+    assert given != reverses
+    assert both == given | reverses
+
+
+def edges_of(index, vector):
+    """Each edge as (source, target, x, y, z), to 1e-6 Å."""
+    rounded = (vector.round(6) + 0.0).tolist()
+    found = {(*pair, *v) for pair, v in zip(index.T.tolist(), rounded, strict=True)}
+    assert len(found) == index.shape[1]
+    return found
+
+
+def test_line_graph_against_all_pairs_of_edges():
+    index, _ = local_edges(named("quartz"), cutoff=2.0)
+    pairs = line_graph(index, 9)
+    source, target = index
+    expected = [(a, b) for b in range(len(source)) for a in range(len(source)) if target[a] == source[b]]
+    assert pairs.T.tolist() == [list(pair) for pair in expected]
+    assert line_graph(np.empty((2, 0), dtype=np.int64), 3).shape == (2, 0)
