@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 from potnet.data.dataset import CrystalTable, Dataset, Removal
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer
-from potnet.data.sources import EmbeddedSource, Source, TableSource
+from potnet.data.grouped_splits import FoldSplit, RatioSplit
+from potnet.data.published import MatbenchFold, PublishedSplit
+from potnet.data.sources import EmbeddedSource, FolderSource, MaterialsProjectSource, Source, TableSource
+from potnet.data.split_files import FileSplit
 from potnet.data.splits import GivenSplit, ListedSplit, ShuffledSplit, Split
 from potnet.data.targets import Target
 
@@ -22,8 +25,15 @@ __all__ = [
     "EmbeddedSource",
     "Failure",
     "Featurizer",
+    "FileSplit",
+    "FoldSplit",
+    "FolderSource",
     "GivenSplit",
     "ListedSplit",
+    "MatbenchFold",
+    "MaterialsProjectSource",
+    "PublishedSplit",
+    "RatioSplit",
     "Removal",
     "ShuffledSplit",
     "Source",

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from potnet.crystals import CrystalBatch
-from potnet.data.cache import cached_features
+from potnet.data.cache import cache_root, cached_features
 from potnet.data.dataset import (
     NOT_FEATURIZED,
     NOT_IN_SPLIT,
@@ -30,6 +30,7 @@ from potnet.data.dataset import (
 )
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.featurize import Featurizer, Progress
+from potnet.data.prototypes import with_prototypes
 from potnet.data.sampling import CrystalBatchSampler, EpochSampler, ResumableLoader
 from potnet.data.sources import Source
 from potnet.data.splits import GivenSplit, Split, SplitRecipe
@@ -267,6 +268,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         rows, unlabelled = self.target.select(table)
         removed = [*table.removed, *unlabelled]
         table = replace(table.take(rows), removed=tuple(removed))
+        if getattr(self.split_recipe, "needs_prototypes", False):
+            table = with_prototypes(table, self.source, self.on_error, cache_root(self.cache_dir))
         split = self.split_recipe(table)
         used = {id for part in PARTS for id in split[part]}
         return split, removed + [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]

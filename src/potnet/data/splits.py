@@ -155,16 +155,17 @@ class ListedSplit:
         self.split = Split(**{part: tuple(ids) for part, ids in parts.items()})
 
     def __call__(self, table: CrystalTable) -> Split:
-        """The listed ids, which must all be in the table.
+        """The listed ids; those that were removed from the table for a reason on record are left out.
 
         Raises:
-            DataError: If some are not.
+            DataError: Others are not in the table.
         """
         known = set(table.ids)
-        absent = [id for part in PARTS for id in self.split[part] if id not in known]
+        expected = known | {entry.id for entry in table.removed}
+        absent = [id for part in PARTS for id in self.split[part] if id not in expected]
         if absent:
             raise DataError(f"{len(absent)} crystals of the split are not in the data: {name_some(absent)}")
-        return self.split
+        return Split(**{part: tuple(id for id in self.split[part] if id in known) for part in PARTS})
 
 
 def shuffled_indices(total: int, seed: int) -> list[int]:

@@ -128,7 +128,7 @@ def xyz_rows(path: Path) -> Rows:
     """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
     from potnet.crystals.read import xyz_frames
 
-    with _guarded(path):
+    with guarded(path):
         for where, frame in xyz_frames(path):
             if isinstance(frame, CrystalError):
                 yield where, DataError(frame.reason)
@@ -169,7 +169,7 @@ _BINARY = (parquet_rows, database_rows)
 def _text(path: Path) -> Iterator[TextIO]:
     """A text file in UTF-8, perhaps compressed; a byte order mark is skipped."""
     with (
-        _guarded(path),
+        guarded(path),
         gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as binary,
         io.TextIOWrapper(binary, encoding="utf-8-sig") as text,
     ):
@@ -177,7 +177,7 @@ def _text(path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def _guarded(path: Path) -> Iterator[None]:
+def guarded(path: Path) -> Iterator[None]:
     """Turn the errors of reading a file into one that names it."""
     try:
         yield
