@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from pathlib import Path
@@ -40,10 +41,11 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import recipe
-    from potnet.training.callbacks import MetricsTable, SeedEachEpoch, checkpoints
+    from potnet.training import distributed, recipe
+    from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.module import PropertyModule
+    from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
 
     started = time.perf_counter()
@@ -51,6 +53,11 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     recipe.quieten()
     recipe.check_seed(config["seed"])
     recipe.check_trainer(config["trainer"])
+    ranks = distributed.ranks_to_start(config["trainer"])
+    if ranks > 1:
+        return distributed.launch(config, folder, resume, ranks)
+    if distributed.rank() > 0:
+        logging.getLogger().setLevel(logging.ERROR)  # the first rank says it all
     loggers = recipe.build_loggers(config["logger"])
     seed_everything(config["seed"], workers=True, verbose=False)
 
@@ -62,15 +69,17 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.set_statistics(*data.statistics())
     module.record = recipe.record_of(config, data)
-    recipe.write_split(folder, data)
-    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+    if distributed.rank() == 0:
+        recipe.write_split(folder, data)
+        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     seconds = {"featurize": time.perf_counter() - started}
 
     table = MetricsTable(folder / "metrics.csv")
     earlier = table.seconds
     callbacks = [
         table,
-        SeedEachEpoch(config["seed"]),
+        SeedEachBatch(config["seed"]),
+        StopOnSignal(folder / "checkpoints"),
         TrainingProgress(module.target.learned_unit),
         *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
         *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
 
 from potnet.nn.aggregate import at_least_float32, occurrences
@@ -55,15 +56,14 @@ class BatchNorm(nn.BatchNorm1d):
         wide = at_least_float32(x)
         count = wide.new_ones(len(x)) if row is None else occurrences(row, len(x), wide.dtype)
         count = count.unsqueeze(1)
-        # The sums of all ranks, and through them the gradients of all ranks' losses.
-        sums = all_reduce(torch.cat([(count * wide).sum(0), count.sum(0)]))
+        sums = _SumOverRanks.apply(torch.cat([(count * wide).sum(0), count.sum(0)]))
         samples = sums[-1].detach()
-        if samples < 2:
-            return self._by_running_statistics(x)
-        mean = sums[:-1] / samples
+        mean = sums[:-1] / samples.clamp(min=1)
         centered = wide - mean
-        variance = all_reduce((count * centered.square()).sum(0)) / samples
-        self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
+        variance = _SumOverRanks.apply((count * centered.square()).sum(0)) / samples.clamp(min=1)
+        # Whether there are rows at all is not asked on the host: a GPU would have to be waited for.
+        rest = (samples - 1).clamp(min=1)
+        self._track(mean.detach(), variance.detach() * (samples / rest), (samples > 1).to(wide.dtype))
         return (centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias).to(x.dtype)
 
     def _by_running_statistics(self, x: Tensor) -> Tensor:
@@ -71,11 +71,27 @@ class BatchNorm(nn.BatchNorm1d):
             x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
         )
 
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
+    def _track(self, mean: Tensor, variance: Tensor, share: Tensor | float = 1.0) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
+        self.running_mean.lerp_(mean, self.momentum * share)
+        self.running_var.lerp_(variance, self.momentum * share)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all ranks; its gradient is the sum of the gradients of all ranks."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total

@@ -90,8 +90,8 @@ def checkpoints(folder: Path, validates: bool) -> list[Callback]:
     return [RunCheckpoint(filename=Path(BEST).stem, monitor="val/mae", mode="min", **common), last]
 
 
-class SeedEachEpoch(Callback):
-    """Seed torch at the start of each epoch, so that a resumed run draws the same random numbers.
+class SeedEachBatch(Callback):
+    """Seed torch before each batch, so that a resumed run draws the same random numbers.
 
     Args:
         seed: Of the run.
@@ -100,9 +100,12 @@ class SeedEachEpoch(Callback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A seed of its own for each epoch and process."""
-        torch.manual_seed(self.seed + 1_000_003 * trainer.current_epoch + trainer.global_rank)
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """A seed of its own for each epoch, batch and process."""
+        place = (self.seed * 1_000_003 + trainer.current_epoch) * 1_000_003 + batch_idx
+        torch.manual_seed((place * 1_009 + trainer.global_rank) % 2**63)
 
 
 class MetricsTable(Callback):
@@ -134,6 +137,8 @@ class MetricsTable(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget rows of epochs that are going to be repeated."""
         self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
+        # A run that goes on amid an epoch begins none.
+        self._started, self._crystals = time.perf_counter(), 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

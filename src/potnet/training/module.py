@@ -14,7 +14,8 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 from potnet.config import build, check_arguments
 from potnet.crystals.graph import CrystalBatch
 from potnet.data.targets import Target
-from potnet.training.optimization import adamw_one_cycle, loss_function
+from potnet.training.means import WeightedMean
+from potnet.training.optimization import build_optimizer, loss_function
 
 
 class TrainingError(ValueError):
@@ -31,7 +32,7 @@ class PropertyModule(LightningModule):
         model: Config of the network: `_target_` and its arguments.
         target: Arguments of `Target`.
         objective: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`.
-        optimizer: Arguments of `adamw_one_cycle`.
+        optimizer: Arguments of `build_optimizer`.
 
     Attributes:
         model: The network; `model(batch)` is (B,), scaled.
@@ -60,12 +61,14 @@ class PropertyModule(LightningModule):
         self.scale_target = bool(objective.pop("scale_target"))
         check_arguments(loss_function, objective, "objective")
         self.loss = loss_function(**objective)
-        check_arguments(adamw_one_cycle, {"module": None, "total_steps": 1, **optimizer}, "optimizer")
+        check_arguments(build_optimizer, {"module": None, "total_steps": 1, **optimizer}, "optimizer")
         # Made again when training starts; here it refuses bad values before any data are prepared.
-        adamw_one_cycle(self.model, 1, **optimizer)
+        build_optimizer(self.model, 1, **optimizer)
         self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
         self.register_buffer("std", torch.ones((), dtype=torch.float64))
         self.record: dict[str, Any] = {}
+        self.training_means = nn.ModuleDict({name: WeightedMean() for name in ("loss", "mae", "grad_norm")})
+        self.validation_loss = WeightedMean()
         self.validation_metrics = MetricCollection(
             {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}, prefix="val/"
         ).set_dtype(torch.float64)
@@ -89,26 +92,56 @@ class PropertyModule(LightningModule):
         return self.target.transform(batch.targets[self.target.key])
 
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
+        """The loss of this rank's share of a batch; its mean over ranks is the mean over crystals."""
+        loss, error = self._errors(batch) if batch.num_crystals else self._nothing()
+        self._add("loss", loss, batch.num_crystals)
+        self._add("mae", error, batch.num_crystals)
+        return loss * self._share(batch.num_crystals)
+
+    def _add(self, name: str, value: Tensor, weight: int) -> None:
+        mean = self.training_means[name]
+        assert isinstance(mean, WeightedMean)
+        mean.update(value, weight)
+        self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
+
+    def _errors(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
+        """() the loss, and () float64 the mean absolute error in the learned unit."""
         wanted = self._wanted(batch)
         output = self.model(batch)
         loss = self.loss(output, ((wanted - self.mean) / self.std).to(output.dtype))
         error = (output.detach().double() * self.std + self.mean - wanted).abs().mean()
-        size = batch.num_crystals
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
-        self.log("train/mae", error, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
-        return loss
+        return loss, error
+
+    def _nothing(self) -> tuple[Tensor, Tensor]:
+        """What a rank without a crystal adds: a loss of zero that still reaches every parameter."""
+        if any(getattr(layer, "across_ranks", False) for layer in self.model.modules()):
+            raise TrainingError(
+                "a batch has fewer crystals than there are ranks, which trainer.sync_batchnorm=true cannot "
+                "work with: choose another data.batch_size, or fewer devices"
+            )
+        loss = torch.stack([0 * parameter.sum() for parameter in self.model.parameters()]).sum()
+        return loss, loss.detach()
+
+    def _share(self, crystals: int) -> Tensor | float:
+        """This rank's part of the crystals of a batch, times the number of ranks.
+
+        Gradients are averaged over ranks, whose shares of a batch may differ by a crystal.
+        """
+        if self.trainer.world_size == 1:
+            return 1.0
+        everywhere = torch.tensor(float(crystals), device=self.device)
+        torch.distributed.all_reduce(everywhere)
+        return self.trainer.world_size * crystals / everywhere
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Log the norm of the gradient before clipping."""
         norms = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
         if norms:
-            norm = torch.stack(norms).norm()
-            self.log("train/grad_norm", norm, on_step=False, on_epoch=True, batch_size=1)
+            self._add("grad_norm", torch.stack(norms).norm(), 1)
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate; refuse to go on with a loss that is no number."""
-        self.log("lr", self.optimizers().param_groups[0]["lr"])  # type: ignore[union-attr]
+        self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)  # type: ignore[union-attr]
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):
             raise TrainingError(
@@ -116,22 +149,34 @@ class PropertyModule(LightningModule):
                 "optimizer.learning_rate, or clip gradients with trainer.gradient_clip_val"
             )
 
+    def on_validation_epoch_start(self) -> None:
+        """Let every rank judge the same network: statistics of BatchNorm differ between ranks."""
+        if self.trainer.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
+
     def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
-        """Collect errors in the learned unit, every crystal once."""
-        prediction, wanted = self(batch), self._wanted(batch)
+        """Collect errors in the learned unit, every crystal once; a rank's share of a batch may be empty."""
+        if batch.num_crystals:
+            prediction, wanted = self(batch), self._wanted(batch)
+            loss = self.loss((prediction - self.mean) / self.std, (wanted - self.mean) / self.std)
+        else:
+            prediction = wanted = loss = torch.zeros(0, dtype=torch.float64, device=self.device)
+            loss = loss.sum()
         self.validation_metrics.update(prediction, wanted)
-        loss = self.loss((prediction - self.mean) / self.std, (wanted - self.mean) / self.std)
-        self.log("val/loss", loss, on_epoch=True, batch_size=batch.num_crystals, sync_dist=True)
+        self.validation_loss.update(loss, batch.num_crystals)
 
     def on_validation_epoch_end(self) -> None:
         """Log the errors of the epoch."""
-        self.log_dict(self.validation_metrics.compute())
+        found = {**self.validation_metrics.compute(), "val/loss": self.validation_loss.compute()}
+        self.log_dict(found, sync_dist=True)
         self.validation_metrics.reset()
+        self.validation_loss.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW and one cycle over the run, whatever its length."""
+        """The optimizer, and its schedule over the run, whatever its length."""
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        optimizer, scheduler = adamw_one_cycle(self.model, steps, **self.hparams["optimizer"])
+        optimizer, scheduler = build_optimizer(self.model, steps, **self.hparams["optimizer"])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

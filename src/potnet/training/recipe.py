@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from potnet.config import ConfigError, build, check_arguments, locate, secret
 from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import FORMAT, checkpoint_of, versions
+from potnet.training.distributed import check_devices
 
 if TYPE_CHECKING:
     from lightning import Callback, LightningModule, Trainer
@@ -35,10 +36,19 @@ def with_absolute_source(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     data = config["data"]
     path = data["source"].get("path")
-    if path is None:
+    if path is None or str(path).startswith(("http://", "https://")):
         return dict(config)
     source = {**data["source"], "path": str(Path(path).expanduser().absolute())}
     return {**config, "data": {**data, "source": source}}
+
+
+#: Keys of a data config that its other keys, the target and the split refer to; no arguments of the data module.
+DATA_SHORTHANDS = ("path", "task", "fold", "on_missing", "published_split")
+
+
+def data_settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the data module in a data config."""
+    return {key: value for key, value in data.items() if key not in DATA_SHORTHANDS}
 
 
 def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule:
@@ -51,7 +61,7 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
     target = build({"_target_": "potnet.data.Target", **config["target"]}, "target")
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     data: CrystalDataModule = build(
-        config["data"], "data", target=target, featurizer=featurizer, needs=model.needs
+        data_settings(config["data"]), "data", target=target, featurizer=featurizer, needs=model.needs
     )
     return data
 
@@ -83,7 +93,8 @@ def check_trainer(config: Mapping[str, Any]) -> None:
     """Refuse settings of the Trainer before any work is done.
 
     Raises:
-        ConfigError: An unknown key, a value of the wrong kind, or a run without an epoch.
+        ConfigError: An unknown key, a value of the wrong kind, a run without an epoch, or a GPU that is not
+            there.
     """
     trainer = locate(config, "trainer")
     check_arguments(trainer, {key: value for key, value in config.items() if key != "_target_"}, "trainer")
@@ -94,6 +105,7 @@ def check_trainer(config: Mapping[str, Any]) -> None:
             "learning rate follows the epochs (trainer.max_time may end a run sooner). To evaluate "
             "a trained model, use python -m potnet.evaluate"
         )
+    check_devices(config)
 
 
 def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback]:
@@ -134,16 +146,20 @@ def build_trainer(
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from potnet.training.atomic import AtomicCheckpointIO
+    from potnet.training.synchronize import BatchNormAcrossRanks
 
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if config.get("sync_batchnorm"):
+        plugins.append(BatchNormAcrossRanks())
     try:
         trainer: Trainer = build(
-            {key: value for key, value in config.items() if key != "accelerator"},
+            {key: value for key, value in config.items() if key not in ("accelerator", "sync_batchnorm")},
             "trainer",
             callbacks=callbacks,
             logger=loggers or False,
             default_root_dir=str(folder),
             accelerator=_accelerator(config.get("accelerator", "auto")),
-            plugins=[AtomicCheckpointIO()],
+            plugins=plugins,
             enable_progress_bar=False,
             enable_model_summary=False,
             # The sampler of CrystalDataModule orders the crystals by seed and epoch.
@@ -183,7 +199,7 @@ def quieten() -> None:
 
 
 def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, checkpoint: Path | None) -> bool:
-    """Train; Ctrl-C ends it in an orderly way.
+    """Train this rank's share; signals end it in an orderly way.
 
     Args:
         trainer: Runs the epochs.
@@ -192,13 +208,16 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
         checkpoint: Of the run to continue.
 
     Returns:
-        Whether it was interrupted.
+        Whether it was interrupted by Ctrl-C.
 
     Raises:
-        SystemExit: On SIGTERM, with status 143; last.ckpt holds the last whole epoch.
+        SystemExit: On SIGTERM or SIGUSR1, with status 128 + its number, once last.ckpt holds everything.
     """
-    from lightning.pytorch.utilities.exceptions import SIGTERMException
+    import torch
 
+    from potnet.training.preemption import Stopped
+
+    data.share(trainer.global_rank, trainer.world_size)
     validation = data.val_dataloader() if data.split.val else None
     try:
         trainer.fit(
@@ -208,15 +227,21 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
             ckpt_path=checkpoint and str(checkpoint),
             weights_only=True,
         )
-    except SIGTERMException:
-        print("stopped by SIGTERM; the last whole epoch is kept", file=sys.stderr)
-        sys.exit(128 + signal.SIGTERM)
+    except Stopped as stopped:
+        if trainer.is_global_zero:
+            print(stopped, file=sys.stderr)
+        if stopped.number != signal.SIGINT:
+            sys.exit(128 + stopped.number)
+        return True
     except SystemExit:
         # Lightning ends the process after Ctrl-C, with SIGINT switched off.
         if not trainer.interrupted:
             raise
         signal.signal(signal.SIGINT, signal.default_int_handler)
         return True
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     return False
 
 

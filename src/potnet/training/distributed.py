@@ -1,0 +1,269 @@
+"""Training on several devices: one process, a rank, for each.
+
+On one node the ranks are started here, a set of their own for every run, and told all they need in *their*
+environment: so neither environment nor arguments nor process group of one job of a sweep can leak into the
+next. Where torchrun or srun starts the ranks, `train` finds itself in one of them. Nothing heavy is imported
+here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from potnet.config import ConfigError, did_you_mean
+from potnet.training.checkpoint import LAST, checkpoint_of
+
+GRACE = 20.0
+"""Seconds that the other ranks have to end after one has failed, before they are killed."""
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+_ORDERLY = {0, *(128 + int(number) for number in FORWARDED)}
+"""Exit statuses of ranks that did what they were asked to."""
+
+
+class RankError(RuntimeError):
+    """A rank failed or was killed. The message says which and why, and how to go on."""
+
+
+def rank() -> int:
+    """Number of this process among those that torchrun, srun or `launch` started; 0 if it is alone."""
+    return int(os.environ["RANK" if "RANK" in os.environ else "SLURM_PROCID"]) if started_by() else 0
+
+
+def started_by() -> str | None:
+    """Who started this process as one rank of several: "torchrun" (or `launch`), "srun", or nobody."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "torchrun"
+    # A batch script has SLURM_NTASKS as well, but only srun makes steps.
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:
+        return "srun"
+    return None
+
+
+def ranks_to_start(trainer: Mapping[str, Any]) -> int:
+    """How many ranks a run needs that nobody has started yet; 1 if it can run in this process.
+
+    Args:
+        trainer: Config of the Trainer, checked by `recipe.check_trainer`.
+
+    Raises:
+        ConfigError: Several nodes without torchrun or srun, or a strategy other than ddp.
+    """
+    if started_by():
+        return 1
+    if trainer.get("num_nodes", 1) > 1:
+        raise ConfigError(
+            f"trainer.num_nodes={trainer['num_nodes']}: several nodes need torchrun or srun to start one "
+            "process for each device; docs/cluster.md shows the commands"
+        )
+    count = devices(trainer)
+    strategy = str(trainer.get("strategy", "auto"))
+    ours = ("auto", "ddp", "ddp_find_unused_parameters_true")
+    if count > 1 and strategy not in ours:
+        raise ConfigError(f"trainer.strategy={strategy} on {count} devices{did_you_mean(strategy, ours)}")
+    return count
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """Number of devices on this node that a config of the Trainer asks for."""
+    wanted = trainer.get("devices", 1)
+    if isinstance(wanted, list):
+        return len(wanted)
+    if isinstance(wanted, str) and "," in wanted:
+        return len([device for device in wanted.split(",") if device.strip()])
+    if wanted == "auto" or int(wanted) == -1:
+        if trainer.get("accelerator") == "cpu":
+            return 1
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    return int(wanted)
+
+
+def check_devices(config: Mapping[str, Any]) -> None:
+    """Refuse devices that are not there, before any work is done.
+
+    Args:
+        config: Of the Trainer: `accelerator` and `devices`.
+
+    Raises:
+        ConfigError: An unknown accelerator, a GPU that is not there, or no device at all.
+    """
+    import torch
+
+    known = ("auto", "cpu", "cuda", "gpu")
+    accelerator = config.get("accelerator", "auto")
+    if accelerator not in known:
+        raise ConfigError(f"trainer.accelerator={accelerator}{did_you_mean(str(accelerator), known)}")
+    wanted, there = config.get("devices", 1), torch.cuda.device_count()
+    if accelerator in ("cuda", "gpu") and not there:
+        mps = "; Apple's GPUs lack float64" if torch.backends.mps.is_available() else ""
+        raise ConfigError(
+            f"trainer.accelerator={accelerator}: no CUDA device is found here{mps}; "
+            "use trainer.accelerator=cpu, or look whether nvidia-smi lists one and torch is a CUDA build"
+        )
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and (wanted < -1 or wanted == 0):
+        raise ConfigError(f"trainer.devices={wanted}: give at least 1, or auto for all")
+    if accelerator != "cpu" and there and isinstance(wanted, int) and wanted > there:
+        raise ConfigError(f"trainer.devices={wanted}: there are {there} GPUs here; give at most that many")
+
+
+def launch(config: Mapping[str, Any], folder: Path, resume: bool, count: int) -> float | None:
+    """Run `potnet.train.train` in several ranks on this node, and wait for them.
+
+    SIGTERM, SIGUSR1 and Ctrl-C are passed on, and the ranks keep everything before they end. If a rank fails
+    or is killed, the others are ended. If this process is killed, the ranks end too.
+
+    Args:
+        config: Plain config of the run.
+        folder: Of the run.
+        resume: Continue from the folder's last checkpoint.
+        count: Number of ranks.
+
+    Returns:
+        What `train` returns on the first rank.
+
+    Raises:
+        RankError: A rank failed; the first one to do so is named.
+        SystemExit: The ranks ended because of a signal.
+    """
+    from torch.distributed import TCPStore
+
+    # The ranks meet here; the system chooses a port that is free, and it is free again on return.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with tempfile.TemporaryDirectory(prefix="potnet_ranks_") as name:
+        notes = Path(name)
+        run = {"config": config, "folder": str(folder), "resume": resume}
+        (notes / "run.json").write_text(json.dumps(run), encoding="utf-8")
+        processes: list[subprocess.Popen[bytes]] = []
+        orderly = set(_ORDERLY)
+        try:
+            with _forwarding(processes, orderly):
+                for number in range(count):
+                    processes.append(_start(number, count, store.port, notes))
+                _wait(processes, orderly)
+        finally:
+            _kill(processes)
+        statuses = [process.returncode for process in processes]
+        if not orderly.issuperset(statuses):
+            raise RankError(_explain(processes, orderly, notes, folder))
+        if any(statuses):
+            sys.exit(max(status if status >= 0 else 128 - status for status in statuses))
+        result: float | None = json.loads((notes / "result.json").read_text(encoding="utf-8"))
+        return result
+
+
+def _start(number: int, count: int, port: int, notes: Path) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "RANK": str(number),
+        "LOCAL_RANK": str(number),
+        "GROUP_RANK": "0",
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        # As torchrun does: Lightning starts no processes of its own, and torch joins our store.
+        "TORCHELASTIC_RUN_ID": "potnet",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    if sys.platform == "linux":  # whatever the name of this host resolves to
+        environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    return subprocess.Popen(
+        [sys.executable, "-m", "potnet.training.rank", str(notes)],
+        env=environment,
+        stdin=subprocess.PIPE,  # it closes when this process ends, however it ends
+        process_group=0,  # Ctrl-C comes from here alone, once
+    )
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> None:
+    """Return when all have ended; after a failure the others have GRACE seconds, and are told to hurry."""
+    deadline = None
+    while any(process.poll() is None for process in processes):
+        failed = [process for process in processes if process.returncode not in (None, *orderly)]
+        if failed and deadline is None:
+            deadline = time.monotonic() + GRACE
+            for process in processes:
+                process.terminate()
+        if deadline is not None and time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
+
+
+def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.kill()
+        process.wait()
+        if process.stdin is not None:
+            process.stdin.close()
+
+
+@contextmanager
+def _forwarding(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> Iterator[None]:
+    """Pass signals on to the ranks; a second Ctrl-C ends this process, and so them, at once.
+
+    A rank that a signal of ours ends, as it was not training yet, ended in an orderly way.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    interrupts = 0
+
+    def forward(number: int, frame: object) -> None:
+        nonlocal interrupts
+        interrupts += number == signal.SIGINT
+        if interrupts > 1:
+            raise KeyboardInterrupt
+        orderly.add(-number)
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(
+    processes: Sequence[subprocess.Popen[bytes]], orderly: set[int], notes: Path, folder: Path
+) -> str:
+    """Of several failures the first: the others follow from it, as ranks that wait for a dead one fail."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
+    told = {error["rank"] for error in found}
+    killed = [
+        number
+        for number, process in enumerate(processes)
+        if process.returncode not in orderly and number not in told
+    ]
+    if killed and not any(error["foreseen"] for error in found):
+        # One that was ended by us has an error of another to blame, or was waiting for one that was killed.
+        number = next((n for n in killed if processes[n].returncode != -signal.SIGTERM), killed[0])
+        status = processes[number].returncode
+        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        hint = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
+        message = f"rank {number} of {len(processes)} (process {processes[number].pid}) {how}{hint}"
+    else:
+        error = min(found, key=lambda error: (not error["foreseen"], error["time"]))
+        if error["foreseen"]:
+            return str(error["message"])
+        print(error["traceback"], file=sys.stderr)
+        message = f"rank {error['rank']} of {len(processes)} failed ({error['message']})"
+    message += "; the other ranks were ended."
+    if checkpoint_of(folder, (LAST,)) is None:
+        return f"{message} There is no checkpoint yet: start a new run"
+    return f"{message} Continue from the last checkpoint with python -m potnet.train resume={folder}"
