@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import CrystalError
+from potnet.data import integrity
 from potnet.data.build import ProgressBar, build, canonical_json, writing
 from potnet.data.dataset import DUPLICATE, UNREADABLE, Dataset
 from potnet.data.errors import CacheError, DataError
@@ -28,9 +29,6 @@ log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
 FORMAT = 2
-
-# Up to this size, opening a cache compares checksums; a larger one would take seconds, so sizes must do.
-_VERIFY_BYTES = 512 * 2**20
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -102,6 +100,7 @@ def cached_features(
                     check(dataset)
                 build(folder, key, dataset, featurizer, on_error, progress_bar, workers)
                 store = FeatureStore(folder)
+                integrity.trust(store)
     if on_error == "raise":
         for entry in store.table.removed:
             if entry.reason in (UNREADABLE, DUPLICATE):
@@ -118,8 +117,7 @@ def _open(folder: Path) -> FeatureStore | None:
         return None
     try:
         store = FeatureStore(folder)
-        if store.bytes <= _VERIFY_BYTES:
-            store.verify()
+        integrity.check(store)
     except CacheError as error:
         log.warning("feature cache: %s; what is damaged is computed again", error)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,22 @@ class FeatureStore:
         """Size on disk."""
         return sum(self._sizes().values())
 
-    def verify(self) -> None:
-        """Read all and compare checksums.
+    @property
+    def checksums(self) -> dict[str, str]:
+        """sha256 of each file but the manifest, hexadecimal."""
+        return {self._index["file"]: self._index["sha256"]} | {s.file: s.sha256 for s in self.shards}
+
+    def verify(self, names: Iterable[str] | None = None) -> None:
+        """Read files and compare checksums.
+
+        Args:
+            names: Which, of `checksums`; None takes all.
 
         Raises:
             CacheError: Names the first damaged file.
         """
-        expected = {self._index["file"]: self._index["sha256"]} | {s.file: s.sha256 for s in self.shards}
-        for name, checksum in expected.items():
-            if file_hash(self.folder / name) != checksum:
+        for name in self.checksums if names is None else names:
+            if file_hash(self.folder / name) != self.checksums[name]:
                 raise CacheError(f"{self.folder / name} is damaged: its checksum is not that of the manifest")
 
     def batch(self, rows: Sequence[int] | np.ndarray | Tensor) -> CrystalBatch:

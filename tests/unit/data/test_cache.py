@@ -18,9 +18,10 @@ import torch
 from crystal_tables import cubic, moduli, write_table
 
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, collate
-from potnet.data import CacheError, Failure, Featurizer, TableSource, build, cache
+from potnet.data import CacheError, Failure, Featurizer, TableSource, build, integrity
+from potnet.data import store as store_module
 from potnet.data.cache import cache_folder, cache_root, cached_features
-from potnet.data.shards import pack
+from potnet.data.shards import file_hash, pack
 from potnet.data.store import FeatureStore
 from potnet.lattice import Coulomb
 
@@ -206,10 +207,58 @@ def test_broken_manifest(source: TableSource, featurizer: CountingFeaturizer, tm
 def test_large_caches_are_not_read_whole_at_the_start(
     source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(integrity, "_READ_BYTES", 0)
+    read: list[str] = []
+    monkeypatch.setattr(store_module, "file_hash", lambda path: read.append(path.name) or file_hash(path))
+    store = cached_features(source, featurizer, tmp_path)
     cached_features(source, featurizer, tmp_path)
-    monkeypatch.setattr(cache, "_VERIFY_BYTES", 0)
-    monkeypatch.setattr(FeatureStore, "verify", lambda self: pytest.fail("read whole"))
+    assert read == []
+    path = store.folder / store.shards[1].file
+    path.touch()
     cached_features(source, featurizer, tmp_path)
+    assert read == [path.name]
+    cached_features(source, featurizer, tmp_path)
+    assert read == [path.name]
+    # Without the record, or with a broken one, all is read once.
+    for content in (None, "[1", "[]"):
+        read.clear()
+        integrity.record_of(store.folder).unlink()
+        if content is not None:
+            integrity.record_of(store.folder).write_text(content)
+        cached_features(source, featurizer, tmp_path)
+        cached_features(source, featurizer, tmp_path)
+        assert len(read) == 4
+
+
+def test_flipped_byte_of_a_large_cache(
+    source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(integrity, "_READ_BYTES", 0)
+    store = cached_features(source, featurizer, tmp_path)
+    whole = files(store.folder)
+    path = store.folder / store.shards[1].file
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[300] ^= 1
+    path.write_bytes(content)
+    # Who sets back the time of the last write leaves another trace.
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    featurizer.seen.clear()
+    cached_features(source, featurizer, tmp_path)
+    assert featurizer.seen == ["c4", "c5", "c6", "c7"]
+    assert files(store.folder) == whole
+
+
+def test_cache_that_belongs_to_others(
+    source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(path: Path, content: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    store = cached_features(source, featurizer, tmp_path)
+    integrity.forget(store.folder)
+    monkeypatch.setattr(integrity, "write_whole", refuse)
+    assert len(cached_features(source, featurizer, tmp_path)) == 10
 
 
 def test_full_disk(
