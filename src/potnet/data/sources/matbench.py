@@ -1,0 +1,103 @@
+"""Matbench v0.1: a table of pandas as JSON, with structures of pymatgen."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from potnet.crystals import Crystal, from_serialized
+from potnet.data.errors import DataError, did_you_mean
+from potnet.data.sources.downloaded import DownloadedSource, Record
+from potnet.data.sources.json_stream import elements, member
+
+
+class MatbenchSource(DownloadedSource):
+    """One regression task of Matbench (Dunn et al. 2020) on structures.
+
+    Crystals are called as Matbench calls them, `mb-phonons-0001`, by their place in the table.
+
+    Args:
+        tasks: Task -> `target`, `column`, `unit`, `scale` as in `Column`, `url`, `checksum`, `crystals` and
+            `reference`.
+        task: Which; None takes the one that has `target`.
+        target: Key of the property to learn.
+        name: Of the data set; the task is appended.
+        path, cache_dir, licence, citation: As for `DownloadedSource`; the task's reference is appended to
+            the last.
+
+    Raises:
+        DataError: There is no such task, or it has another target.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, Mapping[str, Any]],
+        target: str,
+        task: str | None = None,
+        name: str = "matbench",
+        path: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        licence: str = "",
+        citation: str = "",
+    ) -> None:
+        task = _chosen(tasks, target, task)
+        chosen = tasks[task]
+        file = {"name": f"matbench_{task}.json.gz", **{key: chosen.get(key) for key in ("url", "checksum")}}
+        column = {key: chosen[key] for key in ("column", "unit", "scale") if key in chosen}
+        super().__init__(
+            f"{name}_{task}",
+            [file],
+            {target: column},
+            path,
+            cache_dir,
+            chosen.get("crystals"),
+            licence,
+            " ".join(filter(None, (citation, chosen.get("reference")))),
+        )
+        self.task = task
+
+    def records(self, paths: Sequence[Path]) -> Iterator[Record]:
+        """The rows of the table."""
+        (path,) = paths
+        try:
+            text = gzip.decompress(path.read_bytes()).decode("utf-8")
+            columns = list(elements(text, member(text, "columns")))
+            structure = columns.index("structure")
+            # Matbench numbers from 1, with as many digits as the number of crystals has.
+            digits = len(str(self.crystals or sum(1 for _ in elements(text, member(text, "index")))))
+            prefix = f"mb-{self.task.replace('_', '-')}"
+            for number, row in enumerate(elements(text, member(text, "data")), 1):
+                labels = dict(zip(columns, row, strict=True))
+                yield Record(f"{prefix}-{number:0{digits}d}", row[structure], labels)
+        except (OSError, EOFError, json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(
+                f"{path}: not a table as Matbench writes it, with columns, index and data ({error})"
+            ) from error
+
+    def crystal(self, record: Record) -> Crystal:
+        """The crystal of a structure dictionary of pymatgen."""
+        return from_serialized(record.structure, record.id)
+
+
+def _chosen(tasks: Mapping[str, Mapping[str, Any]], target: str, task: str | None) -> str:
+    if task is None:
+        by_target = {str(entry["target"]): name for name, entry in tasks.items()}
+        if target not in by_target:
+            raise DataError(
+                f"no task of Matbench has the target {target!r}: {did_you_mean(target, by_target)}"
+            )
+        return by_target[target]
+    task = task.removeprefix("matbench_")
+    if task not in tasks:
+        raise DataError(f"data.task={task}: there is no such task of Matbench: {did_you_mean(task, tasks)}")
+    if tasks[task]["target"] != target:
+        raise DataError(
+            f"data.task={task}: its target is {tasks[task]['target']}, not {target}: add "
+            f"target={tasks[task]['target']}"
+        )
+    return task

@@ -1,0 +1,365 @@
+"""Downloads from a server that breaks off, stalls, refuses, redirects, and sends the wrong bytes."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import io
+import socket
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import http_files
+import pytest
+from http_files import FileServer
+
+from potnet.data import CacheError, DataError
+from potnet.data.download import Downloader, DownloadError, RemoteFile, local_file
+from potnet.data.verify import read_record
+
+CONTENT = bytes(range(256)) * 400
+CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with http_files.running(CONTENT) as server:
+        yield server
+
+
+@pytest.fixture
+def pauses() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def downloader(tmp_path: Path, pauses: list[float]) -> Downloader:
+    return Downloader(
+        tmp_path / "downloads", connect_timeout=60, read_timeout=60, sleep=pauses.append, progress=False
+    )
+
+
+def wanted(server: FileServer, name: str = "file.bin", checksum: str | None = CHECKSUM) -> RemoteFile:
+    return RemoteFile(name, server.url(), checksum=checksum)
+
+
+def zipped(content: bytes = CONTENT) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("data.json", content)
+    return stream.getvalue()
+
+
+def test_a_file_is_fetched_once(server: FileServer, downloader: Downloader) -> None:
+    path = downloader.fetch(wanted(server))
+    assert path == downloader.folder / "file.bin"
+    assert path.read_bytes() == CONTENT
+    assert downloader.fetch(wanted(server)) == path
+    assert len(server.requests) == 1
+    assert {file.name for file in path.parent.iterdir()} == {"file.bin", "file.bin.lock", "file.bin.record"}
+    record = read_record(path)
+    assert record is not None
+    assert (record.bytes, record.url) == (len(CONTENT), server.url())
+    assert "sha256:" + record.sha256 == CHECKSUM
+
+
+def test_two_at_once_fetch_once(server: FileServer, downloader: Downloader) -> None:
+    threads = [threading.Thread(target=downloader.fetch, args=[wanted(server)]) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("checksum", [CHECKSUM, None])
+def test_a_broken_download_goes_on_where_it_stopped(
+    server: FileServer, downloader: Downloader, pauses: list[float], checksum: str | None
+) -> None:
+    server.script = [http_files.truncated]
+    assert downloader.fetch(wanted(server, checksum=checksum)).read_bytes() == CONTENT
+    assert [range for _, range in server.requests] == [None, f"bytes={len(CONTENT) // 2}-"]
+    assert pauses == [1.0]
+
+
+def test_a_download_of_an_earlier_process_goes_on(server: FileServer, downloader: Downloader) -> None:
+    downloader.folder.mkdir()
+    (downloader.folder / "file.bin.part").write_bytes(CONTENT[:1000])
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert server.requests == [("/file.bin", "bytes=1000-")]
+
+
+def test_a_part_of_another_version_is_not_continued(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.truncated]
+
+    def publish_again(seconds: float) -> None:
+        server.content, server.etag = CONTENT[::-1], '"2"'
+
+    downloader.sleep = publish_again
+    assert downloader.fetch(wanted(server, checksum=None)).read_bytes() == CONTENT[::-1]
+
+
+def test_a_wrong_part_is_begun_again(server: FileServer, downloader: Downloader) -> None:
+    downloader.folder.mkdir()
+    (downloader.folder / "file.bin.part").write_bytes(b"x" * 1000)
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [range for _, range in server.requests] == ["bytes=1000-", None]
+
+
+def test_a_server_that_ignores_ranges(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.truncated, http_files.without_ranges]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert server.requests[1][1] is not None
+
+
+def test_a_server_that_sends_another_range(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.truncated, http_files.status(206, CONTENT, Content_Range="bytes 0-9/10")]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("part", [CONTENT, CONTENT + b"more"])
+def test_beyond_the_end_of_the_file(server: FileServer, downloader: Downloader, part: bytes) -> None:
+    downloader.folder.mkdir()
+    (downloader.folder / "file.bin.part").write_bytes(part)  # complete, but not renamed; or too long
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert server.requests[0][1] == f"bytes={len(part)}-"
+    assert len(server.requests) == (1 if part == CONTENT else 2)
+
+
+def test_a_stalled_download_is_tried_again(server: FileServer, downloader: Downloader) -> None:
+    # Only the stall may run into the time limit, however slow the machine; so there are many attempts.
+    downloader.timeout, downloader.retries = (60, 0.5), 100
+    server.script = [http_files.stalled]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+
+
+def test_a_server_that_is_not_ready(server: FileServer, downloader: Downloader, pauses: list[float]) -> None:
+    server.script = [
+        http_files.status(202),
+        http_files.status(500),
+        http_files.status(503, Retry_After="7"),
+        http_files.status(429),
+    ]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert pauses == [1.0, 2.0, 7.0, 8.0]
+
+
+@pytest.mark.parametrize("code", [202, 500])
+def test_a_server_that_never_is_ready(
+    server: FileServer, downloader: Downloader, pauses: list[float], code: int
+) -> None:
+    server.script = [http_files.status(code)] * 10
+    message = rf"the server is not ready \(status {code}\) \(6 attempts\)\. Wanted: file\.bin from http"
+    with pytest.raises(DownloadError, match=message):
+        downloader.fetch(wanted(server))
+    assert pauses == [1.0, 2.0, 4.0, 8.0, 16.0]
+
+
+def test_a_server_that_always_breaks_off(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.truncated] * 20
+
+    def without_part(seconds: float) -> None:
+        (downloader.folder / "file.bin.part").unlink()
+
+    downloader.sleep = without_part
+    with pytest.raises(DownloadError, match=r"6 attempts"):
+        downloader.fetch(wanted(server))
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_a_refusal_is_final(
+    server: FileServer, downloader: Downloader, pauses: list[float], code: int
+) -> None:
+    server.script = [http_files.status(code)]
+    with pytest.raises(DownloadError, match=rf"the server refuses \(status {code}.*Put a copy got elsewhere"):
+        downloader.fetch(wanted(server))
+    assert len(server.requests) == 1
+    assert pauses == []
+
+
+def test_redirects_are_followed(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.redirect("elsewhere"), http_files.truncated]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [path for path, _ in server.requests[:2]] == ["/file.bin", "/elsewhere"]
+
+
+def test_endless_redirects_end(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.redirect("round")] * 100
+    with pytest.raises(DownloadError, match="redirects"):
+        downloader.fetch(wanted(server))
+
+
+def test_wrong_bytes_are_removed(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.instead(b"x" * len(CONTENT))]
+    with pytest.raises(DownloadError, match=r"has another checksum \(sha256 .*; it was removed"):
+        downloader.fetch(wanted(server))
+    assert [file.name for file in downloader.folder.iterdir()] == ["file.bin.lock"]
+
+
+def test_a_wrong_size_is_noticed(server: FileServer, downloader: Downloader) -> None:
+    with pytest.raises(DownloadError, match="has 102400 bytes where 7 are expected"):
+        downloader.fetch(RemoteFile("file.bin", server.url(), bytes=7))
+
+
+def test_a_web_page_in_place_of_an_archive(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.instead(b"<html>please log in</html>")] * 3
+    for name, kind in [("a.zip", "zip file"), ("a.json.gz", "gzip file"), ("a.pkl", "whole pickle")]:
+        with pytest.raises(DownloadError, match=kind):
+            downloader.fetch(wanted(server, name, checksum=None))
+
+
+def test_an_archive_is_not_unpacked_on_the_way(server: FileServer, downloader: Downloader) -> None:
+    server.content = gzip.compress(CONTENT)
+    server.script = [http_files.status(200, server.content, Content_Encoding="gzip")]
+    assert gzip.decompress(downloader.fetch(wanted(server, "a.gz", None)).read_bytes()) == CONTENT
+
+
+@pytest.mark.parametrize("content", [b"", zipped()[:-100], zipped().replace(CONTENT[:99], CONTENT[1:100])])
+def test_a_broken_zip_of_another_tool_is_fetched_again(
+    server: FileServer, downloader: Downloader, content: bytes
+) -> None:
+    server.content = zipped()
+    downloader.folder.mkdir()
+    (downloader.folder / "a.zip").write_bytes(content)
+    assert downloader.fetch(wanted(server, "a.zip", None)).read_bytes() == zipped()
+
+
+def test_a_sound_file_put_there_is_taken(server: FileServer, downloader: Downloader) -> None:
+    downloader.folder.mkdir()
+    path = downloader.folder / "a.zip"
+    path.write_bytes(zipped())
+    assert downloader.fetch(wanted(server, "a.zip", None)) == path
+    assert server.requests == []
+    assert downloader.sha256(wanted(server, "a.zip", None)) == hashlib.sha256(zipped()).hexdigest()
+
+
+def test_a_flipped_byte_is_noticed_later(server: FileServer, downloader: Downloader) -> None:
+    path = downloader.fetch(wanted(server))
+    path.write_bytes(b"x" + CONTENT[1:])
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert len(server.requests) == 2
+
+
+def test_the_checksum_is_known_without_the_file(server: FileServer, downloader: Downloader) -> None:
+    file = wanted(server, checksum=None)
+    digest = downloader.sha256(file)
+    assert "sha256:" + digest == CHECKSUM
+    (downloader.folder / "file.bin").unlink()
+    assert downloader.sha256(file) == digest
+    assert downloader.sha256(wanted(server)) == digest
+    assert len(server.requests) == 1
+
+
+def test_md5_will_do(server: FileServer, downloader: Downloader) -> None:
+    md5 = "md5:" + hashlib.md5(CONTENT).hexdigest()
+    assert downloader.fetch(wanted(server, checksum=md5)).read_bytes() == CONTENT
+    with pytest.raises(DownloadError, match="another checksum \\(md5"):
+        downloader.fetch(wanted(server, "other.bin", "md5:" + "0" * 32))
+
+
+def test_a_mirror_in_place_of_the_address(server: FileServer, downloader: Downloader) -> None:
+    file = RemoteFile("file.bin", "http://nowhere.invalid/", checksum=CHECKSUM)
+    assert downloader.fetch(file, server.url("mirror")).read_bytes() == CONTENT
+    assert server.requests == [("/mirror", None)]
+
+
+def test_proxies_are_honoured(
+    server: FileServer, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", server.url("").rstrip("/"))
+    file = RemoteFile("file.bin", "http://nowhere.invalid/file.bin", checksum=CHECKSUM)
+    assert downloader.fetch(file).read_bytes() == CONTENT
+    assert server.requests == [("http://nowhere.invalid/file.bin", None)]
+
+
+def test_no_network(downloader: Downloader) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # nobody listens
+        file = RemoteFile("file.zip", f"http://127.0.0.1:{free.getsockname()[1]}/file.zip")
+        with pytest.raises(DownloadError) as error:
+            downloader.fetch(file)
+    message = str(error.value)
+    assert "cannot reach 127.0.0.1 (Connection refused)" in message
+    assert f"Wanted: file.zip from {file.url}" in message
+    assert f"Put a copy got elsewhere at {downloader.folder / 'file.zip'}" in message
+    assert "data.path=" in message
+    assert "data=embedded works without a network" in message
+
+
+def test_a_network_that_swallows_everything(downloader: Downloader, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+
+    def silence(*_: object, **__: object) -> None:
+        over.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", silence)
+    downloader.timeout = (0.05, 1)
+    with pytest.raises(DownloadError, match="no answer within 0.05 s"):
+        downloader.fetch(RemoteFile("file.zip", "https://nowhere.invalid/file.zip"))
+    over.set()
+    assert Downloader("x").timeout[0] < 5
+
+
+@pytest.mark.parametrize("url", ["", "file.zip", "ftp://a/b", "http:///x", "http://a:port/x"])
+def test_what_is_no_address(downloader: Downloader, url: str) -> None:
+    with pytest.raises(DownloadError, match=r"address|[Pp]ort"):
+        downloader.fetch(RemoteFile("file.zip", url))
+
+
+def test_a_full_disk_leaves_nothing_that_looks_finished(
+    server: FileServer, downloader: Downloader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("potnet.data.remote._write", full)
+    with pytest.raises(CacheError, match="cannot write the downloads in .*No space left.*POTNET_CACHE"):
+        downloader.fetch(wanted(server))
+    assert not (downloader.folder / "file.bin").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CacheError, match="cannot write the downloads"):
+        Downloader(tmp_path / "file" / "downloads").fetch(RemoteFile("a", "http://nowhere.invalid/a"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "a/b"}, "plain name"),
+        ({"name": ""}, "plain name"),
+        ({"name": "a", "checksum": "0" * 64}, "write sha256: or md5:"),
+        ({"name": "a", "checksum": "sha256:12"}, "write sha256: or md5:"),
+    ],
+)
+def test_descriptions_are_checked(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        RemoteFile(**settings)
+
+
+def test_the_users_own_copy(tmp_path: Path) -> None:
+    path = tmp_path / "mine.zip"
+    path.write_bytes(zipped())
+    file = RemoteFile("a.zip", "https://somewhere.invalid/a.zip")
+    assert local_file(path, file, alone=True) == path
+    with pytest.raises(DataError, match=r"give a folder that holds a\.zip"):
+        local_file(path, file, alone=False)
+    with pytest.raises(DataError, match=r"a\.zip: no such file"):
+        local_file(tmp_path, file, alone=True)
+    with pytest.raises(DataError, match=r"mine\.zip has another checksum"):
+        local_file(path, RemoteFile("a.zip", checksum=CHECKSUM), alone=True)
+    path.write_bytes(zipped()[:-9])
+    with pytest.raises(DataError, match=r"mine\.zip is a broken zip file .* get a\.zip again"):
+        local_file(path, file, alone=True)
