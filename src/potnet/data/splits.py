@@ -152,7 +152,7 @@ class ListedSplit:
         for part in parts:
             if part not in PARTS:
                 raise DataError(f"unknown part {part!r} of the split: {did_you_mean(str(part), PARTS)}")
-        self.split = Split(**{part: tuple(ids) for part, ids in parts.items()})
+        self.split = Split(**{part: tuple(parts.get(part, ())) for part in PARTS})
 
     def __call__(self, table: CrystalTable) -> Split:
         """The listed ids; those that were removed from the table for a reason on record are left out.
