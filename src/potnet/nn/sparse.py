@@ -52,7 +52,7 @@ class SparseColumns:
         size: n.
         feature: (F,) int64, the features that occur, ascending.
         start: (F + 1,) int64, where the entries of each begin, and the end of all.
-        row: (K,) int64, the vector that each entry belongs to.
+        row: (K,) integers, the vector that each entry belongs to.
         value: (K,) floating, their values.
     """
 
@@ -64,13 +64,17 @@ class SparseColumns:
 
 
 def overlaps(
-    rows: SparseRows, columns: SparseColumns, of: Callable[[Tensor, Tensor], Tensor] = torch.mul
+    rows: SparseRows,
+    columns: SparseColumns,
+    weight: Tensor,
+    of: Callable[[Tensor, Tensor], Tensor] = torch.mul,
 ) -> Tensor:
-    """sum over features f of `of(x_f, y_f)`, for each x of B vectors and y of n others.
+    """sum over features f of weight_f of(x_f, y_f), for each x of B vectors and y of n others.
 
     Args:
         rows: The vectors x.
         columns: The vectors y.
+        weight: (K,), of the feature of each entry of `rows`.
         of: `torch.mul` for scalar products, `torch.minimum` for what non-negative vectors share, or any other
             function of two (m,) tensors that is zero where one of the two is.
 
@@ -82,7 +86,7 @@ def overlaps(
         return found.view(-1, columns.size)
     place = torch.searchsorted(columns.feature, rows.index).clamp(max=len(columns.feature) - 1)
     shared = columns.feature[place] == rows.index
-    place, value, owner = place[shared], rows.value[shared], rows.owner[shared]
+    place, value, weight, owner = place[shared], rows.value[shared], weight[shared], rows.owner[shared]
     count = (columns.start[1:] - columns.start[:-1])[place]
     total = count.cumsum(0)
     begin = 0
@@ -95,7 +99,7 @@ def overlaps(
         shift = columns.start[place[part]] - (total[part] - repeats - before)
         entry = torch.arange(size, device=shift.device) + shift.repeat_interleave(repeats, output_size=size)
         slot = (owner[part] * columns.size).repeat_interleave(repeats, output_size=size) + columns.row[entry]
-        left = value[part].repeat_interleave(repeats, output_size=size)
-        found.index_add_(0, slot, of(left, columns.value[entry].to(left.dtype)))
+        left, scale = (x[part].repeat_interleave(repeats, output_size=size) for x in (value, weight))
+        found.index_add_(0, slot, scale * of(left, columns.value[entry].to(left.dtype)))
         begin = end
     return found.view(-1, columns.size)

@@ -1,0 +1,117 @@
+"""Kernels, the solution of kernel ridge regression, and the choice of its two numbers by cross-validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Report = Callable[[str, int, int], None]
+"""Told of a stage, the steps done and the number of steps."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the cross-validation.
+
+    Attributes:
+        length: Length of the kernel.
+        noise: Added to the diagonal of the kernel matrix.
+        mae: Mean absolute error over all folds, in the unit of the targets; infinite if a matrix could not be
+            factorised.
+    """
+
+    length: float
+    noise: float
+    mae: float
+
+
+def gaussian(distance: Tensor, length: float | Tensor) -> Tensor:
+    """exp(-d² / 2 l²), elementwise."""
+    return (-0.5 * (distance / length) ** 2).exp()
+
+
+def laplacian(distance: Tensor, length: float | Tensor) -> Tensor:
+    """exp(-d / l), elementwise."""
+    return (-distance / length).exp()
+
+
+def linear(product: Tensor, length: float | Tensor) -> Tensor:
+    """The scalar product itself: it has no length."""
+    return product
+
+
+def median_of_pairs(distance: Tensor) -> float:
+    """The median of an (n, n) matrix of distances, n at least 2, without its diagonal; 1 if that is 0."""
+    n = len(distance)
+    # Without the first entry, rows of n + 1 end in a diagonal entry each.
+    return float(distance.flatten()[1:].view(n - 1, n + 1)[:, :-1].median()) or 1.0
+
+
+def solve(matrix: Tensor, wanted: Tensor, noise: float) -> Tensor | None:
+    """a in (matrix + noise I) a = wanted, by Cholesky's factorisation.
+
+    Args:
+        matrix: (n, n) float64, of a kernel.
+        wanted: (n,) float64.
+        noise: Positive.
+
+    Returns:
+        (n,); None where rounding makes the matrix not positive definite.
+    """
+    regular = matrix.clone()
+    regular.diagonal().add_(noise)
+    factor, failed = torch.linalg.cholesky_ex(regular)
+    return None if failed else torch.cholesky_solve(wanted[:, None], factor)[:, 0]
+
+
+def cross_validate(
+    distance: Tensor,
+    targets: Tensor,
+    kernel: Callable[[Tensor, float], Tensor],
+    lengths: Iterable[float],
+    noises: Sequence[float],
+    folds: int,
+    seed: int,
+    report: Report,
+) -> list[Trial]:
+    """Try all lengths and noises on the same folds.
+
+    Args:
+        distance: (n, n) float64, of the training crystals.
+        targets: (n,) float64.
+        kernel: Of distance and length.
+        lengths: In the unit of the distances.
+        noises: To be tried with each length.
+        folds: Parts that are held out in turn; at most n.
+        seed: Of the division.
+        report: Told of the progress.
+    """
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    parts = order.tensor_split(min(folds, len(targets)))
+    lengths = list(lengths)
+    trials: list[Trial] = []
+    total = len(lengths) * len(noises)
+    for length in lengths:
+        matrix = kernel(distance, length)
+        for noise in noises:
+            report("cross-validation", len(trials), total)
+            errors = 0.0
+            for number, held in enumerate(parts):
+                kept = torch.cat([*parts[:number], *parts[number + 1 :]])
+                errors += _errors(matrix, targets, held, kept, noise)
+            trials.append(Trial(length, noise, errors / len(targets)))
+    report("cross-validation", total, total)
+    return trials
+
+
+def _errors(matrix: Tensor, targets: Tensor, held: Tensor, kept: Tensor, noise: float) -> float:
+    """Sum of the absolute errors of held-out crystals, predicted from those kept."""
+    mean = targets[kept].mean()
+    dual = solve(matrix[kept][:, kept], targets[kept] - mean, noise)
+    if dual is None:
+        return math.inf
+    return float((matrix[held][:, kept] @ dual + mean - targets[held]).abs().sum())
