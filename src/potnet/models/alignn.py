@@ -1,12 +1,11 @@
 """ALIGNN: atomistic line graph neural network (Choudhary and DeCost, npj Comput. Mater. 7, 185, 2021).
 
-Messages pass along the bonds and, in turn, along the pairs of bonds that meet in an atom (the line graph), whose
-features begin as the angle between them.
+Messages pass along the bonds and, in turn, along the pairs of bonds that meet in an atom (the line graph),
+whose features begin as the angle between them.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,24 +17,26 @@ FURTHEST = 8.0
 
 
 class ALIGNN(nn.Module):
-    """Four updates of bonds and angles, then four of bonds alone; the mean over the atoms, and a linear layer.
+    """Four updates of bonds and angles, four of bonds alone, the mean over the atoms, and a linear layer.
 
-    With atoms x, bonds y (from u to v) and angles z (from the bond e' = (u -> v) to e = (v -> w)), one ALIGNN
-    layer is eqs. 6 and 7 of the paper,
+    With atoms x, bonds y (from u to v) and angles z (from the bond e' = (u -> v) to e = (v -> w)), an ALIGNN
+    layer is
 
         x, m = EdgeGated(bonds; x, y),    y, z = EdgeGated(angles; m, z),
 
-    and a GCN layer the first of these alone (see `EdgeGatedConvolution`, eqs. 1 to 5). Table 1 of the paper: 80
-    Gaussians of the bond length, 40 of the cosine of the angle, each through layers of width 64 and 256, the 92
-    features of the element through one of width 256; each of these layers is linear, batch norm, SiLU.
+    and a GCN layer the first of these alone (see `EdgeGatedConvolution`). 80 Gaussians of the bond length and
+    40 of the cosine of the angle go through layers of width 64 and 256, the 92 features of the element
+    through one of width 256; each of these is linear, batch norm, SiLU.
 
-    As in the released code (github.com/usnistgov/alignn): Gaussians are exp(-(s - c)² / spacing), not of the
-    squared spacing; neighbours are the twelve nearest of an atom with the whole of the last shell, and every
-    bond is there in both directions; a bond and its own reverse are a pair, at angle zero.
+    As in the released code (github.com/usnistgov/alignn), with whose package this is compared: Gaussians are
+    exp(-(s - c)² / spacing), not of the squared spacing; neighbours are the twelve nearest of an atom with
+    the whole of the last shell, and every bond is there in both directions; a bond and its own reverse
+    are a pair, at angle zero.
 
-    Deviations: that code lists a bond between an atom and its own image twice, this one once. The two batch
-    norms after the last use of bonds and of angles, whose result nothing reads, are left out (1 024 of 4 026 753
-    parameters at the published sizes).
+    Deviations. Edges: that code lists a bond between an atom and its own image twice, this one once. Angles:
+    its line graph lacks the straight angle at an atom between two of its own images; here it is there, as it
+    is in any larger cell. Parameters: the two batch norms after the last use of bonds and of angles,
+    whose result nothing reads, are left out (1 024 of 4 026 753).
 
     Args:
         width: Features of atoms, bonds and angles.
@@ -107,7 +108,7 @@ class ALIGNN(nn.Module):
 
 
 def bond_cosines(batch: CrystalBatch) -> Tensor:
-    """Cosine of the angle between the two bonds of each pair of edges, as seen from the atom they share: (A,).
+    """Cosines of the angles between the bonds of each pair of edges, as seen from the atom they share: (A,).
 
     Raises:
         ValueError: The batch has no angles.
@@ -116,13 +117,13 @@ def bond_cosines(batch: CrystalBatch) -> Tensor:
         raise ValueError("ALIGNN needs angles, but the batch has none: featurize with neighbors and angles")
     direction = F.normalize(batch.edge_vector, dim=-1)
     first, second = batch.angle_index
-    # Vectors point from an edge's target to its source: the first away from the shared atom, the second to it.
+    # Vectors point from target to source: the first away from the shared atom, the second towards it.
     cosine = -(direction.index_select(0, first) * direction.index_select(0, second)).sum(-1)
     return cosine.clamp(-1.0, 1.0)
 
 
 class EdgeGatedConvolution(nn.Module):
-    """Edge-gated graph convolution with residuals, eqs. 1 to 5 of the paper (Bresson and Laurent 2017).
+    """Edge-gated graph convolution with residuals (Bresson and Laurent 2017), as the paper defines it.
 
     For edges e from j to i, with all weights linear layers with bias and norms over the whole batch,
 

@@ -20,13 +20,14 @@ ELEMENTS = 103
 class GATGNN(nn.Module):
     """Augmented graph attention (AGAT) layers, composition attention (GI-M1), and the sum over the atoms.
 
-    x is the 92 features of the element times a matrix; u_ij LeakyReLU(0.2) of Gaussians of the distance times a
-    matrix. After each AGAT layer batch norm and softplus; then (eqs. 6 to 8 of the paper)
+    x is the 92 features of the element times a matrix; u_ij is LeakyReLU(0.2) of Gaussians of the distance
+    times a matrix. After each AGAT layer come batch norm and softplus; then
 
-        a_i = softmax over the atoms of the crystal of w · softplus(W [x_i, composition]),    y = sum_i a_i x_i,
+        a_i = softmax over the atoms of a crystal of w · softplus(W [x_i, composition]),    y = sum_i a_i x_i,
 
-    and a network of two hidden layers with softplus. Widths, layers and heads are those of the released code's
-    commands (github.com/superlouis/GATGNN), which brings the published bulk and shear moduli.
+    and a network of two hidden layers with softplus. Widths, layers and heads are the defaults of the
+    released code (github.com/superlouis/GATGNN), with which it reports 0.045 and 0.075 for the logarithms of
+    the bulk and shear moduli.
 
     Deviations: parameters that the released code creates and never uses (11 280 of its 134 154) are left out;
     the shell of the twelfth neighbour is kept whole, and an atom with fewer neighbours within 8 Å has fewer,
@@ -94,11 +95,12 @@ class GATGNN(nn.Module):
 
 
 class AugmentedAttention(nn.Module):
-    """AGAT: attention over the neighbours whose keys hold the features of the edge, eqs. 1 to 5 of the paper.
+    """AGAT: attention over the neighbours whose keys hold the features of the edge.
 
     For each head, with p_i = softplus(W [x_i, u_ij]) and p_j = softplus(W [x_j, u_ij]), W shared,
 
-        s_ij = softplus(BN(softplus(a · [p_i, p_j]))),    x_i <- mean over heads of sum_j softmax_j(s_ij) p_j + b.
+        s_ij = softplus(BN(softplus(a · [p_i, p_j]))),
+        x_i <- mean over heads of sum_j softmax_j(s_ij) p_j, plus a bias.
 
     Batch norm is over all edges, one channel a head.
 
@@ -128,13 +130,13 @@ class AugmentedAttention(nn.Module):
         score = (near * for_near).sum(-1) + (far * for_far).sum(-1)
         score = F.softplus(self.norm(F.softplus(score)))
         share = softmax(score, edges.target, len(x)) / self.heads
-        # Heads are added up before the sum over the neighbours, which is then four times shorter.
+        # Heads are added up before the sum over the neighbours, which is then shorter.
         message = (far * share.unsqueeze(-1)).sum(1)
         return aggregate(message, edges.target, len(x)) + self.bias
 
 
 class CompositionAttention(nn.Module):
-    """GI-M1, eqs. 6 and 7 of the paper: how much each atom counts, given the composition of its crystal.
+    """GI-M1 of the paper: how much each atom counts, given the composition of its crystal.
 
     Args:
         width: Features of an atom.

@@ -1,7 +1,7 @@
 """Matformer: periodic graph transformer (Yan et al., NeurIPS 2022).
 
-Elementwise attention along the bonds, and along edges from each atom to its own images one lattice vector away,
-which tell the network how the cell repeats without any angle.
+Elementwise attention along the bonds, and along edges from each atom to its own images one lattice vector
+away, which tell the network how the cell repeats without any angle.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ RIGHT_ANGLE = 1e-3
 class Matformer(nn.Module):
     """Five `MatformerConvolution`s, the mean over the atoms, Linear, SiLU, Linear.
 
-    x is the 92 features of the element times a matrix; an edge is Linear, softplus, Linear of 128 Gaussians of
-    its length. Edges are the twelve nearest neighbours of each atom with the whole of the last shell, each in
-    both directions, and the self-connecting edges of section 4.2: from every atom to its images at plus and minus
-    each of l1, l2, l3, l1 + l2, l1 + l3, l2 + l3, with the lattice vectors l.
+    x is the 92 features of the element times a matrix; an edge is Linear, softplus, Linear of 128 Gaussians
+    of its length. Edges are the twelve nearest neighbours of each atom with the whole of the last shell, each
+    in both directions, and the self-connecting edges: from every atom to its images at plus and minus each of
+    l1, l2, l3, l1 + l2, l1 + l3, l2 + l3, with the lattice vectors l.
 
     As in the released code (github.com/YKQ98/Matformer): lengths are expanded as they are, in Gaussians
-    exp(-(r - c)² / spacing) between 0 and 8 Å; the attention is that of its `MatformerConv` (eqs. 4 to 6 of the
-    paper). It has layers that nothing uses, 97 792 of its 2 880 641 parameters: they are kept, frozen, so
-    that parameters count as published (2.9 M) and its weights load.
+    exp(-(r - c)² / spacing) between 0 and 8 Å, and the attention is that of its `MatformerConv`. It has layers
+    that nothing uses, 97 792 of its 2 880 641 parameters: they are kept, frozen, so that parameters
+    count as published (2.9 M) and its weights load.
 
-    Deviations: the lattice vectors are those of the primitive Niggli cell, up to signs that do not depend on
-    rounding (see `lattice_lengths`), where that code takes those of the cell as given, so that a prediction does
-    not depend on the choice of cell. Of the edges between an atom and its own images that are among its nearest
-    neighbours, the released code lists each twice; here each is listed once, and those along lattice vectors
-    once more, as self-connecting edges.
+    Deviations. Lattice vectors are those of the primitive Niggli cell, up to signs that do not hang on
+    rounding (see `lattice_lengths`), where that code takes the cell as given: so a prediction does not depend
+    on the choice of cell. Of the edges between an atom and its own images that are among the nearest
+    neighbours, that code lists each twice; here each is listed once, and those along lattice vectors once
+    more, as self-connecting edges.
 
     Args:
         width: Features of atoms and edges.
@@ -109,9 +109,9 @@ class Matformer(nn.Module):
 def lattice_lengths(cell: Tensor) -> Tensor:
     """Lengths of l1, l2, l3, l1 + l2, l1 + l3, l2 + l3, Å.
 
-    A Niggli cell has all angles acute, or none. With a right angle the choice hangs on the last digit, so signs
-    of the vectors are chosen here: the sums are the long diagonals of all three faces if all angles can be
-    acute at once and none is right, and otherwise the short ones.
+    A Niggli cell has all angles acute, or none. With a right angle the choice hangs on the last digit, so
+    signs of the vectors are chosen here: the sums are the long diagonals of all three faces if all angles can
+    be acute at once and none is right, and otherwise the short ones.
 
     Args:
         cell: (B, 3, 3), rows are the lattice vectors of a Niggli cell in any signs, Å.
@@ -131,10 +131,10 @@ def lattice_lengths(cell: Tensor) -> Tensor:
 
 
 class MatformerConvolution(nn.Module):
-    """Attention without softmax, so that the number of neighbours is not lost; eqs. 4 to 6 of the paper.
+    """Attention without softmax, so that the number of neighbours is not lost.
 
-    With queries q, keys k and values v of the atoms, e = Linear(edge), [,] concatenation, * elementwise, for each
-    of the heads
+    With queries q, keys k and values v of the atoms, e = Linear(edge), [,] concatenation, * elementwise, for
+    each of the heads
 
         alpha_ij = [q_i, q_i, q_i] * [k_i, k_j, e_ij] / sqrt(3 width),
         m_ij = LN(Linear(sigmoid(LN(alpha_ij)) * Linear([v_i, v_j, e_ij]))),
@@ -165,7 +165,7 @@ class MatformerConvolution(nn.Module):
         Args:
             x: (N, width).
             edges: E edges.
-            single: The first edges, which count once; each of the others stands for two with opposite vectors.
+            single: So many edges, the first, count once; each of the others stands for two opposite ones.
         """
         by_head = (self.heads, x.shape[1])
         query = (self.query(x) * (3 * x.shape[1]) ** -0.5).unflatten(1, by_head)
