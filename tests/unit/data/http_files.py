@@ -12,7 +12,7 @@ Reply = Callable[["FileRequest"], None]
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `content` under every path, with ranges; first come the `replies` in the script, one a request."""
+    """Serves `content` under every path, with ranges; but first the replies of the script, one a request."""
 
     daemon_threads = True
 

@@ -305,7 +305,7 @@ def test_a_network_that_swallows_everything(downloader: Downloader, monkeypatch:
 
     monkeypatch.setattr(socket, "create_connection", silence)
     downloader.timeout = (0.05, 1)
-    with pytest.raises(DownloadError, match="no answer within 0.05 s"):
+    with pytest.raises(DownloadError, match=r"no answer within 0\.05 s"):
         downloader.fetch(RemoteFile("file.zip", "https://nowhere.invalid/file.zip"))
     over.set()
     assert Downloader("x").timeout[0] < 5
@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("potnet.data.remote._write", full)
-    with pytest.raises(CacheError, match="cannot write the downloads in .*No space left.*POTNET_CACHE"):
+    with pytest.raises(CacheError, match=r"cannot write the downloads in .*No space left.*POTNET_CACHE"):
         downloader.fetch(wanted(server))
     assert not (downloader.folder / "file.bin").exists()
 

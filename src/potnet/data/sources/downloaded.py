@@ -1,4 +1,4 @@
-"""What data sets that are downloaded have in common: a description in `conf/data/NAME.yaml` becomes crystals."""
+"""What data sets that download have in common: a description in `conf/data/NAME.yaml` becomes crystals."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class DownloadedSource(ABC):
     def _check_count(self, found: int) -> None:
         if self.crystals is not None and found != self.crystals:
             raise DataError(
-                f"{self.name}: the files hold {found} crystals, but there are {self.crystals} in this data set: "
+                f"{self.name}: the files hold {found} crystals, but this data set has {self.crystals}: "
                 "this is another version. Give the right one, or take it as it is with "
                 "data.source.crystals=null"
             )

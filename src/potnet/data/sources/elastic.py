@@ -1,4 +1,4 @@
-"""The bulk and shear moduli with the split that crystal networks are compared on: one pickle for each part."""
+"""Bulk and shear moduli with the split that crystal networks are compared on: one pickle for each part."""
 
 from __future__ import annotations
 
