@@ -3,8 +3,8 @@
     pip install torch alignn dgl==1.1.3     # in an environment of its own
     python benchmarks/peers/record_alignn.py tests/fixtures/peers/alignn.pt
 
-Three crystals go through the package's own neighbour search, line graph and network with batch norm (the one of
-the paper; the package's later networks have layer norm), the network made small.
+Three crystals go through the package's own neighbour search, line graph and network with batch norm (the one
+of the paper; the package's later networks have layer norm), the network made small.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 
 import dgl
 import torch
-from alignn.graphs import compute_bond_cosines, nearest_neighbor_edges
 from alignn.graphs import build_undirected_edgedata as undirected
+from alignn.graphs import compute_bond_cosines, nearest_neighbor_edges
 from alignn.models.alignn import ALIGNN, ALIGNNConfig
 from jarvis.core.atoms import Atoms
 from jarvis.core.specie import get_node_attributes

@@ -28,7 +28,8 @@ class ALIGNN(nn.Module):
     40 of the cosine of the angle go through layers of width 64 and 256, the 92 features of the element
     through one of width 256; each of these is linear, batch norm, SiLU.
 
-    As in the released code (github.com/usnistgov/alignn), with whose package this is compared: Gaussians are
+    As in the released code (github.com/usnistgov/alignn), with whose package this is compared: bonds come
+    before angles in a layer, where the text of the paper has them the other way round; Gaussians are
     exp(-(s - c)² / spacing), not of the squared spacing; neighbours are the twelve nearest of an atom with
     the whole of the last shell, and every bond is there in both directions; a bond and its own reverse
     are a pair, at angle zero.

@@ -29,8 +29,8 @@ class Matformer(nn.Module):
     l1, l2, l3, l1 + l2, l1 + l3, l2 + l3, with the lattice vectors l.
 
     As in the released code (github.com/YKQ98/Matformer): lengths are expanded as they are, in Gaussians
-    exp(-(r - c)² / spacing) between 0 and 8 Å, and the attention is that of its `MatformerConv`. It has layers
-    that nothing uses, 97 792 of its 2 880 641 parameters: they are kept, frozen, so that parameters
+    exp(-(r - c)² / spacing) between 0 and 8 Å, and the attention is that of its `MatformerConv`. It has
+    layers that nothing uses, 97 792 of its 2 880 641 parameters: they are kept, frozen, so that parameters
     count as published (2.9 M) and its weights load.
 
     Deviations. Lattice vectors are those of the primitive Niggli cell, up to signs that do not hang on
