@@ -21,7 +21,6 @@ from potnet.evaluate import evaluate_checkpoint
 from potnet.train import resumed, train
 from potnet.training.metrics import regression_metrics
 
-EXPERIMENTS = sorted(file.stem for file in (config_dir() / "experiment").glob("*.yaml"))
 ABLATIONS = sorted(file.stem for file in (config_dir() / "ablation").glob("*.yaml"))
 Run = Any  # conftest.Run
 # An ablation may switch the network, so neither that nor what only one of them has is given.
@@ -123,12 +122,6 @@ def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
     torch.testing.assert_close(averaged[name], current[name], atol=0.1, rtol=0)
     for exact in ("mean", "std"):
         assert torch.equal(averaged[exact], current[exact])
-
-
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_runs(experiment: str, run_training: Callable[..., Run]) -> None:
-    run = run_training(f"experiment={experiment}", "trainer.fast_dev_run=true")
-    assert run.config["name"] == experiment
 
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
