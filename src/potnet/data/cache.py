@@ -18,17 +18,17 @@ from typing import Any
 
 from potnet.crystals import CrystalError
 from potnet.data import integrity
-from potnet.data.build import ProgressBar, build, canonical_json, writing
+from potnet.data.build import ProgressBar, build, writing
 from potnet.data.dataset import DUPLICATE, UNREADABLE, Dataset
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Featurizer
 from potnet.data.sources import Source
-from potnet.data.store import MANIFEST, FeatureStore
+from potnet.data.store import MANIFEST, FeatureStore, canonical_json
 
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
-FORMAT = 2
+FORMAT = 3
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
@@ -103,8 +103,10 @@ def cached_features(
                 integrity.trust(store)
     if on_error == "raise":
         for entry in store.table.removed:
-            if entry.reason in (UNREADABLE, DUPLICATE):
-                raise DataError(f"{source.name}: {entry.id}: {entry.detail}")
+            if entry.reason == UNREADABLE:
+                raise DataError(entry.detail)
+            if entry.reason == DUPLICATE:
+                raise DataError(f"{source.name}: several crystals have the id {entry.id}; give each its own")
     if store.failures and on_error == "raise":
         failure = store.failures[0]
         raise CrystalError(failure.reason, f"crystal {failure.id!r}")

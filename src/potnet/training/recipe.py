@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 
 def with_absolute_source(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the file of its data, if there is one, as an absolute path.
+    """The config with the files of its data and of its split, if there are such, as absolute paths.
 
     So the run can be evaluated and resumed from any working folder.
     """
-    data = config["data"]
-    path = data["source"].get("path")
-    if path is None or str(path).startswith(("http://", "https://")):
-        return dict(config)
-    source = {**data["source"], "path": str(Path(path).expanduser().absolute())}
-    return {**config, "data": {**data, "source": source}}
+    data = dict(config["data"])
+    for key in ("source", "split"):
+        path = (data.get(key) or {}).get("path")
+        if path is not None and not str(path).startswith(("http://", "https://")):
+            data[key] = {**data[key], "path": str(Path(path).expanduser().absolute())}
+    return {**config, "data": data}
 
 
 #: Keys of a data config that its other keys, the target and the split refer to; no arguments of the data module.
@@ -329,7 +329,9 @@ def conclude(
     shown = {
         "parameters": f"{parameters:,}".replace(",", " "),
         "epochs": f"{facts['epochs']} of {config['trainer']['max_epochs']}"
-        + (" (interrupted)" if interrupted else ""),
+        + (" (interrupted)" if interrupted else "")
+        if table.rows
+        else "none: fitted in closed form",
         "time": "  ".join(f"{stage} {value:.1f} s" for stage, value in rounded.items()),
         "checkpoint": f"checkpoints/{checkpoint.name}",
         "run": str(shortest(folder)),

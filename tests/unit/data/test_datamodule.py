@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from crystal_tables import cubic, moduli, write_table
 from torch import Tensor, nn
 
+from potnet.crystals import Crystal, CrystalError
 from potnet.data import (
     CrystalDataModule,
     DataError,
@@ -22,6 +24,7 @@ from potnet.data import (
     Target,
 )
 from potnet.data.sampling import CrystalBatchSampler, EpochSampler
+from potnet.training.recipe import write_split
 
 BULK = Target("k_vrh", "", "log10")
 
@@ -222,6 +225,62 @@ def test_missing_targets_are_counted(tmp_path: Path):
     assert data.summary()["removed"] == {"no k_vrh": 1}
     assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or no number")]
     assert data.split.train == ("c0", "c1", "c2")
+
+
+def test_everything_that_is_left_out_is_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    large = cubic("large", k_vrh=1.0, split="train")
+    records = [
+        *moduli(4, split="train"),
+        cubic("c1", 9.0, split="train"),
+        {**cubic("bad"), "z": [999, 1]},
+        {**large, "z": [*large["z"], 8], "frac": [*large["frac"], [0.5, 0, 0]]},
+        cubic("none", 5.0, split="train"),
+        cubic("nowhere", 5.1, k_vrh=3.0, split=None),
+        cubic("odd", 5.2, k_vrh=3.0, split="train"),
+    ]
+    local = Featurizer._local
+
+    def refuse_odd(self: Featurizer, crystal: Crystal) -> Any:
+        if crystal.id == "odd":
+            raise CrystalError("refused")
+        return local(self, crystal)
+
+    monkeypatch.setattr(Featurizer, "_local", refuse_odd)
+    for _ in range(2):  # computed, and read from the cache
+        data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"), on_error="skip", max_atoms=2)
+        data.prepare_data()
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            data.setup()
+        assert data.split.train == ("c0", "c1", "c2", "c3")
+        assert [(entry.id, entry.reason) for entry in data.removed] == [
+            ("c1", "duplicate id"),
+            ("bad", "unreadable"),
+            ("large", "too many atoms"),
+            ("odd", "not featurized"),
+            ("none", "no k_vrh"),
+            ("nowhere", "in no part of the split"),
+        ]
+        assert len(data.removed) + 4 == len(records)
+        lines = [record.message for record in caplog.records if "are not used:" in record.message]
+        assert len(lines) == 1
+        assert lines[0].startswith("6 of 10 crystals of t are not used: 1 duplicate id, 1 unreadable, ")
+    write_split(tmp_path, data)
+    with (tmp_path / "removed.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == ["c1", "bad", "large", "odd", "none", "nowhere"]
+    assert rows[2]["detail"] == "3 atoms, more than data.max_atoms=2"
+    with pytest.raises(DataError, match="t: several crystals have the id c1; give each its own"):
+        from_table(tmp_path, records, Target("k_vrh", on_missing="drop"), max_atoms=2).prepare_data()
+
+
+def test_max_atoms(tmp_path: Path):
+    with pytest.raises(DataError, match=r"data\.max_atoms=0: give at least 1"):
+        from_table(tmp_path, moduli(2, split="train"), max_atoms=0).prepare_data()
+    with pytest.raises(DataError, match=r"max_atoms=1: none of the 2 crystals .* the smallest has 2 atoms"):
+        from_table(tmp_path, moduli(2, split="train"), max_atoms=1).prepare_data()
 
 
 def test_one_crystal(tmp_path: Path):
