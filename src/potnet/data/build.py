@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,7 +15,7 @@ from potnet.data.dataset import Dataset
 from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Failure, Featurizer, Progress
 from potnet.data.shards import ShardRecord, finished_shard, write_shard
-from potnet.data.store import MANIFEST
+from potnet.data.store import MANIFEST, canonical_json, manifest_file
 from potnet.data.workers import ShardTask, can_be_shared, featurize_shards, usable_cores
 from potnet.files import write_whole
 
@@ -118,7 +117,7 @@ def _finish(folder: Path, key: dict[str, Any], dataset: Dataset, shards: list[Sh
     }
     with writing(folder):
         write_whole(folder / _INDEX, index)
-        write_whole(folder / MANIFEST, canonical_json(manifest))
+        write_whole(folder / MANIFEST, manifest_file(manifest))
 
 
 def _workers(wanted: int | None, featurizer: Featurizer, shards: int) -> int:
@@ -157,8 +156,3 @@ def writing(folder: Path) -> Iterator[None]:
 
 def _no_bar(total: int) -> AbstractContextManager[Progress | None]:
     return nullcontext(None)
-
-
-def canonical_json(value: Any) -> bytes:
-    """Canonical JSON: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -166,6 +167,8 @@ class FeatureStore:
         path = self.folder / MANIFEST
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest.pop("sha256") != _seal(manifest):
+                raise ValueError("its checksum is wrong")
             shards = [ShardRecord.from_plain(plain) for plain in manifest["shards"]]
             return manifest["key"], shards, manifest["index"]
         except FileNotFoundError:
@@ -177,6 +180,20 @@ class FeatureStore:
         return {self._index["file"]: self._index["bytes"]} | {
             shard.file: shard.bytes for shard in self.shards
         }
+
+
+def manifest_file(content: dict[str, Any]) -> bytes:
+    """The manifest as it is written, with its own checksum in it."""
+    return canonical_json({**content, "sha256": _seal(content)})
+
+
+def canonical_json(value: Any) -> bytes:
+    """Canonical JSON: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
 def _spans(kind: str, arrays: dict[str, Tensor]) -> np.ndarray:

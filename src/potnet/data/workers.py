@@ -51,8 +51,8 @@ def can_be_shared(featurizer: Featurizer) -> bool:
     They cannot where a class is defined in a script or a notebook, and on Windows, where sockets are not
     inherited.
     """
-    kinds = {type(potential).__module__ for potential in featurizer.potentials or ()}
-    plain = type(featurizer) is Featurizer and "__main__" not in kinds
+    parts = [*(featurizer.potentials or ()), featurizer.descriptor]
+    plain = type(featurizer) is Featurizer and "__main__" not in {type(part).__module__ for part in parts}
     return plain and os.name == "posix" and bool(sys.executable)
 
 

@@ -193,10 +193,13 @@ def test_damaged_shard_is_noticed_and_redone(
     assert files(store.folder) == whole
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"{}"])
+@pytest.mark.parametrize("content", [b"", b"{", b"{}", None])
 def test_broken_manifest(source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, content: bytes):
     store = cached_features(source, featurizer, tmp_path)
-    (store.folder / "manifest.json").write_bytes(content)
+    path = store.folder / "manifest.json"
+    if content is None:
+        content = path.read_bytes().replace(b'"crystals":4', b'"crystals":5', 1)
+    path.write_bytes(content)
     with pytest.raises(CacheError, match=r"manifest\.json"):
         FeatureStore(store.folder)
     featurizer.seen.clear()

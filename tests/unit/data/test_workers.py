@@ -1,0 +1,225 @@
+"""Featurizing in several processes: they can fail or be killed, and outlive nobody."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from crystal_tables import moduli, write_table
+
+from potnet.crystals import CrystalError
+from potnet.data import CacheError, Failure, Featurizer, TableSource, build
+from potnet.data.cache import cached_features
+from potnet.data.workers import ShardTask, can_be_shared, featurize_shards
+from potnet.lattice import Coulomb
+
+_MODULE = '''
+import errno, logging, os, signal, sys, time
+from dataclasses import dataclass
+from potnet.lattice import Coulomb
+
+def full(descriptor):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+def pause():
+    print(os.getpid(), flush=True)
+    time.sleep(1000)
+
+@dataclass(frozen=True)
+class Odd(Coulomb):
+    """Does something else before it says what to sum."""
+    def terms(self, volume):
+        seventh = ((volume - 3.85**3).abs() < 1e-6).any()  # c7
+        DO
+        return super().terms(volume)
+'''
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_SHARD_CRYSTALS", 4)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> TableSource:
+    return TableSource(write_table(tmp_path / "tiny.jsonl", moduli(14, split="train")))
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def odd(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, do: str) -> Featurizer:
+    """A featurizer with a potential that misbehaves, in a module that other processes can import."""
+    (folder / f"{name}.py").write_text(_MODULE.replace("DO", do))
+    monkeypatch.syspath_prepend(str(folder))
+    return Featurizer(potentials=[{"_target_": f"{name}.Odd"}])
+
+
+def run_one(source: TableSource, featurizer: Featurizer, folder: Path, **settings: Any) -> Any:
+    """All crystals as the work of one process."""
+    crystals = source.load().crystals
+    folder.mkdir()
+    tasks = [ShardTask(0, crystals[:6]), ShardTask(1, crystals[6:])]
+    return featurize_shards(tasks, 1, folder, featurizer, skip=False, **settings)
+
+
+def test_several_processes_write_the_bytes_of_one(
+    source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    featurizer = odd(tmp_path, monkeypatch, "refuses", "if seventh: raise ValueError('refused')")
+    alone = cached_features(source, featurizer, tmp_path / "alone", workers=1, on_error="skip")
+    # Two shards are there, as if an earlier run had been cut off, and two are still to be made.
+    folder = tmp_path / "shared" / alone.folder.name
+    shutil.copytree(alone.folder, folder)
+    for number in (0, 3):
+        (folder / alone.shards[number].file).unlink()
+    (folder / "manifest.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("shard*")}
+    assert len(before) == 2
+    shown: list[float] = []
+
+    @contextmanager
+    def progress_bar(total: int) -> Iterator[Any]:
+        yield shown.append
+
+    other = odd(tmp_path, monkeypatch, "refuses", "if seventh: raise ValueError('refused')")
+    shared = cached_features(
+        source, other, tmp_path / "shared", workers=2, on_error="skip", progress_bar=progress_bar
+    )
+    assert files(alone.folder) == files(shared.folder)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert shared.failures == [Failure("c7", "refused")]
+    assert sum(shown) == pytest.approx(14)
+    assert other.seconds["standardize"] > 0
+    assert other.seconds["sums"] > 0
+
+
+def test_a_crystal_that_fails_and_what_is_logged_before(
+    source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    do = "if seventh: logging.getLogger('potnet.odd').warning('v %.1f', volume[-1]); raise ValueError('bad')"
+    featurizer = odd(tmp_path, monkeypatch, "warns", do)
+    with caplog.at_level(logging.WARNING), pytest.raises(CrystalError) as caught:
+        run_one(source, featurizer, tmp_path / "cache")
+    assert str(caught.value) == "crystal 'c7': bad"
+    assert ("potnet.odd", logging.WARNING, "v 57.1") in caplog.record_tuples
+    # The shard before stays.
+    assert [path.name[:11] for path in (tmp_path / "cache").iterdir()] == ["shard-00000"]
+
+
+def test_killed_for_its_memory(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    featurizer = odd(tmp_path, monkeypatch, "dies", "os.kill(os.getpid(), signal.SIGKILL)")
+    message = r"killed by SIGKILL at shard 0 \(crystals of up to 2 atoms\).*data\.featurize_workers=1"
+    with pytest.raises(CacheError, match=message):
+        run_one(source, featurizer, tmp_path / "cache")
+
+
+def test_full_disk(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    featurizer = odd(tmp_path, monkeypatch, "fills", "if seventh: os.fsync = full")
+    folder = tmp_path / "cache"
+    message = r"cannot write the feature cache in .*cache: No space left .*data\.cache_dir"
+    with pytest.raises(CacheError, match=message), build.writing(folder):
+        run_one(source, featurizer, folder)
+    assert [path.name[:11] for path in folder.iterdir()] == ["shard-00000"]
+
+
+def test_an_error_that_nobody_foresaw_brings_its_traceback(
+    source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    featurizer = odd(tmp_path, monkeypatch, "errs", "raise ZeroDivisionError('odd')")
+    with pytest.raises(ZeroDivisionError, match="odd") as caught:
+        run_one(source, featurizer, tmp_path / "cache")
+    assert "in terms" in caught.value.__notes__[0]
+
+
+def test_interrupted(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupt(amount: float) -> None:
+        raise KeyboardInterrupt
+
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    featurizer = odd(tmp_path, monkeypatch, "pauses", "time.sleep(1000)")
+    with pytest.raises(KeyboardInterrupt):
+        run_one(source, featurizer, tmp_path / "cache", progress=interrupt)
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
+
+
+def test_what_other_processes_cannot_build(source: TableSource, monkeypatch: pytest.MonkeyPatch):
+    @dataclass(frozen=True)
+    class Own(Coulomb):
+        pass
+
+    assert can_be_shared(Featurizer(potentials=[Coulomb()]))
+    Own.__module__ = "__main__"
+    assert not can_be_shared(Featurizer(potentials=[Own()]))
+
+
+_PROCESS = """
+import sys
+from potnet.data import Featurizer, TableSource, build, cache
+
+build._SHARD_CRYSTALS = int(sys.argv[4])
+featurizer = Featurizer(potentials=[{"_target_": sys.argv[3]}])
+cache.cached_features(TableSource(sys.argv[1]), featurizer, sys.argv[2], workers=2)
+"""
+
+
+def process(source: TableSource, folder: Path, potential: str, shard: int = 4) -> subprocess.Popen[str]:
+    """A process that featurizes with two others, in a script that has no `if __name__ == "__main__"`."""
+    script = source.path.parent / "script.py"
+    script.write_text(_PROCESS)
+    command = [sys.executable, str(script), str(source.path), str(folder), potential, str(shard)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_nobody_outlives_one_that_is_killed(
+    source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    odd(tmp_path, monkeypatch, "waits", "if seventh: pause()")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with process(source, tmp_path / "cache", "waits.Odd") as child:
+        assert int(child.stdout.readline()) != child.pid  # a process is in the midst of its shard
+        child.kill()
+        # The pipes are at their end when the last process that holds them is gone.
+        child.communicate()
+    assert not list((tmp_path / "cache").glob("*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments(tmp_path: Path):
+    source = TableSource(write_table(tmp_path / "many.jsonl", moduli(80, split="train")))
+    target = "potnet.lattice.potentials.London"
+    start = time.perf_counter()
+    with process(source, tmp_path / "whole", target, shard=1) as child:
+        assert child.wait() == 0
+    duration = time.perf_counter() - start
+    choose = random.Random(0)
+    done: dict[Path, tuple[int, int]] = {}
+    for _ in range(20):
+        with process(source, tmp_path / "killed", target, shard=1) as child:
+            time.sleep(duration * choose.uniform(0.3, 0.8))
+            child.kill()
+        found = {path: path.stat() for path in (tmp_path / "killed").glob("*/shard*.safetensors")}
+        found_now = {path: (status.st_ino, status.st_mtime_ns) for path, status in found.items()}
+        assert done.items() <= found_now.items()
+        done = found_now
+    assert done
+    with process(source, tmp_path / "killed", target, shard=1) as child:
+        assert child.wait() == 0
+    (whole,) = (tmp_path / "whole").glob("many-*[0-9a-f]")
+    (killed,) = (tmp_path / "killed").glob("many-*[0-9a-f]")
+    assert set(killed.iterdir()) >= set(done)
+    assert files(killed) == files(whole)
