@@ -136,6 +136,3 @@ def _check_decay(milestones: Sequence[float], decay: float, decay_steps: int) ->
         raise ValueError(f"optimizer.decay={decay}: give a factor above 0, at most 1")
     if decay_steps < 1:
         raise ValueError(f"optimizer.decay_steps={decay_steps}: give 1 or more")
-
-
-adamw_one_cycle = build_optimizer
