@@ -64,7 +64,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _dtype,
     ("_codecs", "encode"): _latin1,
     ("collections", "OrderedDict"): dict,
-    **{("builtins", kind.__name__): kind for kind in (set, frozenset, complex, bytearray)},
+    **{
+        (module, kind.__name__): kind
+        for module in ("builtins", "__builtin__")  # the latter in old protocols
+        for kind in (set, frozenset, complex, bytearray, bytes)
+    },
     **{
         (f"numpy.{core}.{module}", name): function
         for core in ("core", "_core")
