@@ -41,7 +41,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import distributed, recipe
+    from potnet.training import closed_form, distributed, recipe
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.module import PropertyModule
@@ -75,22 +75,28 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     seconds = {"featurize": time.perf_counter() - started}
 
     table = MetricsTable(folder / "metrics.csv")
-    earlier = table.seconds
-    callbacks = [
-        table,
-        SeedEachBatch(config["seed"]),
-        StopOnSignal(folder / "checkpoints"),
-        TrainingProgress(module.target.learned_unit),
-        *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
-        *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
-    ]
-    trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
-    last = checkpoint_of(folder, (LAST,)) if resume else None
-    interrupted = recipe.fit(trainer, module, data, last)
-    if not trainer.is_global_zero:
-        return None
+    earlier, interrupted = table.seconds, False
+    if closed_form.is_closed_form(module.model):
+        if distributed.rank() > 0:
+            return None
+        seconds["train"] = closed_form.fit(module, data, folder)
+    else:
+        callbacks = [
+            table,
+            SeedEachBatch(config["seed"]),
+            StopOnSignal(folder / "checkpoints"),
+            TrainingProgress(module.target.learned_unit),
+            *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
+            *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+        ]
+        trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
+        last = checkpoint_of(folder, (LAST,)) if resume else None
+        interrupted = recipe.fit(trainer, module, data, last)
+        if not trainer.is_global_zero:
+            return None
+        seconds["train"] = table.seconds
 
-    seconds |= {"train": table.seconds, "total": earlier + time.perf_counter() - started}
+    seconds["total"] = earlier + time.perf_counter() - started
     evaluations = recipe.conclude(folder, config, data, table, seconds, interrupted, loggers)
     if interrupted:
         sys.exit(INTERRUPTED)
@@ -104,10 +110,12 @@ def main(config: DictConfig) -> float | None:
     from hydra.types import RunMode
 
     from potnet.sweeps import run_job
+    from potnet.training import distributed
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
+        distributed.check_alone()
         return run_job(config, folder, train, resumable)
     if config.resume is not None:
         return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
@@ -130,8 +138,8 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
         raise ConfigError(f"resume={folder}: there is no config.yaml here; give the folder of a run")
     if checkpoint_of(folder, (LAST,)) is None:
         raise CheckpointError(
-            f"resume={folder}: there is no {LAST}, as this run stopped before its first epoch was done: "
-            "start a new run"
+            f"resume={folder}: there is no {LAST}: this run stopped before its first epoch was done, or was "
+            "fitted in closed form, without epochs. Start a new run"
         )
     saved = OmegaConf.load(file)
     for override in overrides:

@@ -1,0 +1,107 @@
+"""Models that are fitted in closed form: no epochs, no gradients, one checkpoint.
+
+Such a model has a method `fit(batches, targets, report)`; everything else about it, its config, features,
+predictions and checkpoint, is as with networks.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from potnet.files import csv_text, write_whole
+from potnet.training.atomic import AtomicCheckpointIO
+from potnet.training.checkpoint import BEST
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from potnet.data import CrystalDataModule
+    from potnet.nn.ridge import Report, Trial
+    from potnet.training.module import PropertyModule
+
+log = logging.getLogger(__name__)
+
+
+def is_closed_form(model: nn.Module) -> bool:
+    """Whether a model is fitted in closed form."""
+    return hasattr(model, "fit")
+
+
+def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
+    """Fit the training part, and write best.ckpt, which `Predictor` reads as that of a network.
+
+    What cross-validation tried is written to cross_validation.csv. Ctrl-C ends the fit, and nothing is kept.
+
+    Args:
+        module: Its model has a method `fit`; its mean and deviation are set.
+        data: Prepared and set up.
+        folder: Of the run.
+
+    Returns:
+        Seconds that it took.
+
+    Raises:
+        ValueError: The crystals are too many or too few, or no setting that was to be tried works.
+    """
+    started = time.perf_counter()
+    batches = list(data.dataloader("train"))
+    targets = torch.cat([module.target.transform(batch.targets[module.target.key]) for batch in batches])
+    model = module.model
+    with fit_progress() as report:
+        model.fit(batches, (targets - module.mean) / module.std, report)  # type: ignore[operator]
+    scale = float(module.std)
+    _write_trials(folder / "cross_validation.csv", model.trials, scale)  # type: ignore[arg-type]
+    chosen: Trial = model.chosen  # type: ignore[assignment]
+    log.info(
+        "cross-validation: MAE %.5f %s with length %g and noise %g",
+        chosen.mae * scale,
+        module.target.learned_unit,
+        chosen.length,
+        chosen.noise,
+    )
+    checkpoint = {
+        "state_dict": module.state_dict(),
+        "hyper_parameters": dict(module.hparams),
+        "potnet": module.record,
+    }
+    AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "checkpoints" / BEST)
+    return time.perf_counter() - started
+
+
+def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
+    """CSV of what was tried, the error in the target's learned unit."""
+    rows = [(f"{trial.length:g}", f"{trial.noise:g}", f"{trial.mae * scale:.6g}") for trial in trials]
+    write_whole(path, csv_text(("length", "noise", "mae"), rows))
+
+
+@contextmanager
+def fit_progress(console: Console | None = None) -> Iterator[Report]:
+    """One bar; where the output is not a terminal, a line for each stage.
+
+    Args:
+        console: Where to write; stdout by default.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = console or Console(soft_wrap=True)
+    if not console.is_terminal:
+
+        def say(stage: str, done: int, total: int) -> None:
+            if done == 0:
+                console.print(f"fitting: {stage}, {total} step{'s' if total > 1 else ''}", highlight=False)
+
+        yield say
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("fitting")
+        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
