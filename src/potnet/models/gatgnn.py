@@ -124,14 +124,15 @@ class AugmentedAttention(nn.Module):
         # W [x, u] = W_x x + W_u u: a product over the atoms and one over the distinct edges.
         atom = F.linear(x, of_atom)
         edge = edges.per_edge(F.linear(edges.features, of_edge))
-        near = F.softplus(edge + atom.index_select(0, edges.target)).unflatten(1, (self.heads, width))
-        far = F.softplus(edge + atom.index_select(0, edges.source)).unflatten(1, (self.heads, width))
-        for_near, for_far = self.attention.split(width, 1)
-        score = (near * for_near).sum(-1) + (far * for_far).sum(-1)
+        near = F.softplus(edge + atom.index_select(0, edges.target))
+        far = F.softplus(edge + atom.index_select(0, edges.source))
+        # One row a head, which reads the features of that head: a matrix product rather than a masked sum.
+        for_near, for_far = (torch.block_diag(*part) for part in self.attention.split(width, 1))
+        score = F.linear(near, for_near) + F.linear(far, for_far)
         score = F.softplus(self.norm(F.softplus(score)))
         share = softmax(score, edges.target, len(x)) / self.heads
         # Heads are added up before the sum over the neighbours, which is then shorter.
-        message = (far * share.unsqueeze(-1)).sum(1)
+        message = (far.unflatten(1, (self.heads, width)) * share.unsqueeze(-1)).sum(1)
         return aggregate(message, edges.target, len(x)) + self.bias
 
 

@@ -171,9 +171,15 @@ class MatformerConvolution(nn.Module):
         query = (self.query(x) * (3 * x.shape[1]) ** -0.5).unflatten(1, by_head)
         key, value = self.key(x).unflatten(1, by_head), self.value(x).unflatten(1, by_head)
         edge = self.edge(edges.features).unflatten(1, by_head)
-        keys = [(key * query)[edges.target], key[edges.source], edges.per_edge(edge)]
         at_target = query.index_select(0, edges.target)
-        alpha = torch.cat([keys[0], keys[1] * at_target, keys[2] * at_target], -1)
+        alpha = torch.cat(
+            [
+                (query * key).index_select(0, edges.target),
+                at_target * key.index_select(0, edges.source),
+                at_target * edges.per_edge(edge),
+            ],
+            -1,
+        )
         gate = self.attention_norm(alpha).sigmoid()
         message = self.message_norm(self.message(gate * self.update(value, edges._replace(features=edge))))
         one = aggregate(message[:single], edges.target[:single], len(x))
