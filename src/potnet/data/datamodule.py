@@ -30,6 +30,7 @@ from potnet.data.dataset import (
 )
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.featurize import Featurizer, Progress
+from potnet.data.packing import Packing, limited_batches
 from potnet.data.prototypes import with_prototypes
 from potnet.data.sampling import CrystalBatchSampler, EpochSampler, ResumableLoader
 from potnet.data.sources import Source
@@ -106,6 +107,9 @@ class CrystalDataModule(lightning.LightningDataModule):
             keeps all.
         featurize_workers: Processes that featurize; by default one a usable core, as far as there is work for
             them.
+        max_edges: Most local edges of a batch, over all devices; None is no limit. A crystal that has more
+            gets a batch of its own.
+        max_pairs: Likewise, most ordered pairs of atoms of a batch, if pairs are among the needs.
 
     Raises:
         DataError: A setting that cannot be used.
@@ -126,8 +130,13 @@ class CrystalDataModule(lightning.LightningDataModule):
         on_error: str = "raise",
         max_atoms: int | None = None,
         featurize_workers: int | None = None,
+        max_edges: int | None = None,
+        max_pairs: int | None = 500_000,
     ) -> None:
         super().__init__()
+        for name, limit in (("max_edges", max_edges), ("max_pairs", max_pairs)):
+            if limit is not None and limit < 1:
+                raise DataError(f"data.{name}={limit}: give at least 1, or null for no limit")
         if featurize_workers is not None and featurize_workers < 1:
             raise DataError(f"data.featurize_workers={featurize_workers}: give at least 1, or null to choose")
         if batch_size < 1:
@@ -150,6 +159,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.on_error = on_error
         self.max_atoms = max_atoms
         self.featurize_workers = featurize_workers
+        self.max_edges = max_edges
+        self.max_pairs = max_pairs
         self.seconds: dict[str, float] = {}
         self._rank, self._world_size = 0, 1
         self._store: FeatureStore | None = None
@@ -294,13 +305,22 @@ class CrystalDataModule(lightning.LightningDataModule):
         rank, world_size = (self._rank, self._world_size) if shared else (0, 1)
         return ResumableLoader(
             dataset,
-            batch_sampler=CrystalBatchSampler(sampler, self.batch_size, shuffle, rank, world_size),
+            batch_sampler=CrystalBatchSampler(
+                sampler, self.batch_size, shuffle, rank, world_size, self._packing(dataset, shuffle)
+            ),
             collate_fn=_as_is,  # type: ignore[arg-type]
             num_workers=self.num_workers,
             worker_init_fn=_leave_signals_to_the_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _packing(self, dataset: CrystalDataset, shuffle: bool) -> Packing | None:
+        """How the limits on edges and pairs divide a part, where they matter."""
+        pairs = self.max_pairs if self.featurizer.potentials is not None else None
+        edges = self.store.num_edges[dataset.rows]
+        atoms = self.store.num_atoms[dataset.rows]
+        return limited_batches(self.batch_size, shuffle, edges, atoms * atoms, self.max_edges, pairs)
 
 
 def _as_is(batch: CrystalBatch) -> CrystalBatch:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from potnet.crystals import CrystalBatch
+from potnet.data.packing import Packing
 
 
 class EpochSampler(Sampler[int]):
@@ -39,19 +40,22 @@ class EpochSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         if not self.shuffle:
             return iter(range(self.size))
+        return iter(torch.randperm(self.size, generator=self.generator()).tolist())
+
+    def generator(self) -> torch.Generator:
+        """The random numbers of this epoch, from their beginning."""
         # Mixing keeps (seed 0, epoch 1) and (seed 1, epoch 0) apart.
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
-        return iter(torch.randperm(self.size, generator=generator).tolist())
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
 
 
 class CrystalBatchSampler(Sampler[list[int]]):
-    """Batches of a fixed number of crystals, the last one smaller; of each batch the share of one rank.
+    """Batches of a number of crystals, the last one smaller; of each batch the share of one rank.
 
     Which crystals make up a batch doesn't depend on the number of ranks. So training on several devices takes
     the steps that it would take on one, and every crystal is seen once, by one rank. Shares differ by at most
     one crystal, and where a batch has fewer crystals than there are ranks, some are empty.
 
-    Limits on edges or pairs belong here too: this is the one place that decides which crystals go together.
+    The number of batches is the same in every epoch.
 
     Args:
         sampler: The order of the crystals, the same on all ranks.
@@ -61,32 +65,47 @@ class CrystalBatchSampler(Sampler[list[int]]):
             crystal left out.
         rank: Whose share this is.
         world_size: Number of ranks.
+        packing: Batches within further limits, in place of those of `batch_size` crystals.
 
     Attributes:
         start: Batches to pass over in the next epoch that is begun, once: training had done them.
     """
 
     def __init__(
-        self, sampler: EpochSampler, batch_size: int, drop_single: bool, rank: int = 0, world_size: int = 1
+        self,
+        sampler: EpochSampler,
+        batch_size: int,
+        drop_single: bool,
+        rank: int = 0,
+        world_size: int = 1,
+        packing: Packing | None = None,
     ) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
         self.drop_single = drop_single
         self.rank = rank
         self.world_size = world_size
+        self.packing = packing
         self.start = 0
 
     def __len__(self) -> int:
+        if self.packing is not None:
+            return self.packing.count
         full, rest = divmod(len(self.sampler), self.batch_size)
         dropped = self.drop_single and rest == 1 and full > 0
         return full + (rest > 0 and not dropped)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.sampler)
         start, self.start = self.start, 0
-        for number in range(start, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
+        for batch in self.batches()[start:]:
             yield batch[self.rank :: self.world_size]
+
+    def batches(self) -> list[list[int]]:
+        """The crystals of each batch of this epoch, over all ranks."""
+        if self.packing is not None:
+            return self.packing.batches(self.sampler.generator())
+        order = list(self.sampler)
+        return [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(len(self))]
 
 
 class ResumableLoader(DataLoader[CrystalBatch]):

@@ -219,7 +219,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path):
     assert done
     with process(source, tmp_path / "killed", target, shard=1) as child:
         assert child.wait() == 0
-    (whole,) = (tmp_path / "whole").glob("many-*[0-9a-f]")
-    (killed,) = (tmp_path / "killed").glob("many-*[0-9a-f]")
+    (whole,) = (path for path in (tmp_path / "whole").iterdir() if path.is_dir())
+    (killed,) = (path for path in (tmp_path / "killed").iterdir() if path.is_dir())
     assert set(killed.iterdir()) >= set(done)
     assert files(killed) == files(whole)
