@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import gzip
 import json
 import logging
@@ -57,12 +59,21 @@ def server() -> Iterator[FileServer]:
 
 
 def source(data: str, *overrides: str, tiny: bool = True) -> Any:
-    config = plain(compose("train", [f"data={data}", *(TINY[data] if tiny else []), *overrides]).data.source)
-    return build(config, "data.source")
+    return build(copy.deepcopy(composed(data, *(TINY[data] if tiny else []), *overrides)), "data.source")
+
+
+@functools.cache
+def composed(data: str, *overrides: str) -> dict[str, Any]:
+    settings: dict[str, Any] = plain(compose("train", [f"data={data}", *overrides]).data.source)
+    return settings
 
 
 def own(data: str, path: Path | None = None, *overrides: str) -> Any:
-    return source(data, f"data.path={path or OWN[data]}", *overrides)
+    if path is None:
+        return source(data, f"data.path={OWN[data]}", *overrides)
+    found = source(data, *overrides)
+    found.path = path
+    return found
 
 
 def targets(data: Dataset) -> dict[str, int]:
