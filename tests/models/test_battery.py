@@ -14,6 +14,7 @@ from potnet.config import compose, plain
 from potnet.crystals import Crystal, CrystalBatch, collate, from_ase
 from potnet.data.featurize import NEEDS, Featurizer
 from potnet.models import BranchedPotNet, PotNet
+from potnet.training.closed_form import is_closed_form
 
 SMALL = {"width": 24, "layers": 2, "local_bins": 24, "pair_bins": 16}
 
@@ -38,6 +39,7 @@ BASELINES: dict[str, list[str]] = {
     "gatgnn": ["model.width=24", "model.layers=2"],
     "alignn": ["model.width=24", "model.embedding=16", "model.alignn_layers=2", "model.gcn_layers=1"],
     "matformer": ["model.width=24", "model.layers=2", "model.heads=2"],
+    "mbtr_krr": ["model.noises=[1e-6]"],
 }
 
 
@@ -59,7 +61,18 @@ def baseline(name: str) -> Callable[[], nn.Module]:
 MODELS |= {name: baseline(name) for name in BASELINES}
 
 #: What a model is known not to pass: {(model, test): reason}. A reason that no longer holds fails.
-EXCEPTIONS: dict[tuple[str, str], str] = {}
+EXCEPTIONS: dict[tuple[str, str], str] = {
+    **{
+        ("mbtr_krr", test): "fitted in closed form: it has no gradient"
+        for test in (
+            "test_gradients_are_finite_and_reach_every_parameter",
+            "test_training_on_a_batch_of_one",
+            "test_five_steps_overfit_one_batch",  # in its place: test_kernel_ridge.py
+            "test_half_precision_by_autocast",
+        )
+    },
+    ("mbtr_krr", "test_compiles_into_one_graph"): "how much is computed depends on the descriptors' overlap",
+}
 
 FEATURES = Featurizer(
     cell="primitive",
@@ -79,9 +92,12 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 def build(name: str) -> nn.Module:
-    """A model in evaluation mode whose running statistics have seen a batch."""
+    """A model in evaluation mode whose running statistics have seen a batch, or that has been fitted."""
     torch.manual_seed(7)
     model = MODELS[name]().train()
+    if is_closed_form(model):
+        model.fit([batch_of(model, ALL)], torch.linspace(-1, 1, len(ALL)))
+        return model.eval()
     batch = batch_of(model, list(CRYSTALS.values()))
     with torch.no_grad():
         for _ in range(20):

@@ -21,6 +21,7 @@ from potnet.config import (
     plain,
     secret,
 )
+from potnet.data.featurize import NEEDS
 from potnet.training.recipe import data_settings
 
 GROUPS = {
@@ -42,9 +43,11 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda value: value)
 def test_every_option_composes_and_builds_a_model_that_fits(group: str, option: str) -> None:
-    config = composed(f"{group}={option}", "model.width=16")
+    config = composed(f"{group}={option}")
+    if "width" in config["model"]:
+        config["model"]["width"] = 16
     model = build(config["model"], "model")
-    assert model.needs <= {"edges", "pairs"}
+    assert model.needs <= set(NEEDS)
     for key in ("data", "trainer"):
         settings = data_settings(config[key]) if key == "data" else config[key]
         arguments = {name: value for name, value in settings.items() if name != "_target_"}

@@ -123,9 +123,10 @@ class KernelRidge(nn.Module):
         Raises:
             ValueError: The model has not been fitted, or the batch has no descriptors.
         """
+        rows = _rows([batch])
         if not len(self.dual):
             raise ValueError("kernel ridge regression has no training crystals yet: call fit first")
-        distance = self._compare(_rows([batch]))
+        distance = self._compare(rows)
         return _KERNELS[self.kernel](distance, self.length) @ self.dual + self.mean
 
     def fit(self, batches: Iterable[CrystalBatch], targets: Tensor, report: Report | None = None) -> None:
@@ -233,7 +234,7 @@ def _rows(batches: Iterable[CrystalBatch]) -> SparseRows:
     counts, indices, values = [], [], []
     for batch in batches:
         if batch.descriptor_index is None or batch.descriptor_value is None or batch.num_descriptors is None:
-            raise ValueError("kernel ridge regression reads descriptors, which this batch does not have")
+            raise ValueError("kernel ridge regression reads a descriptor: featurize with features.descriptor")
         counts.append(batch.num_descriptors)
         indices.append(batch.descriptor_index)
         values.append(batch.descriptor_value)
