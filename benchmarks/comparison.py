@@ -28,7 +28,7 @@ from omegaconf import OmegaConf
 import potnet
 from potnet.data import EmbeddedSource
 
-#: Test MAE in log10(GPa) on another release of the Materials Project (5 450 crystals), quoted by PotNet's paper.
+#: Test MAE in log10(GPa) as PotNet's paper quotes it, on another release of the Materials Project.
 PUBLISHED = {
     "CGCNN": {"k_vrh": 0.047, "g_vrh": 0.077},
     "SchNet": {"k_vrh": 0.066, "g_vrh": 0.099},
