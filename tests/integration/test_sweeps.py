@@ -132,6 +132,7 @@ def test_a_search_without_a_good_trial_ends_in_a_message(sweep: Sweep, capfd: An
     assert shown.splitlines()[-1] == "error: No trials are completed yet."
 
 
+@pytest.mark.slow
 def test_parallel_jobs_featurize_once(tmp_path: Path) -> None:
     overrides = ("seed=0,1", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "data.cache_dir=cache")
     done = subprocess.run(
