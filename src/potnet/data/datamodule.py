@@ -134,9 +134,9 @@ class CrystalDataModule(lightning.LightningDataModule):
         max_pairs: int | None = 500_000,
     ) -> None:
         super().__init__()
-        for name, limit in (("max_edges", max_edges), ("max_pairs", max_pairs)):
-            if limit is not None and limit < 1:
-                raise DataError(f"data.{name}={limit}: give at least 1, or null for no limit")
+        for name, most in (("max_edges", max_edges), ("max_pairs", max_pairs)):
+            if most is not None and most < 1:
+                raise DataError(f"data.{name}={most}: give at least 1, or null for no limit")
         if featurize_workers is not None and featurize_workers < 1:
             raise DataError(f"data.featurize_workers={featurize_workers}: give at least 1, or null to choose")
         if batch_size < 1:
