@@ -51,7 +51,7 @@ class ConcatenatingLinear(EdgeLinear):
     """The layer as published: the concatenation of every edge, and one large product."""
 
     def forward(self, x: Tensor, edges: Edges, of_atoms: Tensor | None = None) -> Tensor:
-        z = torch.cat([x[edges.target], x[edges.source], edges.per_edge(edges.features)], 1)
+        z = torch.cat([x[edges.target], x[edges.source], edges.per_edge(edges.features)], -1)
         result = nn.functional.linear(z, self.weight, self.bias)
         return result if of_atoms is None else result + of_atoms[edges.target]
 
