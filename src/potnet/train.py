@@ -38,18 +38,22 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
         SystemExit: After Ctrl-C or SIGTERM, once everything is kept.
     """
+    from potnet.training import recipe
+
+    started = time.perf_counter()
+    config = recipe.with_absolute_source(config)
+    recipe.check_data(config["data"])  # before the imports that take seconds
+
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import closed_form, distributed, recipe
+    from potnet.training import closed_form, distributed
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.module import PropertyModule
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
 
-    started = time.perf_counter()
-    config = recipe.with_absolute_source(config)
     recipe.quieten()
     recipe.check_seed(config["seed"])
     recipe.check_trainer(config["trainer"])

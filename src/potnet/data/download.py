@@ -44,7 +44,8 @@ class Downloader:
         folder: Where files are kept.
         retries: How often to try again, without progress, after a break, a stall, or a server that is busy.
         backoff: Seconds before the first of these; doubled each time.
-        connect_timeout, read_timeout: Seconds to wait for a connection, and for the next bytes.
+        reach_timeout: Seconds after which a server that does not answer at all means: no network.
+        connect_timeout, read_timeout: Seconds to wait for a connection later on, and for the next bytes.
         sleep: Waits between attempts.
         progress: Whether to show a bar on a terminal.
     """
@@ -54,7 +55,8 @@ class Downloader:
         folder: str | Path,
         retries: int = 5,
         backoff: float = 1.0,
-        connect_timeout: float = 4.0,
+        reach_timeout: float = 2.5,
+        connect_timeout: float = 10.0,
         read_timeout: float = 30.0,
         sleep: Callable[[float], object] = time.sleep,
         progress: bool = True,
@@ -62,6 +64,7 @@ class Downloader:
         self.folder = Path(folder)
         self.retries = retries
         self.backoff = backoff
+        self.reach_timeout = reach_timeout
         self.timeout = (connect_timeout, read_timeout)
         self.sleep = sleep
         self.progress = progress
@@ -133,7 +136,7 @@ class Downloader:
     def _download(self, file: RemoteFile, url: str, path: Path) -> None:
         part = path.with_name(path.name + ".part")
         try:
-            check_reachable(url, self.timeout[0])
+            check_reachable(url, self.reach_timeout)
             with new_session() as session:
                 fresh = False
                 while True:

@@ -118,7 +118,7 @@ def check_reachable(url: str, seconds: float) -> None:
     thread.join(seconds)
     reason = outcome[0] if outcome else f"no answer within {seconds:g} s"
     if reason is not None:
-        raise Final(f"cannot reach {host} ({reason}): is there a network?")
+        raise Final(f"cannot reach {host} ({reason})")
 
 
 def receive(

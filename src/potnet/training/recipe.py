@@ -42,13 +42,24 @@ def with_absolute_source(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "data": data}
 
 
-#: Keys of a data config that its other keys, the target and the split refer to; no arguments of the data module.
+#: Keys of a data config to which its other keys, the target and the split refer; no arguments of the module.
 DATA_SHORTHANDS = ("path", "task", "fold", "on_missing", "published_split")
 
 
 def data_settings(data: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of the data module in a data config."""
     return {key: value for key, value in data.items() if key not in DATA_SHORTHANDS}
+
+
+def check_data(data: Mapping[str, Any]) -> None:
+    """Meet what is wrong with the data before anything slow: no network, no such file, another checksum.
+
+    Files that are not there yet are fetched.
+
+    Raises:
+        ConfigError, DataError: What is wrong, and what to do.
+    """
+    build(data["source"], "data.source").content_hash()
 
 
 def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule:

@@ -44,9 +44,7 @@ def pauses() -> list[float]:
 
 @pytest.fixture
 def downloader(tmp_path: Path, pauses: list[float]) -> Downloader:
-    return Downloader(
-        tmp_path / "downloads", connect_timeout=60, read_timeout=60, sleep=pauses.append, progress=False
-    )
+    return Downloader(tmp_path / "downloads", 5, 1.0, 60, 60, 60, sleep=pauses.append, progress=False)
 
 
 def wanted(server: FileServer, name: str = "file.bin", checksum: str | None = CHECKSUM) -> RemoteFile:
@@ -304,11 +302,11 @@ def test_a_network_that_swallows_everything(downloader: Downloader, monkeypatch:
         raise TimeoutError
 
     monkeypatch.setattr(socket, "create_connection", silence)
-    downloader.timeout = (0.05, 1)
+    downloader.reach_timeout = 0.05
     with pytest.raises(DownloadError, match=r"no answer within 0\.05 s"):
         downloader.fetch(RemoteFile("file.zip", "https://nowhere.invalid/file.zip"))
     over.set()
-    assert Downloader("x").timeout[0] < 5
+    assert Downloader("x").reach_timeout < 3
 
 
 @pytest.mark.parametrize("url", ["", "file.zip", "ftp://a/b", "http:///x", "http://a:port/x"])
