@@ -6,13 +6,16 @@ here, so that `--help` is fast.
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import errno
 import functools
 import inspect
 import os
 import re
+import shutil
 import sys
+import tempfile
 import traceback
 import types
 import typing
@@ -49,6 +52,13 @@ def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         if not (run_folder(resume) / "config.yaml").is_file():
             raise ConfigError(f"resume={resume}: there is no config.yaml here; give the folder of a run")
         return str(run_folder(resume))
+    from potnet.training.distributed import rank
+
+    if rank() > 0:
+        # The first rank has the folder of the run; what Hydra writes for the others is of no use.
+        unused = tempfile.mkdtemp(prefix="potnet_rank_")
+        atexit.register(shutil.rmtree, unused, ignore_errors=True)
+        return unused
     folder = Path(runs_dir) / str(name) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     number, free = 2, folder
     while True:
@@ -289,12 +299,13 @@ def explain(error: BaseException, config_name: str = "train") -> str:
             options = _options(group)
             hint = did_you_mean(option, options)
             valid = "" if "valid are" in hint else f" (valid: {', '.join(options)})"
-            return f"unknown option {group}={option}{hint}{valid}"
+            plugins = '; there are more with pip install "potnet[sweeps]"' if group in _PLUGINS else ""
+            return f"unknown option {group}={option}{hint}{valid}{plugins}"
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         key = found[1].partition("@")[0]
         return _explain_key(key, config_name)
-    found = re.search(r"Missing mandatory value: (\S+)", text) or re.search(r"full_key: (\S+)", text)
+    found = re.search(r"full_key: (\S+)", text) or re.search(r"Missing mandatory value: (\S+)", text)
     if found and ("Missing mandatory value" in text or "MissingMandatoryValue" in type(error).__name__):
         return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
@@ -350,7 +361,20 @@ def _groups() -> list[str]:
 
 def _options(group: str) -> list[str]:
     """Names of a group's options; those that begin with _ are parts that others build on."""
-    return sorted(path.stem for path in (config_dir() / group).glob("[!_]*.yaml"))
+    own = {path.stem for path in (config_dir() / group).glob("[!_]*.yaml")}
+    return sorted(own | _plugin_options(group) if group in _PLUGINS else own)
+
+
+_PLUGINS = ("hydra/launcher", "hydra/sweeper")
+"""Groups in which Hydra and its plugins have options."""
+
+
+def _plugin_options(group: str) -> set[str]:
+    from hydra.core.config_store import ConfigStore
+
+    return {
+        name.removesuffix(".yaml") for name in ConfigStore.instance().list(group) if name.endswith(".yaml")
+    }
 
 
 def _first_line(error: BaseException) -> str:
@@ -377,7 +401,9 @@ def message_of(error: BaseException, config_name: str = "train") -> str | None:
         return f"{place}{error.strerror.lower()}; {'make room, or ' if room else ''}choose another folder"
     # Raised by this package, and so written for users; or by Hydra, about an override such as model=3, or by
     # Optuna, about a search without a single trial that succeeded.
-    if isinstance(error, ValueError | ImportError) and _raised_in(error, "potnet", "__main__", "hydra", "optuna"):
+    if isinstance(error, ValueError | ImportError) and _raised_in(
+        error, "potnet", "__main__", "hydra", "optuna"
+    ):
         return str(error)
     return None
 

@@ -36,8 +36,9 @@ def composed(*overrides: str) -> dict:
     config = compose("train", overrides)
     # What only Hydra knows, and only in a run.
     config.logger = {}
-    if OmegaConf.is_missing(config.data.source, "path"):
-        config.data.source.path = "my.jsonl"
+    for part in (config.data.source, config.data.split):
+        if OmegaConf.is_missing(part, "path"):
+            part.path = "my.jsonl"
     return plain(config)
 
 
@@ -116,6 +117,9 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("max_epochs=3", "unknown key max_epochs; did you mean trainer.max_epochs?"),
         ("cutoff=3", "did you mean features.neighbors.cutoff?"),
         ("nonsense", "cannot read 'nonsense'"),
+        ("hydra/launcher=joblb", "unknown option hydra/launcher=joblb; did you mean joblib?"),
+        ("hydra/sweeper=optun", "did you mean optuna?"),
+        ("search=rate_width", "did you mean rate_width_decay?"),
     ],
 )
 def test_wrong_keys_groups_and_options_name_the_nearest(override: str, message: str) -> None:
@@ -147,6 +151,15 @@ def test_ablations_fit_the_default_and_the_published_network(model: str, ablatio
     assert (ablation == "pairs_none") == ("pairs" not in network.needs)
     if ablation == "attention" and not chosen:
         assert config["model"]["pairs"] == "attention"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("potnet", "model.pairs=attention; valid are"), ("schnet", "unknown key model.pairs")],
+)
+def test_attention_is_refused_for_a_model_without_such_a_layer(model: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build(composed("ablation=attention", f"model={model}")["model"], "model", nested=False)
 
 
 def test_the_distance_ablation_tells_distances_apart() -> None:
