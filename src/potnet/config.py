@@ -10,6 +10,7 @@ import atexit
 import difflib
 import errno
 import functools
+import hashlib
 import inspect
 import os
 import re
@@ -76,9 +77,12 @@ def folder_name(overrides: str) -> str:
     """A name for the folder of a sweep's job: one level, and no longer than file systems allow.
 
     Args:
-        overrides: Of the job, its number first, which keeps names apart when they are cut.
+        overrides: Of the job, its number first. Where they are cut, a hash keeps the names apart.
     """
-    return overrides.replace("/", "_")[:150]
+    name = overrides.replace("/", "_")
+    if len(name) <= 150:
+        return name
+    return f"{name[:141]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def run_folder(path: str | Path) -> Path:
