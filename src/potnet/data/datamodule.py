@@ -134,7 +134,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         max_pairs: int | None = 500_000,
     ) -> None:
         super().__init__()
-        for name, most in (("max_edges", max_edges), ("max_pairs", max_pairs)):
+        sizes = {"limit": limit, "max_atoms": max_atoms, "max_edges": max_edges, "max_pairs": max_pairs}
+        for name, most in sizes.items():
             if most is not None and most < 1:
                 raise DataError(f"data.{name}={most}: give at least 1, or null for no limit")
         if featurize_workers is not None and featurize_workers < 1:

@@ -104,7 +104,7 @@ def test_content_decides_the_hash(folder: Path):
         ("a,1,2\n", ["k"], "has 2 columns of values, but the names are k"),
         ("a,1\n", {"k": "x"}, "has no header, so data.source.targets cannot map columns"),
         ("id,bulk\na,1\n", {"k": "bluk"}, r"data\.source\.targets\.k=bluk: did you mean 'bulk'"),
-        ("a,1\nb,2,3\n", ["k"], r"id_prop\.csv, line 2: 2 values for 1 columns \(k\)"),
+        ("a,1\nb,2,3\n", ["k"], r"id_prop\.csv, line 2: 2 values are given, wanted are 1: k"),
         ("a,1\nz,2\n", ["k"], r"line 2: there is no file z \(.*\) in"),
         ("a,one\n", ["k"], "line 1: k of a is 'one', which is no number"),
         ("a,1\na,2\n", ["k"], "1 ids stand for several crystals: a"),

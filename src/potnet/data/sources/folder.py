@@ -108,7 +108,8 @@ class FolderSource:
 
     def _crystal(self, entry: _Entry, keys: Sequence[str], files: _Files) -> Crystal:
         if len(entry.values) != len(keys):
-            raise DataError(f"{len(entry.values)} values for {len(keys)} columns ({', '.join(keys)})")
+            named = ", ".join(keys)
+            raise DataError(f"{len(entry.values)} values are given, wanted are {len(keys)}: {named}")
         file = files.find(entry.name)
         if not isinstance(file, Path):
             raise DataError(file)
