@@ -13,7 +13,13 @@ from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-RESUMABLE = ("trainer.", "data.num_workers", "data.cache_dir", "callbacks.early_stopping.")
+RESUMABLE = (
+    "trainer.",
+    "data.num_workers",
+    "data.featurize_workers",
+    "data.cache_dir",
+    "callbacks.early_stopping.",
+)
 """What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
 
 
@@ -88,10 +94,11 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         callbacks = [
             table,
             SeedEachBatch(config["seed"]),
-            StopOnSignal(folder / "checkpoints"),
-            TrainingProgress(module.target.learned_unit),
+                TrainingProgress(module.target.learned_unit),
             *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
-            *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+            # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
+        StopOnSignal(folder / "checkpoints"),
+        *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
         ]
         trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
         last = checkpoint_of(folder, (LAST,)) if resume else None

@@ -18,7 +18,18 @@ import torch
 from crystal_tables import cubic, moduli, write_table
 
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, collate
-from potnet.data import CacheError, Failure, Featurizer, TableSource, build, integrity
+from potnet.data import (
+    CacheError,
+    CrystalDataModule,
+    Failure,
+    Featurizer,
+    GivenSplit,
+    ShuffledSplit,
+    TableSource,
+    Target,
+    build,
+    integrity,
+)
 from potnet.data import store as store_module
 from potnet.data.cache import cache_folder, cache_root, cached_features
 from potnet.data.shards import file_hash, pack
@@ -133,21 +144,54 @@ def test_work_is_done_once(source: TableSource, featurizer: CountingFeaturizer, 
 
 
 def test_key_knows_what_matters(source: TableSource, feature_settings: dict[str, Any], tmp_path: Path):
-    def folder(data: TableSource = source, limit: int | None = None, **change: Any) -> Path:
-        return cache_folder(data, Featurizer(**{**feature_settings, **change}), tmp_path, limit)[0]
+    def folder(
+        data: TableSource = source, limit: int | None = None, max_atoms: int | None = None, **change: Any
+    ) -> Path:
+        featurizer = Featurizer(**{**feature_settings, **change})
+        return cache_folder(data, featurizer, tmp_path, limit, max_atoms)[0]
+
+    def potentials(change: dict[str, Any]) -> list[dict[str, Any]]:
+        return [*feature_settings["potentials"][:2], {**feature_settings["potentials"][2], **change}]
 
     assert folder() == folder() == folder(device="cpu", memory_mib=8)
+    assert folder() == folder(potentials=potentials({})) == folder(neighbors={"cutoff": 4, "k": None})
     assert folder().name.startswith("tiny-")
     other = TableSource(write_table(tmp_path / "tiny2.jsonl", moduli(9)), name="tiny")
-    renamed = TableSource(source.path, units={"k_vrh": "GPa"})
-    different = [
-        folder(other),
-        folder(renamed),
-        folder(limit=3),
-        folder(accuracy=1e-6),
-        folder(neighbors={"cutoff": 5.0}),
-    ]
-    assert len({folder(), *different}) == 6
+    different = {
+        "data": folder(other),
+        "units": folder(TableSource(source.path, units={"k_vrh": "GPa"})),
+        "limit": folder(limit=3),
+        "max_atoms": folder(max_atoms=3),
+        "cell": folder(cell="as_given"),
+        "symprec": folder(symprec=0.1),
+        "cutoff": folder(neighbors={"cutoff": 5.0}),
+        "k": folder(neighbors={"cutoff": 4.0, "k": 12}),
+        "shells": folder(neighbors={"cutoff": 4.0, "shell_tolerance": 0.1}),
+        "no edges": folder(neighbors=None),
+        "fewer potentials": folder(potentials=feature_settings["potentials"][:2]),
+        "order of potentials": folder(potentials=feature_settings["potentials"][::-1]),
+        "no potentials": folder(potentials=None),
+        "alpha": folder(potentials=potentials({"alpha": 2.0})),
+        "convention": folder(potentials=potentials({"convention": "published"})),
+        "accuracy": folder(accuracy=1e-6),
+        "pair_cutoff": folder(pair_cutoff=10.0),
+    }
+    assert len({folder(), *different.values()}) == 1 + len(different)
+
+
+def test_key_ignores_what_does_not_matter(feature_settings: dict[str, Any], tmp_path: Path):
+    records = [{**record, "gap": 1.0} for record in moduli(10, split="train")]
+    source = TableSource(write_table(tmp_path / "two.jsonl", records))
+
+    def folder(target: str = "k_vrh", **settings: Any) -> Path:
+        settings = {"split": ShuffledSplit(), "cache_dir": tmp_path, **settings}
+        return CrystalDataModule(source, Target(target), feature_settings, **settings).store.folder
+
+    expected = folder()
+    assert folder("gap") == expected
+    assert folder(batch_size=3, max_pairs=9, max_edges=9, seed=5, num_workers=1) == expected
+    assert folder(split=GivenSplit(), on_error="skip", featurize_workers=1) == expected
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [expected]
 
 
 def test_where_caches_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
