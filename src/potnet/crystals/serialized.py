@@ -51,6 +51,8 @@ def from_serialized(structure: Any, id: str = "", box: float | None = None) -> C
     else:
         what = "nothing" if structure is None else f"a {type(structure).__name__}"
         raise CrystalError(f"a structure is wanted ({KINDS}), got {what}", source)
+    if crystal.id == (id or crystal.id) and not crystal.properties:
+        return crystal  # a copy would be checked once more, which takes as long as reading it
     return replace(crystal, id=id or crystal.id, properties={})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,9 +153,12 @@ class TableSource:
             structure = {"frac": None, **{key: row[key] for key in record}}
         crystal = from_serialized(structure, str(name), self.box)
         used = {id_column, structure_column, split_column}
-        properties = self._properties({key: value for key, value in row.items() if key not in used})
+        # Not by a copy of the crystal, which would be checked once more.
+        crystal.properties.update(
+            self._properties({key: value for key, value in row.items() if key not in used})
+        )
         part = row[split_column] or None if split_column in row else NOT_STATED
-        return replace(crystal, properties=properties), part
+        return crystal, part
 
     def _properties(self, row: Row) -> dict[str, float]:
         renamed = {column: key for key, column in self.targets.items()}
