@@ -19,6 +19,7 @@ RESUMABLE = (
     "data.featurize_workers",
     "data.cache_dir",
     "callbacks.early_stopping.",
+    "comparison_epochs.",  # of all models; that of the run is trainer.max_epochs
 )
 """What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
 

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from potnet.config import ConfigError, build, compose, config_dir, locate, plain
+from potnet.sweeps import difference
+from potnet.train import resumable
 
 SETTINGS = yaml.safe_load((config_dir() / "comparison" / "embedded.yaml").read_text())
 SWEPT = {key: str(values).split(",") for key, values in SETTINGS["hydra"]["sweeper"]["params"].items()}
@@ -67,3 +69,14 @@ def test_published_training(
     assert config.trainer.max_epochs == epochs
     build({"_target_": "potnet.training.optimization.build_optimizer", **plain(config.optimizer)},
           module=build(config.model, "model"), total_steps=10)  # fmt: skip
+
+
+def test_the_budget_of_another_model_does_not_matter_to_a_finished_run() -> None:
+    before = plain(compose("train", ["comparison=embedded", "model=cgcnn"]).trainer) | {"seed": 1}
+    budgets = SETTINGS["comparison_epochs"]
+    saved, given = (
+        {"comparison_epochs": {**budgets, "potnet.models.ALIGNN": n}, "trainer": before} for n in (1, 9)
+    )
+    assert difference(saved, given, resumable) is None
+    other = {**given, "trainer": {**before, "max_epochs": 77}}
+    assert difference(saved, other, resumable) == "trainer.max_epochs"
