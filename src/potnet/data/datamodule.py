@@ -32,7 +32,7 @@ from potnet.data.errors import DataError, did_you_mean
 from potnet.data.featurize import Featurizer, Progress
 from potnet.data.packing import Packing, limited_batches
 from potnet.data.prototypes import with_prototypes
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler, ResumableLoader
+from potnet.data.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.sources import Source
 from potnet.data.splits import GivenSplit, Split, SplitRecipe
 from potnet.data.store import FeatureStore
@@ -289,8 +289,8 @@ class CrystalDataModule(lightning.LightningDataModule):
     def _describe_removed(self) -> str:
         counts = Counter(entry.reason for entry in self._removed)
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-        total = len(self._removed) + sum(self.split.sizes.values())
-        return f"{len(self._removed)} of {total} crystals of {self.source.name} are not used: {reasons}"
+        used = sum(self.split.sizes.values())
+        return f"{len(self._removed)} crystals of {self.source.name} are not used ({reasons}); {used} are"
 
     def _describe(self, store: FeatureStore) -> str:
         worked = sum(self.seconds[stage] for stage in self.featurizer.seconds) > 0
@@ -304,7 +304,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         dataset = self.dataset(part)
         sampler = EpochSampler(len(dataset), shuffle, self.seed)
         rank, world_size = (self._rank, self._world_size) if shared else (0, 1)
-        return ResumableLoader(
+        return DataLoader(
             dataset,
             batch_sampler=CrystalBatchSampler(
                 sampler, self.batch_size, shuffle, rank, world_size, self._packing(dataset, shuffle)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
-from potnet.crystals import CrystalBatch
 from potnet.data.packing import Packing
 
 
@@ -68,7 +66,8 @@ class CrystalBatchSampler(Sampler[list[int]]):
         packing: Batches within further limits, in place of those of `batch_size` crystals.
 
     Attributes:
-        start: Batches to pass over in the next epoch that is begun, once: training had done them.
+        start: Batches to pass over in the next epoch that is begun, once: a run that goes on amid an epoch
+            had done them.
     """
 
     def __init__(
@@ -106,25 +105,3 @@ class CrystalBatchSampler(Sampler[list[int]]):
             return self.packing.batches(self.sampler.generator())
         order = list(self.sampler)
         return [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(len(self))]
-
-
-class ResumableLoader(DataLoader[CrystalBatch]):
-    """A DataLoader over a `CrystalBatchSampler`, which a checkpoint taken amid an epoch continues there.
-
-    Lightning keeps `state_dict` in every checkpoint and loads it before the first batch.
-
-    Attributes:
-        done: Batches of this epoch that training has done. The loader cannot know, as it loads ahead: who
-            takes a checkpoint amid an epoch sets this first.
-    """
-
-    done = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """Batches that training has done."""
-        return {"done": self.done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Pass over these batches, once."""
-        assert isinstance(self.batch_sampler, CrystalBatchSampler)
-        self.batch_sampler.start = state["done"]

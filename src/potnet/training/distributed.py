@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from potnet.config import ConfigError, did_you_mean
-from potnet.training.checkpoint import LAST, checkpoint_of
 
 GRACE = 20.0
 """Seconds that the other ranks have to end after one has failed, before they are killed."""
+
+PROGRAM = "potnet.training.rank"
+"""Module that is run in each rank."""
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -50,6 +52,20 @@ def started_by() -> str | None:
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:
         return "srun"
     return None
+
+
+def check_alone() -> None:
+    """Refuse a sweep in several ranks.
+
+    Raises:
+        ConfigError: This process is one of several.
+    """
+    starter = started_by()
+    if starter and int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1))) > 1:
+        raise ConfigError(
+            f"a sweep cannot run under {starter}: start it as one process, and each job starts a process for "
+            "each of its devices (trainer.devices=2)"
+        )
 
 
 def ranks_to_start(trainer: Mapping[str, Any]) -> int:
@@ -149,16 +165,17 @@ def launch(config: Mapping[str, Any], folder: Path, resume: bool, count: int) ->
         (notes / "run.json").write_text(json.dumps(run), encoding="utf-8")
         processes: list[subprocess.Popen[bytes]] = []
         orderly = set(_ORDERLY)
+        failed: list[int] = []
         try:
             with _forwarding(processes, orderly):
                 for number in range(count):
                     processes.append(_start(number, count, store.port, notes))
-                _wait(processes, orderly)
+                failed = _wait(processes, orderly)
         finally:
             _kill(processes)
         statuses = [process.returncode for process in processes]
-        if not orderly.issuperset(statuses):
-            raise RankError(_explain(processes, orderly, notes, folder))
+        if failed:
+            raise RankError(_explain(failed, processes, notes, folder))
         if any(statuses):
             sys.exit(max(status if status >= 0 else 128 - status for status in statuses))
         result: float | None = json.loads((notes / "result.json").read_text(encoding="utf-8"))
@@ -182,25 +199,32 @@ def _start(number: int, count: int, port: int, notes: Path) -> subprocess.Popen[
     if sys.platform == "linux":  # whatever the name of this host resolves to
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")
     return subprocess.Popen(
-        [sys.executable, "-m", "potnet.training.rank", str(notes)],
+        [sys.executable, "-m", PROGRAM, str(notes)],
         env=environment,
         stdin=subprocess.PIPE,  # it closes when this process ends, however it ends
         process_group=0,  # Ctrl-C comes from here alone, once
     )
 
 
-def _wait(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> None:
-    """Return when all have ended; after a failure the others have GRACE seconds, and are told to hurry."""
-    deadline = None
-    while any(process.poll() is None for process in processes):
-        failed = [process for process in processes if process.returncode not in (None, *orderly)]
-        if failed and deadline is None:
-            deadline = time.monotonic() + GRACE
-            for process in processes:
-                process.terminate()
-        if deadline is not None and time.monotonic() > deadline:
-            return
+def _wait(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> list[int]:
+    """Return when all have ended; after a failure the others are told to, and have GRACE seconds.
+
+    Returns:
+        The ranks that failed of themselves.
+    """
+    failed: list[int] = []
+    deadline = 0.0
+    while None in (statuses := [process.poll() for process in processes]):
+        if not failed:
+            failed = [n for n, status in enumerate(statuses) if status not in (None, *orderly)]
+            if failed:
+                deadline = time.monotonic() + GRACE
+                for process in processes:
+                    process.terminate()
+        elif time.monotonic() > deadline:
+            return failed
         time.sleep(0.05)
+    return failed or [n for n, status in enumerate(statuses) if status not in orderly]
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -240,27 +264,25 @@ def _forwarding(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int])
 
 
 def _explain(
-    processes: Sequence[subprocess.Popen[bytes]], orderly: set[int], notes: Path, folder: Path
+    failed: Sequence[int], processes: Sequence[subprocess.Popen[bytes]], notes: Path, folder: Path
 ) -> str:
     """Of several failures the first: the others follow from it, as ranks that wait for a dead one fail."""
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
-    told = {error["rank"] for error in found}
-    killed = [
-        number
-        for number, process in enumerate(processes)
-        if process.returncode not in orderly and number not in told
-    ]
-    if killed and not any(error["foreseen"] for error in found):
-        # One that was ended by us has an error of another to blame, or was waiting for one that was killed.
-        number = next((n for n in killed if processes[n].returncode != -signal.SIGTERM), killed[0])
-        status = processes[number].returncode
+    from potnet.training.checkpoint import LAST, checkpoint_of
+
+    errors = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
+    told = {error["rank"] for error in errors}
+    silent = [number for number in failed if number not in told]
+    foreseen = [error for error in errors if error["foreseen"]]
+    if foreseen:
+        return str(foreseen[0]["message"])
+    if silent:
+        process = processes[silent[0]]
+        status = process.returncode
         how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         hint = ", perhaps for want of memory" if status == -signal.SIGKILL else ""
-        message = f"rank {number} of {len(processes)} (process {processes[number].pid}) {how}{hint}"
+        message = f"rank {silent[0]} of {len(processes)} (process {process.pid}) {how}{hint}"
     else:
-        error = min(found, key=lambda error: (not error["foreseen"], error["time"]))
-        if error["foreseen"]:
-            return str(error["message"])
+        error = min(errors, key=lambda error: error["time"])
         print(error["traceback"], file=sys.stderr)
         message = f"rank {error['rank']} of {len(processes)} failed ({error['message']})"
     message += "; the other ranks were ended."

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
-from potnet.data.sampling import ResumableLoader
+from potnet.data.sampling import CrystalBatchSampler
 from potnet.training.checkpoint import LAST
 from potnet.training.means import WeightedMean
 
@@ -62,10 +62,8 @@ class StopOnSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen, in place of Lightning, which would keep nothing; it restores what was there before."""
-        if self._kept and trainer.is_global_zero:
-            for name, sums in self._kept["sums"].items():
-                _means(pl_module)[name].start_from(sums)
-        self._kept = {}
+        if trainer.ckpt_path is not None:
+            self._go_on(trainer, pl_module)
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._receive)
@@ -78,10 +76,8 @@ class StopOnSignal(Callback):
             return
         number = self._agreed(trainer)
         if number is not None:
-            self._kept = {"sums": {name: mean.sums() for name, mean in _means(pl_module).items()}}
-            loader = trainer.train_dataloader
-            assert isinstance(loader, ResumableLoader)
-            loader.done = batch_idx + 1
+            sums = {name: mean.sums() for name, mean in _means(pl_module).items()}
+            self._kept = {"batches": batch_idx + 1, "sums": sums}
             trainer.save_checkpoint(self.folder / LAST)
             batches = f"{batch_idx + 1} of {trainer.num_training_batches} batches"
             raise Stopped(number, f"kept: {batches} of epoch {trainer.current_epoch + 1}")
@@ -92,6 +88,19 @@ class StopOnSignal(Callback):
             number = self._agreed(trainer)
             if number is not None:
                 raise Stopped(number, f"kept: {trainer.current_epoch} epochs")
+
+    def _go_on(self, trainer: Trainer, module: LightningModule) -> None:
+        """Continue the epoch, or begin the next one."""
+        kept, self._kept = self._kept, {}
+        batches = trainer.train_dataloader.batch_sampler  # type: ignore[union-attr]
+        assert isinstance(batches, CrystalBatchSampler)
+        batches.start = kept.get("batches", 0)
+        batches.sampler.set_epoch(trainer.current_epoch)
+        # Lightning made this iterator before it read the checkpoint, and loading processes may have begun.
+        iter(trainer.fit_loop._data_fetcher)
+        if trainer.is_global_zero:
+            for name, sums in kept.get("sums", {}).items():
+                _means(module)[name].start_from(sums)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a process that loads batches; its parent tells it when to end

@@ -201,6 +201,7 @@ def quieten() -> None:
     for text in (
         ".*does not have many workers.*",
         ".*have no `val_dataloader`.*",
+        ".*checkpoint that ended before the epoch ended.*",  # StopOnSignal sees to it
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
