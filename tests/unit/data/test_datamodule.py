@@ -264,9 +264,10 @@ def test_everything_that_is_left_out_is_counted(
             ("nowhere", "in no part of the split"),
         ]
         assert len(data.removed) + 4 == len(records)
-        lines = [record.message for record in caplog.records if "are not used:" in record.message]
+        lines = [record.message for record in caplog.records if "are not used" in record.message]
         assert len(lines) == 1
-        assert lines[0].startswith("6 of 10 crystals of t are not used: 1 duplicate id, 1 unreadable, ")
+        assert lines[0].startswith("6 crystals of t are not used (1 duplicate id, 1 unreadable, ")
+        assert lines[0].endswith("); 4 are")
     write_split(tmp_path, data)
     with (tmp_path / "removed.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
