@@ -11,8 +11,6 @@ features included, each model in a process of its own.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import multiprocessing
 import statistics
 from collections import defaultdict
@@ -23,10 +21,12 @@ from typing import Any
 
 import torch
 from _common import machine_info, median_time, peak_memory, print_header, print_table, save_json
-from omegaconf import OmegaConf
 
 import potnet
 from potnet.data import EmbeddedSource
+from potnet.report import Run, collect
+from potnet.report.markdown import error_text
+from potnet.report.rows import Spread
 
 #: Test MAE in log10(GPa) as PotNet's paper quotes it, on another release of the Materials Project.
 PUBLISHED = {
@@ -41,25 +41,13 @@ PUBLISHED = {
 }
 
 
-def finished_runs(folders: Iterable[Path]) -> dict[tuple[str, str], list[Path]]:
-    """Folders of finished runs by class of the model and key of the target."""
-    found: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for folder in folders:
-        for metrics in sorted(folder.rglob("metrics.json")):
-            config: Any = OmegaConf.load(metrics.parent / "config.yaml")
-            model = config.model._target_.rpartition(".")[2]
-            found[model, config.target.key].append(metrics.parent)
+def finished_runs(folders: Iterable[Path]) -> dict[tuple[str, str], list[Run]]:
+    """Finished runs by class of the model and key of the target."""
+    found: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in collect(folders):
+        if run.metrics is not None:
+            found[run.config["model"]["_target_"].rpartition(".")[2], run.target["key"]].append(run)
     return found
-
-
-def epoch_seconds(run: Path) -> float | None:
-    """Median time of an epoch, validation included; None if the run had none."""
-    table = run / "metrics.csv"
-    if not table.is_file():
-        return None
-    with table.open(newline="") as file:
-        seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
-    return statistics.median(seconds) if seconds else None
 
 
 def prediction_cost(run: Path, crystals: int, threads: int) -> dict[str, float]:
@@ -74,26 +62,19 @@ def prediction_cost(run: Path, crystals: int, threads: int) -> dict[str, float]:
     return {"ms / crystal": 1e3 * timing.median / len(chosen), "MiB": memory["mib"]}
 
 
-def spread(values: list[float]) -> str:
-    """Mean and standard deviation over the seeds."""
-    if len(values) < 2:
-        return f"{values[0]:.4f}"
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-
-
-def row(model: str, target: str, runs: list[Path], options: argparse.Namespace) -> dict[str, Any]:
+def row(model: str, target: str, runs: list[Run], options: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
-    seconds = [s for run in runs if (s := epoch_seconds(run)) is not None]
+    metrics = [run.metrics for run in runs if run.metrics is not None]
+    seconds = [run.epoch_seconds for run in runs if run.epoch_seconds is not None]
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        cost = pool.submit(prediction_cost, runs[0], options.crystals, options.threads).result()
+        cost = pool.submit(prediction_cost, runs[0].folder, options.crystals, options.threads).result()
     return {
         "model": model,
         "target": target,
         "seeds": len(runs),
-        "val MAE": spread([m["val"]["mae"] for m in metrics]),
-        "test MAE": spread([m["test"]["mae"] for m in metrics]),
+        "val MAE": error_text(Spread.of(m["val"]["mae"] for m in metrics)),
+        "test MAE": error_text(Spread.of(m["test"]["mae"] for m in metrics)),
         "published": PUBLISHED.get(model, {}).get(target),
         "parameters": metrics[0].get("parameters"),
         "epochs": metrics[0].get("epochs"),

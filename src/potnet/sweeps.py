@@ -104,7 +104,7 @@ def difference(
         given: Of the run that is asked for.
         ignored: Settings that may differ, by their full name; where a run lies and its loggers may, too.
     """
-    before, now = _flat(saved), _flat(given)
+    before, now = flat(saved), flat(given)
     for key in sorted(before.keys() | now.keys()):
         if key.startswith(("logger", "runs_dir", "published")) or ignored(key):
             continue
@@ -113,7 +113,7 @@ def difference(
     return None
 
 
-def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
     """Every leaf by its full name; an empty mapping or list is a leaf, and so is a list of plain values."""
     if isinstance(config, Mapping) and config:
         items = config.items()
@@ -121,7 +121,7 @@ def _flat(config: Any, prefix: str = "") -> dict[str, Any]:
         items = {str(number): entry for number, entry in enumerate(config)}.items()
     else:
         return {prefix.removesuffix("."): config}
-    return {key: value for name, inner in items for key, value in _flat(inner, f"{prefix}{name}.").items()}
+    return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
 
 
 @contextmanager
