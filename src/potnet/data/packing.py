@@ -41,10 +41,11 @@ class Packing:
         if self._fixed is not None:
             self.count = len(self._fixed)
             return
-        share = (self.sizes / self.limits).max(1)
-        # Largest first, by what limits most.
-        self._order = np.argsort(-share, kind="stable")
-        self.alone, strata = self._choose(int((share > 1).sum()))
+        share = self.sizes / self.limits
+        above = (share > 1).any(1)
+        # Those above a limit by themselves, and then the largest first.
+        self._order = np.lexsort([-share.sum(1), ~above])
+        self.alone, strata = self._choose(int(above.sum()))
         self._mixed = self._order[self.alone :]
         self._width = strata
         self.count = self.alone + strata
