@@ -107,11 +107,31 @@ def secret(name: str) -> str | None:
     return None
 
 
+def _choice(group: str) -> str | None:
+    """The option of a config group that a run uses; None if it uses none, or was not started by Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+
+
+def _sweep_name(otherwise: str | None) -> str | None:
+    """A name for the sweep that a run belongs to, from the sweep's folder."""
+    if not _multirun():
+        return otherwise
+    from hydra.core.hydra_config import HydraConfig
+
+    folder = Path(HydraConfig.get().sweep.dir)
+    parts = [part for part in folder.parts if part != "multirun"]
+    return folder.name if folder.is_absolute() else "/".join(parts[-2:]) or otherwise
+
+
 def register_resolvers() -> None:
-    """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, `wandb_offline`."""
+    """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("choice", _choice, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
 
 

@@ -51,15 +51,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     config = recipe.with_absolute_source(config)
     recipe.check_data(config["data"])  # before the imports that take seconds
 
-    from lightning import seed_everything
-    from omegaconf import OmegaConf
-
-    from potnet.training import closed_form, distributed
-    from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
-    from potnet.training.checkpoint import LAST, checkpoint_of
-    from potnet.training.module import PropertyModule
-    from potnet.training.preemption import StopOnSignal
-    from potnet.training.progress import TrainingProgress
+    from potnet.training import distributed, tracking
 
     recipe.quieten()
     recipe.check_seed(config["seed"])
@@ -69,7 +61,24 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         return distributed.launch(config, folder, resume, ranks)
     if distributed.rank() > 0:
         logging.getLogger().setLevel(logging.ERROR)  # the first rank says it all
-    loggers = recipe.build_loggers(config["logger"])
+    with tracking.opened(config, folder) as loggers:
+        return _train(config, folder, resume, loggers, started)
+
+
+def _train(
+    config: dict[str, Any], folder: Path, resume: bool, loggers: list[Any], started: float
+) -> float | None:
+    """This rank's share of `train`, which began at `started` by the clock."""
+    from lightning import seed_everything
+    from omegaconf import OmegaConf
+
+    from potnet.training import closed_form, distributed, recipe
+    from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
+    from potnet.training.checkpoint import LAST, checkpoint_of
+    from potnet.training.module import PropertyModule
+    from potnet.training.preemption import StopOnSignal
+    from potnet.training.progress import TrainingProgress
+
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
@@ -95,11 +104,11 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         callbacks = [
             table,
             SeedEachBatch(config["seed"]),
-                TrainingProgress(module.target.learned_unit),
+            TrainingProgress(module.target.learned_unit),
             *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
-        StopOnSignal(folder / "checkpoints"),
-        *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+            StopOnSignal(folder / "checkpoints"),
+            *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
         ]
         trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
         last = checkpoint_of(folder, (LAST,)) if resume else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -166,10 +167,25 @@ class MetricsTable(Callback):
             "crystals_per_second": self._crystals * trainer.world_size / max(trained - self._started, 1e-9),
             "seconds": now - self._started,
         }
+        for key in ("crystals_per_second", "seconds"):
+            self.log(key, found[key], rank_zero_only=True)
+        self.log("memory_gib", peak_memory(pl_module.device), rank_zero_only=True)
         self.rows.append({column: _short(found.get(column)) for column in COLUMNS})
         if trainer.is_global_zero:
             rows = [[row[column] for column in COLUMNS] for row in self.rows]
             write_whole(self.path, csv_text(COLUMNS, rows))
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that was in use so far, GiB: of the GPU, or of this process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def _short(value: Any) -> Any:

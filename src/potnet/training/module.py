@@ -54,7 +54,7 @@ class PropertyModule(LightningModule):
         optimizer: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # loggers get the whole config of the run
         self.model: nn.Module = build(model, "model", nested=False)
         self.target: Target = build({"_target_": "potnet.data.targets.Target", **target}, "target")
         objective = dict(objective)

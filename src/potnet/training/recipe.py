@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import sys
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import ConfigError, build, check_arguments, locate, secret
+from potnet.config import ConfigError, build, check_arguments, locate
 from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import FORMAT, checkpoint_of, versions
 from potnet.training.distributed import check_devices
@@ -129,21 +128,6 @@ def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback
             log.warning("callbacks.%s is left out: there is no validation part to watch", name)
             del chosen[name]
     return [build(entry, f"callbacks.{name}") for name, entry in chosen.items()]
-
-
-def build_loggers(config: Mapping[str, Any]) -> list[Any]:
-    """The chosen loggers; metrics.csv is written without any.
-
-    Raises:
-        ConfigError: The package of a logger is not installed.
-    """
-    key = secret("WANDB_API_KEY")
-    if "wandb" in config and key:
-        os.environ["WANDB_API_KEY"] = key  # where wandb looks; it does not read .env
-    try:
-        return [build(logger, f"logger.{name}") for name, logger in config.items()]
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"logger={'+'.join(config)}: {str(error).splitlines()[0]}") from error
 
 
 def build_trainer(
@@ -294,7 +278,9 @@ def conclude(
     Returns:
         The evaluations of validation and test, as far as there are such parts.
     """
+    from potnet.training import tracking
     from potnet.training.evaluation import evaluate, print_table, write_predictions
+    from potnet.training.periodic_table import error_by_element, plot_error_by_element
     from potnet.training.plots import learning_curve, parity_plot
     from potnet.training.predictor import Predictor
 
@@ -322,6 +308,7 @@ def conclude(
     target = predictor.target
     if table.rows:
         learning_curve(folder / "learning_curve.png", table.rows, target.learned_unit)
+    worst: list[tuple[Any, ...]] = []
     for test in [evaluation for evaluation in evaluations if evaluation.part == "test"]:
         log_scale = target.settings()["transform"] == "log10"
         parity_plot(
@@ -333,11 +320,18 @@ def conclude(
             target.unit,
             log_scale,
         )
+        errors = tracking.absolute_errors(test, target)
+        by_element = error_by_element(tracking.formulas_of(test, data) or [""] * len(errors), errors)
+        if by_element:
+            plot_error_by_element(
+                folder / "error_by_element.png", by_element, target.name, target.learned_unit
+            )
+        worst = tracking.worst_crystals(test, target, data)
     # Written last: where it is, a run is finished, and a sweep skips it.
     write_metrics(folder, evaluations, facts)
-    for logger in loggers:
-        logger.log_metrics({f"{e.part}/{k}": e.metrics[k] for e in evaluations for k in ("mae", "rmse")})
-        logger.finalize("success")
+    tracking.log_results(
+        loggers, tracking.Results(folder, tracking.summary(evaluations, facts), worst, checkpoint)
+    )
     shown = {
         "parameters": f"{parameters:,}".replace(",", " "),
         "epochs": f"{facts['epochs']} of {config['trainer']['max_epochs']}"
