@@ -49,7 +49,8 @@ def write_report(
         The files.
 
     Raises:
-        ConfigError: No run is there, no row has the name of the reference, or a format or part is unknown.
+        ConfigError: No run is there, no row has the name of the reference, a format or part is unknown, or a
+            page is asked for and plotly is not installed.
     """
     from potnet.report.collect import collect
     from potnet.report.markdown import csv_report, markdown_report
@@ -60,6 +61,10 @@ def write_report(
         for value in given:
             if value not in valid:
                 raise ConfigError(f"{key}={value}{did_you_mean(value, valid)}")
+    if "html" in format:
+        from potnet.report.html import plotly_javascript
+
+        plotly = plotly_javascript()  # first of all, as it may be missing
     found = collect(runs)
     rest = not_begun(found)
     parts = sections(found, reference, part, over)
@@ -76,7 +81,7 @@ def write_report(
     if "html" in format:
         from potnet.report.html import html_report
 
-        contents["report.html"] = html_report(title, parts, rest)
+        contents["report.html"] = html_report(title, parts, rest, plotly)
     for name, content in contents.items():
         write_whole(folder / name, content)
     written = [*(folder / name for name in contents), *images]

@@ -93,9 +93,9 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[Run]:
     Raises:
         ConfigError: A folder is not there, or there is no run in any.
     """
-    runs = [os.fspath(path) for path in runs]
+    paths = [str(path) for path in runs]
     folders: set[Path] = set()
-    for path in runs:
+    for path in paths:
         tops = [Path(found) for found in ([path] if Path(path).exists() else glob.glob(path))]
         if not tops:
             raise ConfigError(f"runs={path}: there is no such folder; give the folder of a run or of a sweep")
@@ -105,7 +105,7 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[Run]:
             folders.update(file.parent.parent for file in top.rglob(".hydra/config.yaml"))
     found = [run for folder in sorted(folders, key=_order) if (run := _run(folder)) is not None]
     if not found:
-        raise ConfigError(f"runs={','.join(runs)}: no run is in there (a run's folder holds config.yaml)")
+        raise ConfigError(f"runs={','.join(paths)}: no run is in there (a run's folder holds config.yaml)")
     return found
 
 

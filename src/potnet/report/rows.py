@@ -198,7 +198,7 @@ def compare(row: Row, reference: Row, part: str, over: Sequence[str] = ("seed",)
     common = [repeat for repeat in here if repeat in there]
     if common:
         here, there = ({repeat: runs[repeat] for repeat in common} for runs in (here, there))
-    mine, its = (_mean_errors(runs.values(), part) for runs in (here, there))
+    mine, its = (mean_errors(runs.values(), part) for runs in (here, there))
     shared = [crystal for crystal in mine if crystal in its]
     if not shared:
         return None
@@ -217,7 +217,7 @@ def _mae(run: Run, part: str) -> float:
     return value
 
 
-def _mean_errors(runs: Iterable[Run], part: str) -> dict[str, float]:
+def mean_errors(runs: Iterable[Run], part: str) -> dict[str, float]:
     """Absolute error of each crystal, the mean over the runs that predict it."""
     errors: dict[str, list[float]] = defaultdict(list)
     for run in runs:
