@@ -49,9 +49,11 @@ class WeightEMA(WeightAveraging):
         super().__init__(avg_fn=average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Keep the average where the weights will be; at this point they are still on the CPU."""
+        """Keep the average where and in what precision the weights will be; so far they are on the CPU."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+        if self._average_model is not None:
+            trainer.precision_plugin.convert_module(self._average_model)
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -168,8 +170,8 @@ class MetricsTable(Callback):
             "seconds": now - self._started,
         }
         for key in ("crystals_per_second", "seconds"):
-            self.log(key, found[key], rank_zero_only=True)
-        self.log("memory_gib", peak_memory(pl_module.device), rank_zero_only=True)
+            pl_module.log(key, found[key], rank_zero_only=True)
+        pl_module.log("memory_gib", peak_memory(pl_module.device), rank_zero_only=True)
         self.rows.append({column: _short(found.get(column)) for column in COLUMNS})
         if trainer.is_global_zero:
             rows = [[row[column] for column in COLUMNS] for row in self.rows]

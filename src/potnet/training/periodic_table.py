@@ -103,7 +103,7 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
         orientation="horizontal",
         extend="max",
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.set_title(f"{name}: test MAE{f', {unit}' if unit else ''}", fontsize=10, color=INK)
     axes.text(-0.5, 9.45, "small: test crystals that contain the element", color=INK, fontsize=8, va="bottom")
     figure.savefig(path)

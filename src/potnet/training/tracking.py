@@ -97,7 +97,9 @@ def build_loggers(config: Mapping[str, Any], folder: Path) -> list[Any]:
     for name, entry in config.items():
         try:
             takes = inspect.signature(locate(entry, f"logger.{name}")).parameters
-            place = {"save_dir": str(folder)} if "save_dir" in takes and "save_dir" not in entry else {}
+            place: dict[str, Any] = (
+                {"save_dir": str(folder)} if "save_dir" in takes and "save_dir" not in entry else {}
+            )
             loggers.append(build(entry, f"logger.{name}", **place))
         except ModuleNotFoundError as error:
             hint = f'; install it with pip install "potnet[{name}]"' if name == "tensorboard" else ""
