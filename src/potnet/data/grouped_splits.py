@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from potnet.data.dataset import PARTS, CrystalTable
@@ -25,7 +25,8 @@ class RatioSplit:
         train, val, test: Fractions of the whole (float), or numbers of crystals (int).
         seed: Of the order.
         by: What stays together: each "crystal" for itself, those of one reduced "formula", or those of one
-            "prototype" (see `prototypes`).
+            "prototype" (see `prototypes`) or formula: polymorphs tie prototypes together, as no formula
+            shall be on two sides.
 
     Raises:
         DataError: Sizes or a `by` that cannot be used.
@@ -158,15 +159,36 @@ def shuffled_groups(table: CrystalTable, by: str, seed: int) -> list[list[int]]:
     if by == "crystal":
         groups = [[row] for row in range(len(table))]
     else:
-        labels = table.formulas if by == "formula" else table.prototypes
-        if len(labels) != len(table):
+        labels = [table.formulas] if by == "formula" else [table.formulas, table.prototypes]
+        if any(len(known) != len(table) for known in labels):
             raise DataError(f"data.split.by={by}: the table has no {by}s")
-        members: dict[str, list[int]] = {}
-        for row, label in enumerate(labels):
-            members.setdefault(label, []).append(row)
-        groups = list(members.values())
+        groups = connected(labels)
     random.Random(seed).shuffle(groups)
     return groups
+
+
+def connected(labels: Sequence[Sequence[str]]) -> list[list[int]]:
+    """Rows that share a label, directly or through others, in the order of their first rows.
+
+    Args:
+        labels: Any number of lists of n labels; a label counts within its own list.
+    """
+    leader = list(range(len(labels[0])))
+
+    def find(row: int) -> int:
+        while leader[row] != row:
+            leader[row] = row = leader[leader[row]]
+        return row
+
+    for known in labels:
+        first: dict[str, int] = {}
+        for row, label in enumerate(known):
+            a, b = find(first.setdefault(label, row)), find(row)
+            leader[max(a, b)] = min(a, b)
+    groups: dict[int, list[int]] = {}
+    for row in range(len(leader)):
+        groups.setdefault(find(row), []).append(row)
+    return list(groups.values())
 
 
 def take(groups: Iterable[list[int]], size: int) -> tuple[list[int], list[list[int]]]:

@@ -21,6 +21,7 @@ from potnet.data import (
     Split,
     TableSource,
 )
+from potnet.data.grouped_splits import connected
 from potnet.data.prototypes import prototype, with_prototypes
 
 
@@ -156,10 +157,20 @@ def test_prototype_split_of_the_embedded_set():
     whole = EmbeddedSource().load()
     crystals = whole.crystals[:300]
     labels = {crystal.id: prototype(crystal) for crystal in crystals}
-    some = CrystalTable(list(labels), {}, {}, prototypes=list(labels.values()))
+    some = CrystalTable(
+        list(labels), {}, {}, formulas=whole.table.formulas[:300], prototypes=list(labels.values())
+    )
     split = RatioSplit(by="prototype")(some)
-    assert all(len(parts) == 1 for parts in parts_of(split, labels).values())
+    formulas = dict(zip(some.ids, some.formulas, strict=True))
+    assert len(set(formulas.values())) < 300
+    for known in (labels, formulas):
+        assert all(len(parts) == 1 for parts in parts_of(split, known).values())
     assert split.sizes == {"train": 240, "val": 30, "test": 30}
+
+
+def test_polymorphs_tie_prototypes_together():
+    assert connected([["SiO2", "TiO2", "TiO2", "NaCl"], ["p", "p", "q", "r"]]) == [[0, 1, 2], [3]]
+    assert connected([["a", "b", "c"], ["x", "y", "x"]]) == [[0, 2], [1]]
 
 
 PARTS = {"train": ["c2", "c0"], "val": ["c1"], "test": ["c3"]}
