@@ -86,6 +86,7 @@ def test_a_run_that_was_taken_away_gives_the_result_of_the_whole(
     assert (tmp_path / "predictions.csv").read_text() == (whole.folder / "predictions.csv").read_text()
 
 
+@pytest.mark.slow
 def test_two_interruptions_of_one_epoch(
     whole: Run, settings: list[str], run_training: Callable[..., Run], tmp_path: Path
 ) -> None:
@@ -113,6 +114,7 @@ def test_a_run_whose_batches_are_loaded_ahead(
         assert rows(folder) == rows(whole.folder)
 
 
+@pytest.mark.slow
 def test_gradients_that_are_being_collected_are_not_lost(
     run_training: Callable[..., Run], settings: list[str], tmp_path: Path
 ) -> None:

@@ -105,6 +105,10 @@ class CrystalBatch:
         """Move to a device. Dtypes stay: pass a device, not a dtype."""
         return self._map(lambda tensor: tensor.to(*args, **kwargs))
 
+    def double(self) -> CrystalBatch:
+        """The same with all real numbers in float64."""
+        return self._map(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+
     def pin_memory(self) -> CrystalBatch:
         """Move to page-locked memory, from which copies to a GPU are fast."""
         return self._map(lambda tensor: tensor.pin_memory())

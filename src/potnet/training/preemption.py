@@ -97,7 +97,9 @@ class StopOnSignal(Callback):
         batches.start = kept.get("batches", 0)
         batches.sampler.set_epoch(trainer.current_epoch)
         # Lightning made this iterator before it read the checkpoint, and loading processes may have begun.
-        iter(trainer.fit_loop._data_fetcher)
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        iter(fetcher)
         if trainer.is_global_zero:
             for name, sums in kept.get("sums", {}).items():
                 _means(module)[name].start_from(sums)

@@ -141,14 +141,19 @@ def build_trainer(
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from potnet.training.atomic import AtomicCheckpointIO
+    from potnet.training.precision import DoubleBatches
     from potnet.training.synchronize import BatchNormAcrossRanks
 
     plugins: list[Any] = [AtomicCheckpointIO()]
+    ours = {"accelerator", "sync_batchnorm"}
+    if config.get("precision") in ("64-true", "64", 64):
+        plugins.append(DoubleBatches())
+        ours.add("precision")
     if config.get("sync_batchnorm"):
         plugins.append(BatchNormAcrossRanks())
     try:
         trainer: Trainer = build(
-            {key: value for key, value in config.items() if key not in ("accelerator", "sync_batchnorm")},
+            {key: value for key, value in config.items() if key not in ours},
             "trainer",
             callbacks=callbacks,
             logger=loggers or False,
@@ -177,21 +182,21 @@ def _accelerator(name: str) -> str:
 
 def quieten() -> None:
     """Silence hints of libraries that a user of the commands can do nothing about."""
-    for name in (
-        "lightning.pytorch",
-        "lightning.fabric",
-    ):
-        logging.getLogger(name).setLevel(logging.WARNING)
     for text in (
         ".*does not have many workers.*",
         ".*have no `val_dataloader`.*",
         ".*checkpoint that ended before the epoch ended.*",  # StopOnSignal sees to it
         ".*The number of training batches.*is smaller than the logging interval.*",
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # the first rank speaks for all
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
         ".*torch.jit.script.*",
     ):
         warnings.filterwarnings("ignore", message=text)
+    import lightning.pytorch  # noqa: F401, it sets the levels of its loggers when it is imported
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, checkpoint: Path | None) -> bool:
