@@ -134,15 +134,23 @@ class _Worker:
         path = [entry or os.getcwd() for entry in sys.path]
         environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": os.pathsep.join(path)}
         self.connection, theirs = multiprocessing.Pipe()
-        with theirs:
+        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
+        try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"],
+                command,
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=environment,
                 # Ctrl-C is for the process that was started by the user; it stops this one.
                 start_new_session=True,
             )
+        except OSError as error:
+            raise CacheError(
+                f"cannot start a process that featurizes: {error.strerror or error}; "
+                "data.featurize_workers=1 works without"
+            ) from error
+        finally:
+            theirs.close()
         self.task: ShardTask | None = None
         self._send(setup)
 

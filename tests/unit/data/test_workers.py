@@ -157,6 +157,12 @@ def test_interrupted(source: TableSource, tmp_path: Path, monkeypatch: pytest.Mo
     assert [process.returncode for process in started] == [-signal.SIGKILL]
 
 
+def test_no_process_can_be_started(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(CacheError, match=r"cannot start .*: No such file.*data\.featurize_workers=1"):
+        run_one(source, Featurizer(potentials=[Coulomb()]), tmp_path / "cache")
+
+
 def test_what_other_processes_cannot_build(source: TableSource, monkeypatch: pytest.MonkeyPatch):
     @dataclass(frozen=True)
     class Own(Coulomb):
