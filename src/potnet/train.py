@@ -52,13 +52,14 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     recipe.check_data(config["data"])  # before the imports that take seconds
 
     from potnet.training import distributed, tracking
+    from potnet.training.launch import launch
 
     recipe.quieten()
     recipe.check_seed(config["seed"])
     recipe.check_trainer(config["trainer"])
     ranks = distributed.ranks_to_start(config["trainer"])
     if ranks > 1:
-        return distributed.launch(config, folder, resume, ranks)
+        return launch(config, folder, resume, ranks)
     if distributed.rank() > 0:
         logging.getLogger().setLevel(logging.ERROR)  # the first rank says it all
     with tracking.opened(config, folder) as loggers:

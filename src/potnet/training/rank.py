@@ -17,11 +17,14 @@ from pathlib import Path
 
 from potnet.config import INTERRUPTED, message_of
 from potnet.files import write_whole
-from potnet.training.distributed import GRACE, rank
+from potnet.training.distributed import rank
+from potnet.training.launch import GRACE
 
 
 def main(notes: Path) -> int:
     """Train as run.json says; returns the exit status."""
+    # What submitit sends to all processes of a job before its time is over; the one that started this obeys.
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     run = json.loads((notes / "run.json").read_text(encoding="utf-8"))
