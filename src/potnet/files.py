@@ -1,4 +1,4 @@
-"""Writing files that are whole or not there."""
+"""Where files are kept, and writing them so that they are whole or not there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """Where caches are: the argument, $POTNET_CACHE, $XDG_CACHE_HOME/potnet or ~/.cache/potnet."""
+    chosen = cache_dir or os.environ.get("POTNET_CACHE")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "potnet"
 
 
 def write_whole(path: Path, content: bytes | memoryview | str) -> None:

@@ -137,8 +137,8 @@ def _run(options: argparse.Namespace) -> int:
         prepare(options.overrides)
         return 0
 
-    from potnet.data.cache import cache_root
     from potnet.data.library import entries, select
+    from potnet.files import cache_root
 
     root = cache_root(options.cache_dir)
     if options.command == "list":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,20 +23,12 @@ from potnet.data.errors import CacheError, DataError
 from potnet.data.featurize import Featurizer
 from potnet.data.sources import Source
 from potnet.data.store import MANIFEST, FeatureStore, canonical_json
+from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
 FORMAT = 3
-
-
-def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where caches are: the argument, $POTNET_CACHE, $XDG_CACHE_HOME/potnet or ~/.cache/potnet."""
-    chosen = cache_dir or os.environ.get("POTNET_CACHE")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "potnet"
 
 
 def cache_folder(

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from potnet.crystals import CrystalBatch
-from potnet.data.cache import cache_root, cached_features
+from potnet.data.cache import cached_features
 from potnet.data.dataset import (
     NOT_FEATURIZED,
     NOT_IN_SPLIT,
@@ -37,6 +37,7 @@ from potnet.data.sources import Source
 from potnet.data.splits import GivenSplit, Split, SplitRecipe
 from potnet.data.store import FeatureStore
 from potnet.data.targets import Target
+from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
 

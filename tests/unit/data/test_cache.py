@@ -31,9 +31,10 @@ from potnet.data import (
     integrity,
 )
 from potnet.data import store as store_module
-from potnet.data.cache import cache_folder, cache_root, cached_features
+from potnet.data.cache import cache_folder, cached_features
 from potnet.data.shards import file_hash, pack
 from potnet.data.store import FeatureStore
+from potnet.files import cache_root
 from potnet.lattice import Coulomb
 
 

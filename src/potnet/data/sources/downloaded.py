@@ -18,6 +18,7 @@ from potnet.data.download import Downloader, RemoteFile, local_file
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import number_of
+from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class DownloadedSource(ABC):
         targets: Target -> `Column`.
         path: A file got elsewhere (a folder, if there are several), or the address of a mirror; by default
             the files are fetched from where their description says.
-        cache_dir: Downloads are kept in `<cache>/downloads`; see `potnet.data.cache.cache_root`.
+        cache_dir: Downloads are kept in `<cache>/downloads`; see `potnet.files.cache_root`.
         crystals: How many there are. Another version of the data set has another number.
         licence: Licence of the data.
         citation: What to cite.
@@ -186,8 +187,6 @@ class DownloadedSource(ABC):
     @property
     def _downloads(self) -> Downloader:
         if self._downloader is None:
-            from potnet.data.cache import cache_root  # which imports the sources
-
             self._downloader = Downloader(cache_root(self._cache_dir) / "downloads")
         return self._downloader
 

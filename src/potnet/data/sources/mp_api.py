@@ -17,7 +17,7 @@ from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.mp_client import checked_key, connected, get, mp_rester, search, shown
 from potnet.data.sources.table import TableSource
-from potnet.files import write_whole
+from potnet.files import cache_root, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class MaterialsProjectSource:
         include_gnome: Whether crystals of the GNoME collection count, whose licence is another.
         require: Properties that a crystal must have to be fetched at all. Without any filter everything is
             fetched: some 200 000 crystals.
-        cache_dir: As for `cache_root`.
+        cache_dir: As for `potnet.files.cache_root`.
         connect: Makes a client from a key; by default that of mp-api.
 
     Raises:
@@ -116,8 +116,6 @@ class MaterialsProjectSource:
     @property
     def file(self) -> Path:
         """Where the answer to this query is kept."""
-        from potnet.data.cache import cache_root
-
         digest = hashlib.sha256(json.dumps(self.query, sort_keys=True).encode()).hexdigest()
         return cache_root(self._cache_dir) / "downloads" / "mp_api" / f"{digest[:16]}.jsonl.gz"
 
