@@ -72,6 +72,7 @@ class WandbRun(WandbLogger):
                 **settings,
             }
         )
+        self._wandb_init.pop("anonymous", None)  # of which W&B says that it has no effect
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -92,10 +93,10 @@ class WandbRun(WandbLogger):
                 f"logger=wandb: {' '.join(str(error).split())}. WANDB_MODE=offline keeps the run here"
             ) from error
         super().log_hyperparams({**params, "labels": self._labels})
-        if run.url:
-            print(f"W&B: {run.url}")
-        else:
+        if run.offline:
             print(f"W&B: kept offline; to upload it: wandb sync {os.path.relpath(Path(run.dir).parent)}")
+        else:
+            print(f"W&B: {run.url}")
 
     def _saved_id(self) -> str:
         file = self._folder / ID_FILE

@@ -113,3 +113,11 @@ def test_an_element_has_the_mean_error_of_the_crystals_with_it(tmp_path: Path) -
     assert error_by_element(["", ""], [0.1, 0.2]) == {}
     plot_error_by_element(tmp_path / "table.png", errors, "k_vrh", "log10(GPa)")
     assert (tmp_path / "table.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path: Path) -> None:
+    from potnet.training.wandb_run import ID_FILE, WandbRun
+
+    first, again = (WandbRun(str(tmp_path), {"seed": 0, "ablation": None}, offline=True) for _ in range(2))
+    assert first._saved_id() == again._saved_id() == (tmp_path / ID_FILE).read_text().strip()
+    assert first._wandb_init["tags"] == ["seed:0"]
