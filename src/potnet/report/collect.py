@@ -66,6 +66,11 @@ class Run:
         seconds = [row["seconds"] for row in self.epochs if "seconds" in row]
         return statistics.median(seconds) if seconds else None
 
+    def metric(self, part: str, name: str = "mae") -> float | None:
+        """A final metric of a part, "val" or "test"; None if unfinished, or if that part has no crystals."""
+        value = ((self.metrics or {}).get(part) or {}).get(name)
+        return value if value is not None and math.isfinite(value) else None
+
     def errors(self, part: str) -> dict[str, float]:
         """Absolute error of each crystal of a part, "val" or "test", by id, in the unit of the metrics.
 

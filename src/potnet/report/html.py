@@ -89,8 +89,9 @@ def _row(section: Section, row: Row, varying: Sequence[str]) -> dict[str, Any]:
         "val": _spread(row.error("val")),
         "test": _spread(row.error("test")),
         "runs": [
-            {"folder": run.folder.name, "mae": (run.metrics or {}).get(section.part, {}).get("mae")}
+            {"folder": run.folder.name, "mae": mae}
             for run in row.finished
+            if (mae := run.metric(section.part)) is not None
         ],
         "difference": comparison
         and {

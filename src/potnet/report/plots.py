@@ -42,7 +42,7 @@ def error_plot(path: Path, section: Section) -> None:
         axes.errorbar(
             error.mean, place, xerr=error.deviation or 0, color=color, capsize=3, marker="|", markersize=11
         )
-        dots = [(run.metrics or {})[section.part]["mae"] for run in row.finished]
+        dots = [mae for run in row.finished if (mae := run.metric(section.part)) is not None]
         axes.scatter(dots, [place] * len(dots), s=14, color=color, alpha=0.55, linewidths=0, zorder=3)
     best = section.reference.error(section.part)
     if best:

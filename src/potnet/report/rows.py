@@ -79,7 +79,7 @@ class Row:
 
     def error(self, part: str, metric: str = "mae") -> Spread | None:
         """A metric of a part, "val" or "test", over the seeds."""
-        return Spread.of((run.metrics or {}).get(part, {}).get(metric) for run in self.finished)
+        return Spread.of(run.metric(part, metric) for run in self.finished)
 
     @property
     def published(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _find(rows: Iterable[Row], reference: str | None) -> Row | None:
 
 
 def compare(row: Row, reference: Row, part: str, over: Sequence[str] = ("seed",)) -> Comparison | None:
-    """Compare two rows crystal by crystal; None where they share none that both predict.
+    """Compare two rows crystal by crystal; None where fewer than two are predicted by both.
 
     Args:
         row: The one.
@@ -200,21 +200,20 @@ def compare(row: Row, reference: Row, part: str, over: Sequence[str] = ("seed",)
         here, there = ({repeat: runs[repeat] for repeat in common} for runs in (here, there))
     mine, its = (mean_errors(runs.values(), part) for runs in (here, there))
     shared = [crystal for crystal in mine if crystal in its]
-    if not shared:
+    if len(shared) < 2:
         return None
     differences = [mine[crystal] - its[crystal] for crystal in shared]
     low, high, p = _t_test(differences)
-    by_seed = [_mae(here[repeat], part) - _mae(there[repeat], part) for repeat in common]
+    by_seed = [
+        a - b
+        for repeat in common
+        if (a := here[repeat].metric(part)) is not None and (b := there[repeat].metric(part)) is not None
+    ]
     return Comparison(Spread.of(by_seed), statistics.fmean(differences), low, high, p, len(shared))
 
 
 def _by_repeat(row: Row, over: Sequence[str]) -> dict[tuple[Any, ...], Run]:
     return {repeat_of(run.config, over): run for run in row.finished}
-
-
-def _mae(run: Run, part: str) -> float:
-    value: float = (run.metrics or {})[part]["mae"]
-    return value
 
 
 def mean_errors(runs: Iterable[Run], part: str) -> dict[str, float]:
@@ -231,9 +230,9 @@ def _t_test(differences: Sequence[float]) -> tuple[float, float, float]:
     from scipy import stats
 
     mean = statistics.fmean(differences)
-    error = statistics.stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else float("nan")
+    error = statistics.stdev(differences) / len(differences) ** 0.5
     if error == 0:  # predictions that differ nowhere, or everywhere by the same
         return mean, mean, 1.0 if mean == 0 else 0.0
-    student = stats.t(max(len(differences) - 1, 1))
+    student = stats.t(len(differences) - 1)
     half = float(student.ppf(0.975)) * error
     return mean - half, mean + half, 2 * float(student.sf(abs(mean) / error))

@@ -61,6 +61,16 @@ def test_page_holds_its_data_and_fetches_nothing(study: Path) -> None:
     assert [point[0] for point in rows["complete"]["curve"]] == [1, 2, 3]
 
 
+def test_runs_without_a_test_part(study: Path) -> None:
+    for file in study.glob("*/metrics.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "test": {"mae": float("nan"), "n": 0}}))
+    for file in study.glob("*/predictions.csv"):
+        file.write_text("id,split,target,prediction\n")
+    found = sections(collect([study]))
+    assert [row.comparison for row in found[0].rows] == [None, None, None]
+    assert "NaN" not in html_report("t", found, [], plotly="")
+
+
 def test_data_cannot_end_its_element(study: Path) -> None:
     text = html_report("t", sections(collect([study])), ["a=</script><script>alert(1)"], plotly="")
     assert "</script><script>alert" not in text
