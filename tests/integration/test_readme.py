@@ -12,6 +12,7 @@ import pytest
 from ase.build import bulk
 
 from potnet.config import compose
+from potnet.data.__main__ import parser
 
 Run = Any  # conftest.Run
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -27,7 +28,7 @@ COMMANDS = [
 
 def test_the_readme_has_its_two_examples_and_its_commands() -> None:
     assert len(EXAMPLES) == 2
-    assert {entry for entry, _ in COMMANDS} == {"train", "evaluate", "predict"}
+    assert {entry for entry, _ in COMMANDS} == {"train", "evaluate", "predict", "report", "data"}
 
 
 def test_the_sums_are_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,6 +57,9 @@ def test_the_prediction_is_as_printed(
 
 @pytest.mark.parametrize(("entry", "arguments"), COMMANDS, ids=[" ".join(c).strip() for c in COMMANDS])
 def test_the_commands_compose(entry: str, arguments: str) -> None:
+    if entry == "data":
+        parser().parse_args(shlex.split(arguments))
+        return
     overrides = [word for word in shlex.split(arguments) if word != "-m"]
     if "-m" in shlex.split(arguments):
         # A sweep gives one config for each value: one of them stands for all.

@@ -111,7 +111,7 @@ def clear(chosen: Sequence[Entry], sure: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         status = _run(options)
@@ -167,7 +167,8 @@ def _size(number: float) -> str:
     return f"{number / 1024:.1f} GiB"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line; its `prog` and help are what a user sees."""
     parser = argparse.ArgumentParser(
         prog="python -m potnet.data",
         description="Prepare data sets without training, and manage what is kept on disk.",
