@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ def main(notes: Path) -> int:
     """Train as run.json says; returns the exit status."""
     # What submitit sends to all processes of a job before its time is over; the one that started this obeys.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_end_with_the_parent, args=(notes,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     run = json.loads((notes / "run.json").read_text(encoding="utf-8"))
     try:
@@ -43,16 +44,18 @@ def main(notes: Path) -> int:
             "message": message or f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}",
             "traceback": "".join(traceback.format_exception(error)),
         }
-        write_whole(notes / f"error_{rank()}.json", json.dumps(content))
+        if notes.is_dir():  # else nobody is left to read it
+            write_whole(notes / f"error_{rank()}.json", json.dumps(content))
         return 1
     if rank() == 0:
         write_whole(notes / "result.json", json.dumps(result))
     return 0
 
 
-def _end_with_the_parent() -> None:
+def _end_with_the_parent(notes: Path) -> None:
     """Wait until the process that started this one has gone, then end in an orderly way, or else at once."""
     os.read(sys.stdin.fileno(), 1)
+    shutil.rmtree(notes, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(1)

@@ -167,7 +167,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
         + textwrap.dedent("""
         import threading
         from potnet.training.rank import _end_with_the_parent
-        threading.Thread(target=_end_with_the_parent, daemon=True).start()
+        threading.Thread(target=_end_with_the_parent, args=(notes,), daemon=True).start()
         write(f"pid_{rank}", str(os.getpid()))
         time.sleep(600)
         """)
@@ -187,6 +187,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
     process.kill()
     process.wait()
     wait_until(lambda: not any(running(int(file.read_text())) for file in files))
+    assert not list(tmp_path.glob("potnet_ranks_*"))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
