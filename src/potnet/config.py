@@ -28,6 +28,8 @@ from typing import Any, Literal
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from potnet.ranks import rank
+
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
@@ -53,8 +55,6 @@ def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         if not (run_folder(resume) / "config.yaml").is_file():
             raise ConfigError(f"resume={resume}: there is no config.yaml here; give the folder of a run")
         return str(run_folder(resume))
-    from potnet.training.distributed import rank
-
     if rank() > 0:
         # The first rank has the folder of the run; what Hydra writes for the others is of no use.
         unused = tempfile.mkdtemp(prefix="potnet_rank_")

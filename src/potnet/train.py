@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
+from potnet.ranks import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,7 +61,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     ranks = distributed.ranks_to_start(config["trainer"])
     if ranks > 1:
         return launch(config, folder, resume, ranks)
-    if distributed.rank() > 0:
+    if rank() > 0:
         logging.getLogger().setLevel(logging.ERROR)  # the first rank says it all
     with tracking.opened(config, folder) as loggers:
         return _train(config, folder, resume, loggers, started)
@@ -73,7 +74,7 @@ def _train(
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import closed_form, distributed, recipe
+    from potnet.training import closed_form, recipe
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.module import PropertyModule
@@ -90,7 +91,7 @@ def _train(
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.set_statistics(*data.statistics())
     module.record = recipe.record_of(config, data)
-    if distributed.rank() == 0:
+    if rank() == 0:
         recipe.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     seconds = {"featurize": time.perf_counter() - started}
@@ -98,7 +99,7 @@ def _train(
     table = MetricsTable(folder / "metrics.csv")
     earlier, interrupted = table.seconds, False
     if closed_form.is_closed_form(module.model):
-        if distributed.rank() > 0:
+        if rank() > 0:
             return None
         seconds["train"] = closed_form.fit(module, data, folder)
     else:

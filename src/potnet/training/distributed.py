@@ -1,4 +1,4 @@
-"""Who this process is among the ranks of a run, and how many a run asks for. Nothing heavy is imported."""
+"""How many ranks a run asks for, and what cannot be. Nothing heavy is imported."""
 
 from __future__ import annotations
 
@@ -7,21 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from potnet.config import ConfigError, did_you_mean
-
-
-def rank() -> int:
-    """Number of this process among those that torchrun, srun or `launch.launch` started; 0 if it is alone."""
-    return int(os.environ["RANK" if "RANK" in os.environ else "SLURM_PROCID"]) if started_by() else 0
-
-
-def started_by() -> str | None:
-    """Who started this process as one rank of several: "torchrun" (or `launch.launch`), "srun", or nobody."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        return "torchrun"
-    # A batch script has SLURM_NTASKS as well, but only srun makes steps.
-    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_STEP_ID" in os.environ:
-        return "srun"
-    return None
+from potnet.ranks import started_by
 
 
 def check_alone() -> None:

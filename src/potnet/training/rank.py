@@ -18,7 +18,7 @@ from pathlib import Path
 
 from potnet.config import INTERRUPTED, message_of
 from potnet.files import write_whole
-from potnet.training.distributed import rank
+from potnet.ranks import rank
 from potnet.training.launch import GRACE
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from potnet.config import ConfigError
+from potnet.ranks import rank, started_by
 from potnet.training import distributed
-from potnet.training.distributed import check_devices, devices, ranks_to_start, started_by
+from potnet.training.distributed import check_devices, devices, ranks_to_start
 
 
 @pytest.mark.parametrize(
@@ -65,11 +66,11 @@ def test_ranks_that_others_started_are_recognised(monkeypatch: pytest.MonkeyPatc
     assert started_by() is None  # a batch script without srun
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     assert started_by() == "srun"
-    assert distributed.rank() == 3
+    assert rank() == 3
     assert ranks_to_start({"devices": 4, "num_nodes": 2}) == 1
     with pytest.raises(ConfigError, match="a sweep cannot run under srun"):
         distributed.check_alone()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("RANK", "1")
     assert started_by() == "torchrun"
-    assert distributed.rank() == 1
+    assert rank() == 1
