@@ -77,6 +77,7 @@ def _train(
     from potnet.training import closed_form, recipe
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
+    from potnet.training.conclusion import conclude
     from potnet.training.module import PropertyModule
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
@@ -120,7 +121,7 @@ def _train(
         seconds["train"] = table.seconds
 
     seconds["total"] = earlier + time.perf_counter() - started
-    evaluations = recipe.conclude(folder, config, data, table, seconds, interrupted, loggers)
+    evaluations = conclude(folder, config, data, table, seconds, interrupted, loggers)
     if interrupted:
         sys.exit(INTERRUPTED)
     return next((e.metrics["mae"] for e in evaluations if e.part == "val"), None)

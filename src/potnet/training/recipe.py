@@ -1,4 +1,4 @@
-"""The steps that training and evaluation share: from plain config to objects, and to the folder of a run."""
+"""The steps that training and evaluation share: from plain config to objects, and through the epochs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import json
 import logging
 import signal
 import sys
-import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, locate
 from potnet.files import csv_text, write_whole
-from potnet.training.checkpoint import FORMAT, checkpoint_of, versions
+from potnet.training.checkpoint import FORMAT, versions
 from potnet.training.distributed import check_devices
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from potnet.data import CrystalDataModule
-    from potnet.training.callbacks import MetricsTable
-    from potnet.training.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -258,109 +255,3 @@ def write_split(folder: Path, data: CrystalDataModule) -> None:
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
     (folder / "data.txt").write_text(text + "\n", encoding="utf-8")
     log.info("%s", text)
-
-
-def conclude(
-    folder: Path,
-    config: Mapping[str, Any],
-    data: CrystalDataModule,
-    table: MetricsTable,
-    seconds: dict[str, float],
-    interrupted: bool,
-    loggers: Sequence[Any],
-) -> list[Evaluation]:
-    """Evaluate the best checkpoint from its file, as `potnet.evaluate` does, and write and show the results.
-
-    Args:
-        folder: Of the run.
-        config: Plain.
-        data: Of the run.
-        table: The figures by epoch.
-        seconds: Time of the stages so far, with their "total".
-        interrupted: Whether training was.
-        loggers: Told the final figures.
-
-    Returns:
-        The evaluations of validation and test, as far as there are such parts.
-    """
-    from potnet.training import tracking
-    from potnet.training.evaluation import evaluate, print_table, write_predictions
-    from potnet.training.periodic_table import error_by_element, plot_error_by_element
-    from potnet.training.plots import learning_curve, parity_plot
-    from potnet.training.predictor import Predictor
-
-    started = time.perf_counter()
-    checkpoint = checkpoint_of(folder)
-    if checkpoint is None:
-        why = "stopped before the first epoch was done" if interrupted else "a trial run keeps nothing"
-        print(f"{why}: there is no checkpoint to evaluate", file=sys.stderr)
-        return []
-    predictor = Predictor.from_checkpoint(checkpoint)
-    evaluations = evaluate(predictor, data)
-    seconds["test"] = time.perf_counter() - started
-    seconds["total"] += seconds["test"]
-
-    parameters = sum(parameter.numel() for parameter in predictor.model.parameters())
-    rounded = {stage: round(seconds[stage], 3) for stage in ("featurize", "train", "test", "total")}
-    facts = {
-        "parameters": parameters,
-        "epochs": len(table.rows),
-        "seconds": rounded,
-        "checkpoint": checkpoint.name,
-        "interrupted": interrupted,
-    }
-    write_predictions(folder / "predictions.csv", evaluations)
-    target = predictor.target
-    if table.rows:
-        learning_curve(folder / "learning_curve.png", table.rows, target.learned_unit)
-    worst: list[tuple[Any, ...]] = []
-    for test in [evaluation for evaluation in evaluations if evaluation.part == "test"]:
-        log_scale = target.settings()["transform"] == "log10"
-        parity_plot(
-            folder / "parity.png",
-            test.target.numpy(),
-            test.prediction.numpy(),
-            test.metrics,
-            target.name,
-            target.unit,
-            log_scale,
-        )
-        errors = tracking.absolute_errors(test, target)
-        by_element = error_by_element(tracking.formulas_of(test, data) or [""] * len(errors), errors)
-        if by_element:
-            plot_error_by_element(
-                folder / "error_by_element.png", by_element, target.name, target.learned_unit
-            )
-        worst = tracking.worst_crystals(test, target, data)
-    # Written last: where it is, a run is finished, and a sweep skips it.
-    write_metrics(folder, evaluations, facts)
-    tracking.log_results(
-        loggers, tracking.Results(folder, tracking.summary(evaluations, facts), worst, checkpoint)
-    )
-    shown = {
-        "parameters": f"{parameters:,}".replace(",", " "),
-        "epochs": f"{facts['epochs']} of {config['trainer']['max_epochs']}"
-        + (" (interrupted)" if interrupted else "")
-        if table.rows
-        else "none: fitted in closed form",
-        "time": "  ".join(f"{stage} {value:.1f} s" for stage, value in rounded.items()),
-        "checkpoint": f"checkpoints/{checkpoint.name}",
-        "run": str(shortest(folder)),
-    }
-    if interrupted:
-        shown["continue"] = f"python -m potnet.train resume={shortest(folder)}"
-    if not evaluations:
-        log.warning("there is neither a validation nor a test part: nothing to evaluate")
-    print_table(f"{config['name']}: {target.name}", evaluations, shown)
-    return evaluations
-
-
-def shortest(path: Path) -> Path:
-    """Relative to the working folder, where it lies inside."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def write_metrics(folder: Path, evaluations: Iterable[Evaluation], facts: Mapping[str, Any]) -> None:
-    """metrics.json: the figures of each part, and the facts of the run."""
-    content = {evaluation.part: evaluation.metrics for evaluation in evaluations} | dict(facts)
-    write_whole(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
