@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,9 +68,10 @@ def launch(config: Mapping[str, Any], folder: Path, resume: bool, count: int) ->
         orderly = set(_ORDERLY)
         failed: list[int] = []
         try:
-            with _forwarding(processes, orderly):
+            with _forwarding(processes, count, orderly) as send_late:
                 for number in range(count):
                     processes.append(_start(number, count, store.port, notes))
+                send_late()
                 failed = _wait(processes, orderly)
         except SystemExit:
             # Raised by another's handler of a signal, such as submitit's before a job runs out of time.
@@ -118,22 +119,28 @@ def _start(number: int, count: int, port: int, notes: Path) -> subprocess.Popen[
 def _wait(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> list[int]:
     """Return when all have ended; after a failure the others are told to, and have GRACE seconds.
 
+    So they have where a signal ended a rank that did not listen yet: others may be waiting for it.
+
     Returns:
         The ranks that failed of themselves.
     """
     failed: list[int] = []
-    deadline = 0.0
-    while None in (statuses := [process.poll() for process in processes]):
-        if not failed:
+    deadline: float | None = None
+    while True:
+        statuses = [process.poll() for process in processes]
+        signalled = any(status in orderly and status < 0 for status in statuses if status is not None)
+        if not failed and not signalled:  # after either, failures of others follow from it
             failed = [n for n, status in enumerate(statuses) if status not in (None, *orderly)]
             if failed:
-                deadline = time.monotonic() + GRACE
                 for process in processes:
                     process.terminate()
-        elif time.monotonic() > deadline:
+        if None not in statuses:
             return failed
+        if failed or signalled:
+            deadline = deadline or time.monotonic() + GRACE
+            if time.monotonic() > deadline:
+                return failed
         time.sleep(0.05)
-    return failed or [n for n, status in enumerate(statuses) if status not in orderly]
 
 
 def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
@@ -145,15 +152,26 @@ def _kill(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def _forwarding(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> Iterator[None]:
+def _forwarding(
+    processes: Sequence[subprocess.Popen[bytes]], count: int, orderly: set[int]
+) -> Iterator[Callable[[], None]]:
     """Pass signals on to the ranks; a second Ctrl-C ends this process, and so them, at once.
 
     A rank that a signal of ours ends, as it was not training yet, ended in an orderly way.
+
+    Yields:
+        To be called when all `count` ranks have been started: sends them what came before.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     interrupts = 0
+    late: list[int] = []
+
+    def send(number: int) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    def send_late() -> None:
+        for number in late:
+            send(number)
 
     def forward(number: int, frame: object) -> None:
         nonlocal interrupts
@@ -161,12 +179,18 @@ def _forwarding(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int])
         if interrupts > 1:
             raise KeyboardInterrupt
         orderly.add(-number)
-        for process in processes:
-            process.send_signal(number)
+        if len(processes) < count:
+            late.append(number)
+        else:
+            send(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield send_late
+        return
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
-        yield
+        yield send_late
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

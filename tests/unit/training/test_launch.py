@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,13 @@ def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(launching, "PROGRAM", "program_of_a_rank")
     (tmp_path / "run").mkdir()
+    wait = launching._wait
+
+    def started(*arguments: Any) -> list[int]:
+        (tmp_path / "run" / "started").touch()
+        return wait(*arguments)
+
+    monkeypatch.setattr(launching, "_wait", started)
 
     def run(program: str) -> float | None:
         (tmp_path / "program_of_a_rank.py").write_text(PRELUDE + textwrap.dedent(program))
@@ -131,12 +139,45 @@ def test_signals_reach_the_ranks(ranks: Ranks, listens: bool, number: signal.Sig
             if {listens}:
                 signal.signal({int(number)}, lambda *_: sys.exit({status}))
             (Path(run["folder"]) / f"ready_{{rank}}").touch()
-            wait_for("ready_0"), wait_for("ready_1")
+            wait_for("ready_0"), wait_for("ready_1"), wait_for("started")
             if rank == 0:
                 os.kill(os.getppid(), {int(number)})
             time.sleep(600)
         """)
     assert stopped.value.code == status
+
+
+def test_a_rank_that_waits_for_one_that_did_not_listen_yet_is_ended(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "GRACE", 0.5)
+    with pytest.raises(SystemExit) as stopped:
+        ranks("""
+            if rank == 1:
+                signal.signal(signal.SIGUSR1, lambda *_: None)
+            write(f"ready_{rank}", "")
+            wait_for("ready_0"), wait_for("ready_1"), wait_for("started")
+            if rank == 0:
+                os.kill(os.getppid(), signal.SIGUSR1)
+            time.sleep(600)
+        """)
+    assert stopped.value.code == 138
+
+
+def test_a_signal_while_ranks_are_being_started_reaches_all(
+    ranks: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = launching._start
+
+    def start_and_signal(number: int, *arguments: Any) -> subprocess.Popen[bytes]:
+        if number == 1:  # the first one runs, the second one not yet
+            os.kill(os.getpid(), signal.SIGTERM)
+        return start(number, *arguments)
+
+    monkeypatch.setattr(launching, "_start", start_and_signal)
+    with pytest.raises(SystemExit) as stopped:
+        ranks("time.sleep(600)")
+    assert stopped.value.code == 143
 
 
 def test_an_exit_from_outside_lets_the_ranks_keep_their_state(ranks: Ranks, tmp_path: Path) -> None:
@@ -150,7 +191,7 @@ def test_an_exit_from_outside_lets_the_ranks_keep_their_state(ranks: Ranks, tmp_
                     sys.exit(143)
                 signal.signal(signal.SIGTERM, keep)
                 write(f"ready_{rank}", "")
-                wait_for("ready_0"), wait_for("ready_1")
+                wait_for("ready_0"), wait_for("ready_1"), wait_for("started")
                 if rank == 0:
                     os.kill(os.getppid(), signal.SIGUSR2)
                 time.sleep(600)
@@ -190,7 +231,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
     assert not list(tmp_path.glob("potnet_ranks_*"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 100) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
