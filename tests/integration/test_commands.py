@@ -28,7 +28,7 @@ def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -57,7 +57,7 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
     help_text.stdout.close()  # before anything is written
     assert help_text.stderr.read() == ""
     help_text.stderr.close()
-    assert help_text.wait(60) == 1
+    assert help_text.wait(300) == 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,10 @@ def test_signals_end_a_run_in_an_orderly_way(
 ) -> None:
     process = start_training(tmp_path, f"data.cache_dir={cache_dir}")
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    try:
+        output, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == status, output
     assert "Traceback" not in output
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()

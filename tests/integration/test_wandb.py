@@ -69,7 +69,7 @@ class Offline:
 def read(folder: Path) -> Offline:
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")  # one run in a folder
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
     return Offline(folder, [json.loads(line) for line in done.stdout.splitlines()])
 
 
@@ -79,6 +79,7 @@ def train(home: Path, cache_dir: Path, *arguments: str) -> str:
     work.mkdir(parents=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB")}
     environment |= {"HOME": str(home), "WANDB_API_KEY": KEY, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    environment["WANDB__SERVICE_WAIT"] = "300"  # seconds; its process starts slowly on a busy machine
     (work / "cache").symlink_to(cache_dir)
     done = subprocess.run(
         [sys.executable, "-m", "potnet.train", *arguments, *SETTINGS, f"data.cache_dir={work}/cache"],

@@ -60,6 +60,8 @@ def test_what_needs_another_start_is_refused(given: dict[str, object], message: 
 
 
 def test_ranks_that_others_started_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
     assert started_by() is None
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("SLURM_PROCID", "3")
