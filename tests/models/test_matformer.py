@@ -12,7 +12,7 @@ from test_battery import CRYSTALS, MODELS, batch_of, moved, repeated
 from potnet.crystals import CrystalGraph, collate, standardize
 from potnet.models import Matformer
 from potnet.models.matformer import MatformerConvolution, lattice_lengths
-from potnet.nn import Edges
+from potnet.nn import Classes, Edges
 
 
 def test_parameters_count_as_published():
@@ -67,7 +67,7 @@ def test_lengths_do_not_depend_on_the_cell(name):
         torch.testing.assert_close(lengths(other), expected, rtol=0, atol=1e-6)
 
 
-def test_self_connecting_edges_are_six_of_every_atom():
+def test_self_connecting_edges_are_twelve_of_every_atom():
     cells = [torch.diag(torch.tensor([3.0, 4.0, 12.0])), 5.0 * torch.eye(3)]
     graphs = [
         CrystalGraph(
@@ -80,10 +80,14 @@ def test_self_connecting_edges_are_six_of_every_atom():
         for n, cell in zip((2, 1), cells, strict=True)
     ]
     batch, model = collate(graphs), Matformer(width=8, layers=1, heads=2)
-    edges = model._self_edges(batch)
-    assert edges.target.tolist() == edges.source.tolist() == [0] * 6 + [1] * 6 + [2] * 6
-    expected = model.edge_embedding(lattice_lengths(batch.cell))[batch.batch].flatten(0, 1)
-    torch.testing.assert_close(edges.per_edge(edges.features), expected)
+    edges = model._self_edges(batch, Classes(None, torch.arange(3)))
+    # Two atoms in a cell of six lengths, and one in a cube, with three equal edges and three equal diagonals.
+    assert edges.target.tolist() == edges.source.tolist() == [0] * 6 + [1] * 6 + [2] * 2
+    assert edges.times.flatten().tolist() == [2.0] * 12 + [6.0] * 2
+    lengths = torch.cat(
+        [lattice_lengths(batch.cell)[[0, 0]].sort().values.flatten(), torch.tensor([5, 50**0.5])]
+    )
+    torch.testing.assert_close(edges.per_edge(edges.features), model.edge_embedding(lengths))
     # The atoms of the first crystal have no bonds, and still know the shape of its cell.
     other = collate(
         [CrystalGraph("0", graphs[0].z, 1.1 * cells[0], graphs[0].edge_index, graphs[0].edge_vector)]
@@ -100,7 +104,8 @@ def test_convolution_against_its_formula():
     x, e = torch.randn(3, width, dtype=torch.float64), torch.randn(3, width, dtype=torch.float64)
     target, source = torch.tensor([0, 0, 2, 1]), torch.tensor([1, 2, 0, 1])
     row, times = torch.tensor([0, 1, 1, 2]), [1, 1, 1, 2]
-    found = layer(x, Edges(e, target, source, row), 3)
+    edges = Edges(e, target, source, row, torch.tensor(times).unsqueeze(1))
+    found = layer(x, edges, Classes(None, torch.arange(3)))
 
     def linear(module, value):
         return value @ module.weight.T + (0 if module.bias is None else module.bias)

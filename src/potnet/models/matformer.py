@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.graph import CrystalBatch
-from potnet.nn import BatchNorm, EdgeLinear, Edges, ElementFeatures, GaussianBasis, aggregate, local_distances
+from potnet.nn import (
+    BatchNorm,
+    Classes,
+    EdgeLinear,
+    Edges,
+    ElementFeatures,
+    GaussianBasis,
+    aggregate,
+    fold,
+    local_vectors,
+    nearly_equal,
+)
 
 FURTHEST = 8.0
 """Å, the last center of the Gaussians of a distance."""
@@ -38,6 +49,8 @@ class Matformer(nn.Module):
     on the choice of cell. Of the edges between an atom and its own images that are among the nearest
     neighbours, that code lists each twice; here each is listed once, and those along lattice vectors once
     more, as self-connecting edges.
+
+    Equal atoms and edges are computed once (`potnet.nn.fold`): the same function, in less time.
 
     Args:
         width: Features of atoms and edges.
@@ -86,24 +99,33 @@ class Matformer(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, row = local_distances(batch, "Matformer")
+        vector = local_vectors(batch, "Matformer")
         assert batch.edge_index is not None
         source, target = batch.edge_index
-        local = Edges(self.edge_embedding(distance), target, source, row)
-        edges = local.joined(self._self_edges(batch))
-        x = self.atom_embedding(self.elements(batch))
+        distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), batch.batch.index_select(0, target))
+        atoms, edges_of, _ = fold(batch, distance)
+        local = edges_of.edges(atoms, self.edge_embedding(distance.values), distance, target, source)
+        edges = local.joined(self._self_edges(batch, atoms))
+        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
         for convolution in self.convolutions:
-            x = convolution(x, edges, len(target))
-        crystal = aggregate(x, batch.batch, batch.num_crystals, "mean")
+            x = convolution(x, edges, atoms)
+        crystal = aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean")
         return self.output(F.silu(self.hidden(crystal))).squeeze(-1)
 
-    def _self_edges(self, batch: CrystalBatch) -> Edges:
-        """6 N edges: one for each atom and pair of opposite lattice vectors, which have one length."""
+    def _self_edges(self, batch: CrystalBatch, atoms: Classes) -> Edges:
+        """One for each class of atoms and each distinct of the six lengths; opposite vectors have one."""
         lengths = lattice_lengths(batch.cell)
-        atom = torch.arange(len(batch.z), device=batch.z.device).repeat_interleave(6)
-        which = torch.arange(6, device=batch.z.device)
-        row = (6 * batch.batch.unsqueeze(1) + which).flatten()
-        return Edges(self.edge_embedding(lengths.flatten()), atom, atom, row)
+        crystals = torch.arange(len(lengths), device=lengths.device)
+        length = nearly_equal(lengths.flatten(), crystals.repeat_interleave(6))
+        row = length.colours().view(-1, 6).index_select(0, batch.batch.index_select(0, atoms.first)).flatten()
+        atom = torch.arange(len(atoms.first), device=row.device).repeat_interleave(6)
+        times = lengths.new_full((len(row), 1), 2.0)
+        if length.row is not None:
+            size = len(length.values)
+            edge, count = torch.unique(atom * size + row, return_counts=True)
+            atom, row = edge // size, edge % size
+            times = 2.0 * count.to(lengths.dtype).unsqueeze(1)
+        return Edges(self.edge_embedding(length.values), atom, atom, row, times)
 
 
 def lattice_lengths(cell: Tensor) -> Tensor:
@@ -159,13 +181,13 @@ class MatformerConvolution(nn.Module):
         self.norm = BatchNorm(width)
         self.skip = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, edges: Edges, single: int) -> Tensor:
-        """(N, width) features of atoms to the same.
+    def forward(self, x: Tensor, edges: Edges, atoms: Classes) -> Tensor:
+        """Features of atoms to the same.
 
         Args:
-            x: (N, width).
-            edges: E edges.
-            single: So many edges, the first, count once; each of the others stands for two opposite ones.
+            x: (C, width), of each class of atoms.
+            edges: Between classes.
+            atoms: The atoms in each class, which the norm counts.
         """
         by_head = (self.heads, x.shape[1])
         query = (self.query(x) * (3 * x.shape[1]) ** -0.5).unflatten(1, by_head)
@@ -182,6 +204,5 @@ class MatformerConvolution(nn.Module):
         )
         gate = self.attention_norm(alpha).sigmoid()
         message = self.message_norm(self.message(gate * self.update(value, edges._replace(features=edge))))
-        one = aggregate(message[:single], edges.target[:single], len(x))
-        two = aggregate(message[single:], edges.target[single:], len(x))
-        return self.skip(x) + F.silu(self.norm(self.merge((one + 2 * two).flatten(1))))
+        total = aggregate(edges.counted(message.flatten(1)), edges.target, len(x))
+        return self.skip(x) + F.silu(self.norm(self.merge(total), atoms.of))

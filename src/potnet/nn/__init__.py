@@ -2,8 +2,9 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate, softmax
-from potnet.nn.edges import Edges, distinct, local_distances, unordered_pairs
+from potnet.nn.edges import Edges, distinct, local_distances, local_vectors, unordered_pairs
 from potnet.nn.elements import ElementEmbedding, ElementFeatures
+from potnet.nn.fold import Classes, fold, nearly_equal
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -13,6 +14,7 @@ from potnet.nn.set2set import Set2Set
 
 __all__ = [
     "BatchNorm",
+    "Classes",
     "EdgeLinear",
     "Edges",
     "ElementEmbedding",
@@ -24,8 +26,11 @@ __all__ = [
     "ShiftedSoftplus",
     "aggregate",
     "distinct",
+    "fold",
     "glorot_",
     "local_distances",
+    "local_vectors",
+    "nearly_equal",
     "softmax",
     "unordered_pairs",
 ]

@@ -18,31 +18,45 @@ class Edges(NamedTuple):
         target: (E,) int64, the atom i that receives.
         source: (E,) int64, the atom j that sends.
         row: (E,) int64, the features of each edge. None if U = E, in the order of the edges.
+        times: (E, 1), so many equal edges of its target each stands for. None if each is one.
     """
 
     features: Tensor
     target: Tensor
     source: Tensor
     row: Tensor | None
+    times: Tensor | None = None
 
     def per_edge(self, values: Tensor) -> Tensor:
         """What was computed from each of the distinct features, (U, C), for each edge: (E, C)."""
         return values if self.row is None else values.index_select(0, self.row)
 
+    def counted(self, values: Tensor) -> Tensor:
+        """(E, C) to the same, for a sum over all edges that these stand for."""
+        return values if self.times is None else values * self.times.to(values.dtype)
+
     def joined(self, other: Edges) -> Edges:
         """The edges of both."""
-        row = None
+        row = times = None
         if self.row is not None or other.row is not None:
             row = torch.cat([self._rows(), other._rows() + len(self.features)])
+        if self.times is not None or other.times is not None:
+            times = torch.cat([self._times(), other._times()])
         return Edges(
             torch.cat([self.features, other.features]),
             torch.cat([self.target, other.target]),
             torch.cat([self.source, other.source]),
             row,
+            times,
         )
 
     def _rows(self) -> Tensor:
         return torch.arange(len(self.target), device=self.target.device) if self.row is None else self.row
+
+    def _times(self) -> Tensor:
+        return (
+            torch.ones(len(self.target), 1, device=self.target.device) if self.times is None else self.times
+        )
 
 
 def distinct(values: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -77,9 +91,14 @@ def local_distances(batch: CrystalBatch, model: str) -> tuple[Tensor, Tensor | N
     Raises:
         ValueError: The batch has no local edges.
     """
+    return distinct(torch.linalg.vector_norm(local_vectors(batch, model), dim=-1))
+
+
+def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
+    """Vectors of the local edges of a batch, (E, 3), Å; arguments and errors as for `local_distances`."""
     if batch.edge_index is None or batch.edge_vector is None:
         raise ValueError(f"{model} needs local edges, but the batch has none: featurize with neighbors")
-    return distinct(torch.linalg.vector_norm(batch.edge_vector, dim=-1))
+    return batch.edge_vector
 
 
 def unordered_pairs(num_atoms: Tensor, pair_index: Tensor) -> tuple[Tensor, Tensor | None]:

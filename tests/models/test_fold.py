@@ -1,0 +1,109 @@
+"""Equal atoms, edges and angles computed once: the same network, on less."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from test_battery import ALL, CRYSTALS, MODELS, batch_of
+
+from potnet.crystals import Crystal, collate
+from potnet.data import Featurizer
+from potnet.models.alignn import bond_cosines
+from potnet.nn import fold, nearly_equal
+from potnet.nn.fold import TOLERANCE
+
+
+def unfolded():
+    """Every atom, edge and angle by itself, as under compilation."""
+    return mock.patch("torch.compiler.is_compiling", return_value=True)
+
+
+def irregular() -> Crystal:
+    rng = np.random.default_rng(5)
+    return Crystal(np.eye(3) * 6 + rng.normal(size=(3, 3)), rng.uniform(0, 6, (5, 3)), [6, 6, 8, 8, 1], "no")
+
+
+@pytest.mark.parametrize("name", ["alignn", "matformer"])
+def test_folded_network_is_the_network(name):
+    """Outputs, gradients and running statistics; crystals with much symmetry and with none."""
+    torch.manual_seed(0)
+    model = MODELS[name]().double().train()
+    batch = batch_of(model, [*ALL, irregular()]).double()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+
+    def results():
+        model.load_state_dict(state)
+        model.zero_grad()
+        output = model.train()(batch)
+        (output * torch.linspace(-1, 2, len(output))).sum().backward()
+        gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
+        after = {key: value.clone() for key, value in model.state_dict().items()}
+        with torch.no_grad():
+            return output.detach(), gradients, after, model.eval()(batch)
+
+    found = results()
+    with unfolded():
+        expected = results()
+    # What is left are vectors in float32, of which equal ones differ in the last digits.
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def classes(crystals: list[Crystal], angles: bool = True) -> tuple[int, int, int]:
+    features = Featurizer(neighbors={"k": 12, "symmetric": True}, device="cpu")
+    batch = collate(features.restricted({"edges", "angles"}).featurize(crystals))
+    of_edge = batch.batch[batch.edge_index[1]]
+    distance = nearly_equal(batch.edge_vector.norm(dim=-1), of_edge)
+    cosine = nearly_equal(bond_cosines(batch), of_edge[batch.angle_index[0]]) if angles else None
+    found = fold(batch, distance, cosine)
+    rows = (batch.z, batch.edge_index[0], batch.angle_index[0])
+    for part, row in zip(found[: 2 + angles], rows, strict=False):
+        assert part.sizes().sum() == len(row)
+        assert part.label(part.first).tolist() == list(range(len(part.first)))
+    return tuple(len(part.first) for part in found)
+
+
+def test_classes_of_symmetric_crystals():
+    # Diamond: 4, then 12 neighbours. Angles in degrees: of near bonds 0 and 109.5; of a near and a far one,
+    # either first, 35.3, 90 and 144.7; of far bonds 0, 60, 90, 120 and 180.
+    assert classes([CRYSTALS["diamond"]]) == (1, 2, 13)
+    # Rock salt: 6 of the other kind, then 12 of the same, around either ion.
+    assert classes([CRYSTALS["NaCl"]], angles=False) == (2, 4, 0)
+    # Classes do not span crystals.
+    assert classes([CRYSTALS["diamond"]] * 3) == (3, 6, 39)
+
+
+def test_without_symmetry_nothing_is_equal():
+    features = Featurizer(neighbors={"k": 12, "symmetric": True}, device="cpu")
+    source, target = collate(features.featurize([irregular()])).edge_index
+    assert classes([irregular()])[:2] == (5, len(source))
+    # Without angles, an edge to an atom's own image is like its reverse.
+    own = int((source == target).sum())
+    assert own
+    assert classes([irregular()], angles=False)[:2] == (5, len(source) - own // 2)
+
+
+def test_equal_up_to_rounding():
+    close = torch.tensor([3.0, 1.0, 1.0 + TOLERANCE / 4, 2.0, 1.0, 3.0], dtype=torch.float64)
+    found = nearly_equal(close, torch.tensor([0, 0, 0, 0, 1, 1]))
+    assert found.row.tolist() == [2, 0, 0, 1, 3, 4]
+    expected = torch.tensor([1.0 + TOLERANCE / 8, 2.0, 3.0, 1.0, 3.0], dtype=torch.float64)
+    torch.testing.assert_close(found.values, expected)
+
+
+def test_many_small_gaps_do_not_add_up():
+    chain = torch.arange(100, dtype=torch.float64) * TOLERANCE / 2.5
+    found = nearly_equal(chain, torch.zeros(100, dtype=torch.long))
+    assert (found.values[found.row] - chain).abs().max() <= TOLERANCE
+    assert len(found.values) < 50
+
+
+def test_values_do_not_depend_on_the_batch():
+    crystal = torch.tensor([0, 0, 0, 1, 1, 1])
+    values = torch.tensor([1.0, 1.0 + 0.9 * TOLERANCE, 2.0, 1.0 - 0.9 * TOLERANCE, 1.0, 2.0])
+    both = nearly_equal(values, crystal)
+    alone = [nearly_equal(values[crystal == c], crystal[crystal == c]) for c in (0, 1)]
+    expected = torch.cat([part.values[part.row] for part in alone])
+    assert both.values[both.row].tolist() == expected.tolist()
