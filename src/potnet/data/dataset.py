@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -92,7 +93,10 @@ class CrystalTable:
         return self.targets[key]
 
     def to_plain(self) -> dict[str, Any]:
-        """As JSON can hold it; NaN becomes null. Prototypes are kept elsewhere, see `prototypes`."""
+        """As JSON can hold it; NaN becomes null, infinity text.
+
+        Prototypes are kept elsewhere, see `prototypes`.
+        """
         return {
             "ids": self.ids,
             "split": self.split,
@@ -100,7 +104,7 @@ class CrystalTable:
             "removed": [[entry.id, entry.reason, entry.detail] for entry in self.removed],
             "units": self.units,
             "targets": {
-                key: [None if np.isnan(value) else value for value in values.tolist()]
+                key: [_number_to_plain(value) for value in values.tolist()]
                 for key, values in self.targets.items()
             },
         }
@@ -237,6 +241,13 @@ class Dataset:
             raise DataError(f"data.limit={limit}: keep at least 1 crystal, or null for all")
         rows = _proportional(self.table.split, len(self), limit, seed)
         return self._of([self.crystals[row] for row in rows])
+
+
+def _number_to_plain(value: float) -> float | str | None:
+    """What JSON can hold and `numpy.array` reads again."""
+    if math.isfinite(value):
+        return value
+    return None if math.isnan(value) else str(value)
 
 
 def _proportional(split: list[str | None] | None, total: int, limit: int, seed: int) -> list[int]:

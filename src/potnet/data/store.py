@@ -45,8 +45,10 @@ class FeatureStore:
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != size:
                 raise CacheError(f"{path} is missing or was cut off (expected {size} bytes)")
-        index = json.loads((self.folder / self._index["file"]).read_text(encoding="utf-8"))
-        self.table = CrystalTable.from_plain(index)
+        index = (self.folder / self._index["file"]).read_bytes()
+        if hashlib.sha256(index).hexdigest() != self._index["sha256"]:
+            raise CacheError(_damaged(self.folder / self._index["file"]))
+        self.table = CrystalTable.from_plain(json.loads(index))
         self.failures = [failure for shard in self.shards for failure in shard.failures]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -77,7 +79,7 @@ class FeatureStore:
         """
         for name in self.checksums if names is None else names:
             if file_hash(self.folder / name) != self.checksums[name]:
-                raise CacheError(f"{self.folder / name} is damaged: its checksum is not that of the manifest")
+                raise CacheError(_damaged(self.folder / name))
 
     def batch(self, rows: Sequence[int] | np.ndarray | Tensor) -> CrystalBatch:
         """Some crystals as one batch, in the order given.
@@ -190,6 +192,10 @@ def manifest_file(content: dict[str, Any]) -> bytes:
 def canonical_json(value: Any) -> bytes:
     """Canonical JSON: equal values give equal bytes."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: its checksum is not that of the manifest"
 
 
 def _seal(content: dict[str, Any]) -> str:
