@@ -93,6 +93,7 @@ def test_unknown_target_names_the_nearest(tmp_path: Path):
             "crystal a is in .* 'tain': did you mean 'train'",
         ),
         (json.dumps({**cubic("a"), "split": ["x"]}).encode(), "crystal a is in the unknown part"),
+        (json.dumps({**cubic("a"), "split": 0}).encode(), "crystal a is in the unknown part '0'"),
         (b"\xff\xfe\x00", "not a text file in UTF-8"),
         ("\n".join([json.dumps(cubic("a"))] * 2).encode(), "1 ids stand for several crystals: a"),
     ],

@@ -6,7 +6,9 @@ import csv
 import gzip
 import io
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,16 @@ def test_ase_database(tmp_path: Path):
     assert [crystal.id for crystal in data.crystals] == ["salt", "silicon"]
     assert data.table.values("k_vrh").tolist() == [25.0, 98.0]
     assert [crystal.id for crystal in TableSource(tmp_path / "a.db").load().crystals] == ["1", "2"]
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path):
+    path = tmp_path / "other.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("create table notes (id integer)")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"ASE cannot read this database \(it has no table of systems"):
+        TableSource(path).load()
+    assert path.read_bytes() == before
 
 
 def test_molecules_need_a_box(tmp_path: Path):

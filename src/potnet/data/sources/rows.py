@@ -11,9 +11,10 @@ import gzip
 import io
 import json
 import numbers
+import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -120,7 +121,7 @@ def parquet_rows(path: Path) -> Rows:
                 for number, row in enumerate(batch.to_pylist(), start):
                     yield f"row {number}", row
                 start += batch.num_rows
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a valid Parquet file ({_brief(error)})") from error
 
 
@@ -140,9 +141,15 @@ def database_rows(path: Path) -> Rows:
     """Rows of an ASE database (SQLite): its key-value pairs and numbers are the columns."""
     from ase.db import connect
 
-    if not path.read_bytes()[:16].startswith(b"SQLite format 3"):
-        raise DataError(f"{path}: not a database of ASE (its .db files are SQLite)")
+    with guarded(path), path.open("rb") as file:
+        if not file.read(16).startswith(b"SQLite format 3"):
+            raise DataError(f"{path}: not a database of ASE (its .db files are SQLite)")
     try:
+        # Asked first, as ASE would make its tables in the database of another program.
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as plain:
+            own = plain.execute("SELECT 1 FROM sqlite_master WHERE name = 'systems'").fetchone() is not None
+        if not own:
+            raise DataError("it has no table of systems, so another program made it")
         with connect(path, type="db") as database:
             for row in database.select():
                 known = {key: row[key] for key in ("energy", "unique_id") if key in row}

@@ -157,8 +157,7 @@ class TableSource:
         crystal.properties.update(
             self._properties({key: value for key, value in row.items() if key not in used})
         )
-        part = row[split_column] or None if split_column in row else NOT_STATED
-        return crystal, part
+        return crystal, _part(row[split_column]) if split_column in row else NOT_STATED
 
     def _properties(self, row: Row) -> dict[str, float]:
         renamed = {column: key for key, column in self.targets.items()}
@@ -179,6 +178,11 @@ class TableSource:
         lower = {str(column).lower(): column for column in row}
         guesses = list(guesses)
         return next((lower[guess] for guess in guesses if guess in lower), guesses[0])
+
+
+def _part(cell: object) -> str | None:
+    """What a cell says of the split; numbers are no parts, and 0 is a number too."""
+    return None if cell is None else str(cell) or None
 
 
 def _columns(row: Mapping[Any, Any]) -> str:
