@@ -110,6 +110,8 @@ def check_reachable(url: str, seconds: float) -> None:
         try:
             socket.create_connection((host, port), timeout=seconds).close()
             outcome.append(None)
+        except UnicodeError as error:
+            outcome.append(f"no name of a host: {error}")
         except OSError as error:
             outcome.append(error.strerror or str(error) or type(error).__name__)
 

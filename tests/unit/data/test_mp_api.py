@@ -160,6 +160,9 @@ def test_asked_once_and_then_offline(tmp_path: Path, monkeypatch: pytest.MonkeyP
     mp.file.write_bytes(mp.file.read_bytes()[:-5] + b"12345")
     with pytest.raises(DataError, match="the file is not what it should be"):
         source(tmp_path, FakeServer([])).content_hash()
+    mp.file.unlink()
+    monkeypatch.setenv("MP_API_KEY", KEY)
+    assert source(tmp_path, server).content_hash() == expected
 
 
 def test_another_query_is_another_file(tmp_path: Path):

@@ -128,7 +128,7 @@ class MaterialsProjectSource:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(notes.with_suffix(".lock")):
-                if not notes.is_file():
+                if not (notes.is_file() and self.file.is_file()):
                     self._fetch(notes)
         except OSError as error:
             raise DataError(
