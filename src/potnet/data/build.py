@@ -67,7 +67,7 @@ def build(
         (folder / MANIFEST).unlink(missing_ok=True)
         for leftover in folder.glob("*.part"):
             log.info("feature cache: removing %s, left by a run that was cut off", leftover)
-            leftover.unlink()
+            leftover.unlink(missing_ok=True)  # a process of that run may just be ending
     plan = list(shard_plan(dataset))
     found = {number: finished_shard(folder, number) for number in range(len(plan))}
     shards = {number: shard for number, shard in found.items() if shard is not None}

@@ -70,7 +70,7 @@ def featurize_shards(
 
     Args:
         tasks: The work; each is taken when a process is free.
-        count: Number of processes.
+        count: Number of processes, not more than tasks.
         folder: Of the cache.
         featurizer: Must be one that `can_be_shared`. Its `seconds` grow by the time that all processes spent.
         skip: Whether crystals that cannot be featurized are noted in the shard, rather than an error.
@@ -95,12 +95,12 @@ def featurize_shards(
     remaining = iter(tasks)
     workers: list[_Worker] = []
     try:
-        for task in remaining:
+        for _ in range(count):
             workers.append(_Worker(setup))
-            workers[-1].give(task)
-            if len(workers) == count:
-                break
-        busy = {worker.connection: worker for worker in workers}
+        # Only now, as a process takes its work when it has started, which takes seconds.
+        for worker, task in zip(workers, remaining, strict=False):
+            worker.give(task)
+        busy = {worker.connection: worker for worker in workers if worker.task is not None}
         while busy:
             for connection in wait(list(busy)):
                 assert isinstance(connection, Connection)
