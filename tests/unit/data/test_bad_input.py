@@ -9,6 +9,7 @@ import errno
 import functools
 import os
 import re
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -60,11 +61,11 @@ def _client(error: Exception) -> Iterator[None]:
 
 @contextmanager
 def offline() -> Iterator[tuple[str, ...]]:
-    with http_files.running(b"") as server:
-        address = server.url("")
-    # Nobody listens there any more.
-    with patch.dict(os.environ, HTTPS_PROXY=address, https_proxy=address, NO_PROXY="", no_proxy=""):
-        yield ()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens, and nobody else can
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+        with patch.dict(os.environ, HTTPS_PROXY=address, https_proxy=address, NO_PROXY="", no_proxy=""):
+            yield ()
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def message(bad: BadInput, folder: Path) -> str:
             content(path)
         else:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
-    environment = {"POTNET_CACHE": str(folder / "cache"), "NO_PROXY": "*", **bad.environment}
+    environment = {"POTNET_CACHE": str(folder / "cache"), "NO_PROXY": "*", "no_proxy": "*", **bad.environment}
     before = Path.cwd()
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, environment))

@@ -50,6 +50,7 @@ OWN = {"jarvis_dft_3d": JARVIS, "mp_megnet": MEGNET, "mp_elastic": FILES, "matbe
 @pytest.fixture(autouse=True)
 def no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")  # counts before the other
 
 
 @pytest.fixture

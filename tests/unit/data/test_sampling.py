@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from crystal_tables import cubic, write_table
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potnet.data import CrystalDataModule, DataError, Featurizer, TableSource, Target
@@ -76,7 +76,7 @@ def test_in_order_without_shuffling():
     assert packing.count == 4
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.integers(0, 50), st.integers(1, 1000)), min_size=1, max_size=80),
     st.integers(1, 70),
