@@ -16,6 +16,7 @@ import pytest
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from potnet.config import compose, config_dir
@@ -161,30 +162,36 @@ def test_submitit_runs_jobs_on_this_machine(tmp_path: Path, cache_dir: Path) -> 
         assert logs.count("finished earlier, skipped") == skipped
 
 
+class KillOnce(Callback):
+    """Kills the process of the job with seed 1 in the fourth epoch; once, which the file `done` says."""
+
+    def __init__(self, seed: int, done: str) -> None:
+        self.seed, self.done = seed, Path(done)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.seed == 1 and trainer.current_epoch == 3 and not self.done.exists():
+            self.done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on(
     sweep: Sweep, tmp_path: Path, cache_dir: Path, capfd: Any, run_training: Callable[..., Run]
 ) -> None:
-    epochs = "trainer.max_epochs=12"
-    overrides = ("seed=0,1", epochs, f"data.cache_dir={cache_dir}")
-    process = subprocess.Popen(
-        command(*overrides),
-        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    end = {"_target_": f"{__name__}.KillOnce", "seed": "${seed}", "done": tmp_path / "done"}
+    epochs = "trainer.max_epochs=6"
+    overrides = ("seed=0,1", epochs, *(f"+callbacks.end.{key}={value}" for key, value in end.items()))
+    killed = subprocess.run(
+        command(*overrides, f"data.cache_dir={cache_dir}"),
+        cwd=tmp_path, env={**environment(), "PYTHONPATH": str(Path(__file__).parent)}, timeout=600,
     )  # fmt: skip
-    assert process.stdout is not None
-    seen = 0
-    for line in process.stdout:
-        seen += line.startswith("epoch 3/")
-        if seen == 2:  # in the second job
-            break
-    process.send_signal(signal.SIGKILL)
-    process.stdout.close()
-    process.wait(60)
+    assert killed.returncode == -signal.SIGKILL
     first, second = jobs(tmp_path / "sweep")
     assert finished(first) is not None
     assert finished(second) is None
 
-    assert sweep("seed=0,1", epochs) == 0
+    capfd.readouterr()
+    assert sweep(*overrides) == 0
     shown = capfd.readouterr().out
     assert shown.count("finished earlier, skipped") == 1
     assert shown.count("goes on from its last checkpoint") == 1
