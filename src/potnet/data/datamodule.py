@@ -101,7 +101,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         seed: Of the order of training crystals.
         num_workers: Processes that load batches; 0 loads them in the training process.
         cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
-        needs: Features to build, as the model declares them: any of "edges", "pairs".
+        needs: Features to build, as the model declares them: any of `potnet.data.featurize.NEEDS`.
         on_error: Whether a crystal that cannot be read or featurized, or has the id of another, is an
             error ("raise"), or listed in `removed` and left out ("skip").
         max_atoms: Leave out crystals with more atoms in the cell as given, and list them in `removed`; None

@@ -18,7 +18,7 @@ from potnet.data.verify import read_record, sha256_of
 DOWNLOADS = "downloads"
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}")
 # Files that stand beside what they are about, and go with it.
-_COMPANIONS = (".lock", ".verified", ".record")
+_COMPANIONS = (".lock", ".verified", ".record", ".etag")
 
 
 @dataclass(frozen=True)

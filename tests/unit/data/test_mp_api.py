@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -141,7 +142,8 @@ def test_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     server.lost = {"mp-4"}
     with pytest.raises(DataError, match=r"sent 2 of 3 crystals that it has \(mp-4 is missing\)"):
         source(tmp_path, server, is_stable=True).load()
-    assert not list((tmp_path / "cache").rglob(f"{source(tmp_path, server, is_stable=True).file.name}*"))
+    file = source(tmp_path, server, is_stable=True).file
+    assert [path.name for path in file.parent.glob(f"{file.name[:16]}*")] == [f"{file.name}.lock"]
 
 
 def test_asked_once_and_then_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -241,18 +243,22 @@ def test_no_crystal(tmp_path: Path):
 
 
 def test_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch):
-    import builtins
-
-    original = builtins.__import__
-
-    def without(name: str, *arguments: Any, **named: Any) -> Any:
-        if name.startswith("mp_api"):
-            raise ModuleNotFoundError(name)
-        return original(name, *arguments, **named)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(mp_client, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r'pip install "potnet\[mp\]"'):
         mp_client.mp_rester(KEY)
+
+
+def test_no_network_is_noticed_before_the_client_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mp_client, "find_spec", lambda name: name)
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        monkeypatch.setenv("MP_API_ENDPOINT", f"https://127.0.0.1:{taken.getsockname()[1]}/")
+        with pytest.raises(
+            DataError, match=r"cannot be reached \(cannot reach 127\.0\.0\.1 \(Connection refused"
+        ):
+            MaterialsProjectSource(cache_dir=tmp_path).content_hash()
 
 
 def test_settings():

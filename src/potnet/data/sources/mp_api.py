@@ -127,7 +127,7 @@ class MaterialsProjectSource:
         notes = self.file.with_suffix("").with_suffix(".json")
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(notes.with_suffix(".lock")):
+            with FileLock(self.file.with_name(self.file.name + ".lock")):
                 if not (notes.is_file() and self.file.is_file()):
                     self._fetch(notes)
         except OSError as error:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 from potnet.config import secret
 from potnet.data.errors import DataError
+from potnet.data.remote import Final, check_reachable
 
 KEY = "MP_API_KEY"
 KEY_LENGTH = 32
 _KEYS_AT = "https://next-gen.materialsproject.org/api"
+_SERVER = "https://api.materialsproject.org/"
+_REACH_SECONDS = 2.5
 # By the words around them: ids of crystals in an address may hold the same digits.
 _REFUSED = re.compile(r"status code 40[13]\b|\b40[13] Client|forbidden|unauthorized|authentication", re.I)
 
@@ -48,13 +53,20 @@ def connected(connect: Callable[[str], Any], key: str) -> Iterator[Any]:
 
 
 def mp_rester(key: str) -> Any:
-    """The client of mp-api; it takes seconds to import, and asks the server for its version."""
+    """The client of mp-api; it takes seconds to import, and asks the server for its version.
+
+    Raises:
+        DataError: mp-api is not installed.
+        ConnectionError: There is no network. The client itself would try for a long time to find that out.
+    """
+    if find_spec("mp_api") is None:
+        raise DataError('data=mp_api needs mp-api, which is not installed: pip install "potnet[mp]"')
     try:
-        from mp_api.client import MPRester
-    except ModuleNotFoundError:
-        raise DataError(
-            'data=mp_api needs mp-api, which is not installed: pip install "potnet[mp]"'
-        ) from None
+        check_reachable(os.environ.get("MP_API_ENDPOINT") or _SERVER, _REACH_SECONDS)
+    except Final as error:
+        raise ConnectionError(str(error)) from error
+    from mp_api.client import MPRester
+
     return MPRester(key, use_document_model=False, mute_progress_bars=True)
 
 
