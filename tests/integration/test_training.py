@@ -56,6 +56,18 @@ def test_a_run_leaves_everything_in_its_folder(trained: Run) -> None:
     assert not list(folder.rglob("*.part"))
 
 
+def test_an_epoch_without_validation_has_no_error_of_an_earlier_one(
+    run_training: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = run_training("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "data.limit=60")
+    rows = table(run.folder / "metrics.csv")
+    assert [bool(row["val/mae"]) for row in rows] == [False, True, False]
+    assert all(float(row["crystals_per_second"]) < 1e6 for row in rows)
+    assert ["val" in line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")] == [
+        False, True, False,
+    ]  # fmt: skip
+
+
 def test_predictions_hold_every_crystal_once_in_physical_units(trained: Run) -> None:
     split = json.loads((trained.folder / "split.json").read_text())
     metrics = json.loads((trained.folder / "metrics.json").read_text())

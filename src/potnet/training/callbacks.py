@@ -131,6 +131,7 @@ class MetricsTable(Callback):
                 self.rows = list(csv.DictReader(file))
         self._started = 0.0
         self._crystals = 0
+        self._trained: float | None = None
 
     @property
     def seconds(self) -> float:
@@ -145,7 +146,7 @@ class MetricsTable(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started, self._crystals = time.perf_counter(), 0
+        self._started, self._crystals, self._trained = time.perf_counter(), 0, None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -160,8 +161,12 @@ class MetricsTable(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add a row and write the table anew, so that it is whole at any time."""
         now = time.perf_counter()
-        trained = getattr(self, "_trained", now)
-        found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        trained, validated = self._trained or now, self._trained is not None
+        found = {
+            key: float(value)
+            for key, value in trainer.callback_metrics.items()
+            if validated or not key.startswith("val/")  # those of an earlier epoch
+        }
         found |= {
             "epoch": trainer.current_epoch,
             "step": trainer.global_step,

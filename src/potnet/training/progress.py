@@ -28,6 +28,7 @@ class TrainingProgress(Callback):
         self._task: TaskID | None = None
         self._began = 0.0
         self._first_step = 0
+        self._validated = False
 
     def state_dict(self) -> dict[str, Any]:
         """The best error so far."""
@@ -70,15 +71,19 @@ class TrainingProgress(Callback):
                 left=f"{self._left(trainer, done)} left",
             )
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember that there is an error to show."""
+        self._validated = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the losses and errors of the epoch."""
         if not trainer.is_global_zero:
             return
         found = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        validates = "val/mae" in found
-        if validates:
+        validated, self._validated = self._validated, False
+        if validated:
             self.best = min(self.best, found["val/mae"])
-        text = self._text(found, validates)
+        text = self._text(found, validated)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, text=text)
         else:
@@ -88,9 +93,9 @@ class TrainingProgress(Callback):
                 highlight=False,
             )
 
-    def _text(self, found: dict[str, float], validates: bool) -> str:
+    def _text(self, found: dict[str, float], validated: bool) -> str:
         """Losses and error of an epoch; shorter where the terminal is narrow."""
-        if not validates:
+        if not validated:
             return f"loss {found['train/loss']:.4f} MAE {found['train/mae']:.4f} {self.unit}"
         error = f"MAE {found['val/mae']:.4f} {self.unit} best {self.best:.4f}"
         if self._bar is not None and self.console.width < 100:

@@ -185,6 +185,7 @@ def quieten() -> None:
         ".*checkpoint that ended before the epoch ended.*",  # StopOnSignal sees to it
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # the first rank speaks for all
+        ".*could not find the monitored key.*",  # before the first validation
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
         ".*torch.jit.script.*",
