@@ -142,7 +142,7 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     """Compose a configuration in Python, as the command line would.
 
     Args:
-        name: "train", "evaluate" or "predict".
+        name: "train", "evaluate", "predict", "report" or "wandb_report".
         overrides: As on the command line, such as `["model=potnet_published", "trainer.max_epochs=2"]`.
 
     Raises:

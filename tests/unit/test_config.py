@@ -22,7 +22,8 @@ from potnet.config import (
     secret,
 )
 from potnet.data.featurize import NEEDS
-from potnet.training.recipe import data_settings
+from potnet.training.module import PropertyModule
+from potnet.training.recipe import build_callbacks, build_trainer, data_settings
 
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
@@ -43,18 +44,20 @@ def composed(*overrides: str) -> dict:
 
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda value: value)
-def test_every_option_composes_and_builds_a_model_that_fits(group: str, option: str) -> None:
+def test_every_option_composes_and_its_parts_are_built(group: str, option: str, tmp_path: Path) -> None:
     config = composed(f"{group}={option}")
     if "width" in config["model"]:
         config["model"]["width"] = 16
-    model = build(config["model"], "model")
-    assert model.needs <= set(NEEDS)
-    for key in ("data", "trainer"):
-        settings = data_settings(config[key]) if key == "data" else config[key]
-        arguments = {name: value for name, value in settings.items() if name != "_target_"}
-        if key == "data":
-            arguments |= {"target": None, "featurizer": None, "needs": ()}
-        check_arguments(locate(config[key]), arguments, key)
+    module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    assert module.model.needs <= set(NEEDS)
+    build(config["data"]["source"], "data.source")
+    build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+    settings = {name: value for name, value in data_settings(config["data"]).items() if name != "_target_"}
+    check_arguments(locate(config["data"]), settings | {"target": 0, "featurizer": 0, "needs": ()}, "data")
+    callbacks = build_callbacks(config["callbacks"], validates=True)
+    # Of what the trainer is given, only the devices may be missing here.
+    trainer = config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+    assert build_trainer(trainer, callbacks, [], tmp_path).max_epochs >= 1
 
 
 @pytest.mark.parametrize("group", sorted(GROUPS))
