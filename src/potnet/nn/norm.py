@@ -44,13 +44,10 @@ class BatchNorm(nn.BatchNorm1d):
         if row is None:
             return super().forward(x)
         wide = at_least_float32(x)
-        # Products and sums rather than a matrix product, which autocast would do in half precision.
-        share = (occurrences(row, len(x), wide.dtype) / samples).unsqueeze(1)
-        mean = (share * wide).sum(0)
-        centered = wide - mean
-        variance = (share * centered.square()).sum(0)
-        self._track(mean.detach(), variance.detach() * (samples / (samples - 1)))
-        return (centered * (self.weight * torch.rsqrt(variance + self.eps)) + self.bias).to(x.dtype)
+        share = occurrences(row, len(x), wide.dtype) / samples
+        result, mean, variance = _NormOfShares.apply(wide, self.weight, self.bias, share, self.eps)
+        self._track(mean, variance * (samples / (samples - 1)))
+        return result.to(x.dtype)
 
     def _forward_across_ranks(self, x: Tensor, row: Tensor | None) -> Tensor:
         wide = at_least_float32(x)
@@ -79,6 +76,37 @@ class BatchNorm(nn.BatchNorm1d):
         self.num_batches_tracked.add_(1)
         self.running_mean.lerp_(mean, self.momentum * share)
         self.running_var.lerp_(variance, self.momentum * share)
+
+
+class _NormOfShares(torch.autograd.Function):
+    """Batch norm of rows (R, C) that are shares (R,) of the batch, with mean and variance (C,).
+
+    Written out, as that takes half the time and memory of its single steps.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, share: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Sums of many terms need more digits than autocast leaves them.
+        with torch.autocast(x.device.type, enabled=False):
+            mean = share @ x
+            normal = x - mean
+            variance = share @ normal.square()
+            scale = torch.rsqrt(variance + eps)
+            normal.mul_(scale)
+        ctx.save_for_backward(normal, share, weight, scale)
+        ctx.mark_non_differentiable(mean, variance)
+        return torch.addcmul(bias, normal, weight), mean, variance
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        normal, share, weight, scale = ctx.saved_tensors
+        of_bias = gradient.sum(0)
+        of_weight = (gradient * normal).sum(0)
+        # Each row moves the mean and the variance by its share.
+        of_x = torch.addcmul(of_bias, normal, of_weight).mul_(share.unsqueeze(1)).neg_().add_(gradient)
+        return of_x.mul_(weight * scale), of_weight, of_bias, None, None
 
 
 class _SumOverRanks(torch.autograd.Function):
