@@ -6,36 +6,30 @@ here, so that `--help` is fast.
 
 from __future__ import annotations
 
-import atexit
 import difflib
 import errno
 import functools
-import hashlib
 import inspect
 import os
 import re
-import shutil
 import sys
-import tempfile
 import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from potnet.ranks import rank
+from potnet.errors import ConfigError
+from potnet.resolvers import is_multirun, register_resolvers
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be used. The message names the key, what was given and what is valid."""
+register_resolvers()
 
 
 def config_dir() -> Path:
@@ -43,99 +37,6 @@ def config_dir() -> Path:
     package = Path(__file__).parent
     installed = package / "conf"
     return installed if installed.is_dir() else package.parents[1] / "conf"
-
-
-def _run_dir(runs_dir: str, name: str, resume: str | None) -> str:
-    """The folder of this run: that of the run to continue, or a new one named by date and time.
-
-    A new one is made here, so that of two runs that begin in the same second each gets its own.
-    """
-    if resume:
-        # Hydra makes the folder of a run that is not there, and then it looks like one.
-        if not (run_folder(resume) / "config.yaml").is_file():
-            raise ConfigError(f"resume={resume}: there is no config.yaml here; give the folder of a run")
-        return str(run_folder(resume))
-    if rank() > 0:
-        # The first rank has the folder of the run; what Hydra writes for the others is of no use.
-        unused = tempfile.mkdtemp(prefix="potnet_rank_")
-        atexit.register(shutil.rmtree, unused, ignore_errors=True)
-        return unused
-    folder = Path(runs_dir) / str(name) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    number, free = 2, folder
-    while True:
-        try:
-            free.mkdir(parents=True)
-        except FileExistsError:
-            free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
-            continue
-        except OSError:
-            pass  # Hydra meets the same error next, outside of an interpolation, where it can be explained
-        return str(free)
-
-
-def folder_name(overrides: str) -> str:
-    """A name for the folder of a sweep's job: one level, and no longer than file systems allow.
-
-    Args:
-        overrides: Of the job, its number first. Where they are cut, a hash keeps the names apart.
-    """
-    name = overrides.replace("/", "_")
-    if len(name) <= 150:
-        return name
-    return f"{name[:141]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def run_folder(path: str | Path) -> Path:
-    """The run's folder that a path means: itself, or the one around a checkpoint file."""
-    path = Path(path)
-    return path.parent.parent if path.suffix == ".ckpt" else path
-
-
-def secret(name: str) -> str | None:
-    """A key from the environment, or from a file `.env` in the working folder; None if neither has it.
-
-    Args:
-        name: Such as "WANDB_API_KEY"; `.env.example` lists them.
-    """
-    if os.environ.get(name):
-        return os.environ[name]
-    file = Path(".env")
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        key, _, value = line.partition("=")
-        if key.strip() == name and value.strip():
-            return value.strip().strip("'\"")
-    return None
-
-
-def _choice(group: str) -> str | None:
-    """The option of a config group that a run uses; None if it uses none, or was not started by Hydra."""
-    from hydra.core.hydra_config import HydraConfig
-
-    return HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
-
-
-def _sweep_name(otherwise: str | None) -> str | None:
-    """A name for the sweep that a run belongs to, from the sweep's folder."""
-    if not _multirun():
-        return otherwise
-    from hydra.core.hydra_config import HydraConfig
-
-    folder = Path(HydraConfig.get().sweep.dir)
-    parts = [part for part in folder.parts if part != "multirun"]
-    return folder.name if folder.is_absolute() else "/".join(parts[-2:]) or otherwise
-
-
-def register_resolvers() -> None:
-    """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
-    OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
-    OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("choice", _choice, replace=True)
-    OmegaConf.register_new_resolver("sweep_name", _sweep_name, replace=True)
-    OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
-
-
-register_resolvers()
 
 
 def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -456,7 +357,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                 except BrokenPipeError:
                     raise
                 except Exception as error:
-                    if full_error or _multirun() or message_of(error, config_name) is None:
+                    if full_error or is_multirun() or message_of(error, config_name) is None:
                         raise
                     _fail(error, config_name)
 
@@ -483,13 +384,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
         return main
 
     return decorate
-
-
-def _multirun() -> bool:
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _fail(error: Exception, config_name: str) -> typing.NoReturn:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import ConfigError, did_you_mean, entry_point, plain, secret
+from potnet.config import ConfigError, did_you_mean, entry_point, plain
+from potnet.resolvers import secret
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

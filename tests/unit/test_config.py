@@ -15,13 +15,12 @@ from potnet.config import (
     check_arguments,
     compose,
     config_dir,
-    folder_name,
     locate,
     message_of,
     plain,
-    secret,
 )
 from potnet.data.featurize import NEEDS
+from potnet.resolvers import folder_name, secret
 from potnet.training.module import PropertyModule
 from potnet.training.recipe import build_callbacks, build_trainer, data_settings
 

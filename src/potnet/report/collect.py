@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from potnet.config import ConfigError, plain, register_resolvers
+from potnet.config import ConfigError, plain
 from potnet.sweeps import ERROR, finished
 
 
@@ -117,7 +117,6 @@ def collect(runs: Iterable[str | os.PathLike[str]]) -> list[Run]:
 def _run(folder: Path) -> Run | None:
     own = folder / "config.yaml"
     loaded = OmegaConf.load(own if own.is_file() else folder / ".hydra" / "config.yaml")
-    register_resolvers()
     try:
         config = plain(loaded)
     except ConfigError:  # a job that failed as its settings are wrong

@@ -16,7 +16,7 @@ FORMAT = 1
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 _RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d+))?")
-"""Date and time of a run's folder, and a number where several began in one second (see `config._run_dir`)."""
+"""Date and time of a run's folder, and a number where several began in one second (`resolvers.run_dir`)."""
 
 
 class CheckpointError(ValueError):

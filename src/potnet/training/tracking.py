@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import ConfigError, build, locate, secret
+from potnet.config import ConfigError, build, locate
+from potnet.resolvers import secret
 from potnet.training.checkpoint import versions
 
 if TYPE_CHECKING:
