@@ -26,7 +26,7 @@ train: $(STAMP) ## Train on the bulk moduli that ship with the package (ARGS="ke
 	$(BIN)/python -m potnet.train experiment=mp_bulk_modulus $(ARGS)
 
 test: lint ## Lint, format, types and all fast tests
-	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-slow: $(STAMP) ## The tests that take minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -m slow

@@ -22,6 +22,9 @@ from potnet.training.checkpoint import CheckpointError
 from potnet.training.closed_form import fit_progress
 from potnet.training.predictor import Predictor
 
+# Its fixtures take seconds: one process of pytest-xdist makes them, not each.
+pytestmark = pytest.mark.xdist_group("closed_form")
+
 Run = Any  # conftest.Run
 TINY = ["model=mbtr_krr", "model.folds=3", "data.limit=120", "trainer.accelerator=cpu"]
 

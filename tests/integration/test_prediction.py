@@ -20,6 +20,9 @@ from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalError
 from potnet.training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 
+# Its fixtures take seconds: one process of pytest-xdist makes them, not each.
+pytestmark = pytest.mark.xdist_group("prediction")
+
 Run = Any  # conftest.Run
 
 

@@ -19,6 +19,9 @@ import yaml
 
 from potnet.training.predictor import Predictor
 
+# Its fixtures take seconds: one process of pytest-xdist makes them, not each.
+pytestmark = pytest.mark.xdist_group("wandb")
+
 KEY = "5ec2e7" + "ab" * 17
 SETTINGS = (
     "logger=wandb",
