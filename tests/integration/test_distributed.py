@@ -119,6 +119,7 @@ def test_each_job_of_a_sweep_has_its_own_number_of_ranks(tmp_path: Path, cache_d
     for folder, devices in zip(folders, (1, 2, 1), strict=True):
         kept = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         assert kept["potnet"]["config"]["trainer"]["devices"] == devices
+        assert json.loads((folder / "metrics.json").read_text())["devices"] == devices
     assert sorted(path.name for path in tmp_path.iterdir()) == ["sweep", "tmp"]
     assert not list((tmp_path / "tmp").glob("potnet_*"))
 

@@ -121,6 +121,7 @@ class MetricsTable(Callback):
 
     Attributes:
         rows: All rows so far.
+        devices: How many train together.
     """
 
     def __init__(self, path: Path) -> None:
@@ -129,6 +130,7 @@ class MetricsTable(Callback):
         if path.exists():
             with path.open(newline="") as file:
                 self.rows = list(csv.DictReader(file))
+        self.devices = 1
         self._started = 0.0
         self._crystals = 0
         self._trained: float | None = None
@@ -141,6 +143,7 @@ class MetricsTable(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget rows of epochs that are going to be repeated."""
         self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
+        self.devices = trainer.world_size
         # A run that goes on amid an epoch begins none.
         self._started, self._crystals = time.perf_counter(), 0
 

@@ -62,6 +62,7 @@ def conclude(
     facts = {
         "parameters": sum(parameter.numel() for parameter in predictor.model.parameters()),
         "epochs": len(table.rows),
+        "devices": table.devices,
         "seconds": {stage: round(seconds[stage], 3) for stage in ("featurize", "train", "test", "total")},
         "checkpoint": checkpoint.name,
         "interrupted": interrupted,
