@@ -69,7 +69,7 @@ def select(root: Path, names: list[str]) -> list[Entry]:
         meant = exact or [entry for entry in found if entry.name.startswith(name)]
         if not meant:
             raise DataError(
-                f"{root}: nothing is called {name!r}; {did_you_mean(name, (e.name for e in found))}"
+                f"{root}: nothing is called {name!r}: {did_you_mean(name, (e.name for e in found))}"
             )
         chosen += [entry for entry in meant if entry not in chosen]
     return chosen

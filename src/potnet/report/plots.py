@@ -5,15 +5,11 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from potnet.figures import BLUE, INK, ORANGE, new_figure
 from potnet.report.rows import Row, Section
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-INK, GRID, REFERENCE, OTHER = "#222222", "#dddddd", "#e08214", "#2166ac"
+REFERENCE, OTHER = ORANGE, BLUE
 
 
 def curve(row: Row, key: str = "val/mae") -> list[tuple[int, float, float, float]]:
@@ -34,7 +30,7 @@ def error_plot(path: Path, section: Section) -> None:
         section: With at least one finished run.
     """
     rows = [row for row in section.rows if row.error(section.part)]
-    figure, axes = _figure(7.0, 1.2 + 0.3 * len(rows))
+    figure, axes = new_figure(7.0, 1.2 + 0.3 * len(rows), dpi=140)
     for place, row in enumerate(rows):
         color = REFERENCE if row is section.reference else OTHER
         error = row.error(section.part)
@@ -63,7 +59,7 @@ def learning_plot(path: Path, section: Section) -> None:
     from matplotlib import colormaps
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    figure, axes = _figure(7.5, 4.6)
+    figure, axes = new_figure(7.5, 4.6, dpi=140)
     rows = [row for row in section.rows if curve(row)]
     others = [row for row in rows if row is not section.reference]
     palette, styles = colormaps["tab10"], ("-", "--", ":", "-.")
@@ -88,19 +84,3 @@ def learning_plot(path: Path, section: Section) -> None:
 def _label(section: Section, part: str) -> str:
     unit = f", {section.unit}" if section.unit else ""
     return f"{'validation' if part == 'val' else part} MAE of {section.name}{unit}"
-
-
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
-    # Figure without pyplot: no global state, no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK, which="both")
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from potnet.crystals.elements import ATOMIC_NUMBERS, MAX_Z, SYMBOLS
+from potnet.figures import GRID, INK, new_figure
 
-INK, GRID, EMPTY = "#222222", "#dddddd", "#f7f7f7"
+EMPTY = "#f7f7f7"
 
 NOBLE_GASES = (2, 10, 18, 36, 54, 86, 118)
 """Atomic numbers that end a period."""
@@ -72,15 +73,11 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
     """
     # Figure without pyplot: no global state, no display.
     from matplotlib import colormaps
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
-    figure = Figure(figsize=(9.0, 5.0), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    figure, axes = new_figure(9.0, 5.0)
     axes.set(xlim=(-0.6, 17.6), ylim=(9.5, -0.6), aspect="equal")
     axes.axis("off")
     # A single bad crystal of a rare element must not take all the colour.

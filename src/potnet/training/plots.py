@@ -8,29 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from potnet.figures import BLUE, INK, ORANGE, new_figure
+
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.axis import Axis
-    from matplotlib.figure import Figure
 
-INK, GRID = "#222222", "#dddddd"
-TRAIN, VALIDATION, TEST = "#9aa5b1", "#e08214", "#2166ac"
-
-
-def _figure() -> tuple[Figure, Axes]:
-    # Figure without pyplot: no global state, no display.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 4.6), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK, which="both")
-    axes.grid(color=GRID, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
+TRAIN, VALIDATION, TEST = "#9aa5b1", ORANGE, BLUE
 
 
 def _plain_log(axis: Axis) -> None:
@@ -63,7 +46,7 @@ def parity_plot(
         log: Whether both axes are logarithmic.
     """
     target, prediction = np.asarray(target), np.asarray(prediction)
-    figure, axes = _figure()
+    figure, axes = new_figure(5.0, 4.6)
     both = np.concatenate([target, prediction])
     both = both[both > 0] if log else both
     low, high = (float(both.min()), float(both.max())) if len(both) else (0.1, 1.0)
@@ -99,7 +82,7 @@ def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], unit: str) -> 
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure()
+    figure, axes = new_figure(5.0, 4.6)
     for key, label, color in (("train/mae", "training", TRAIN), ("val/mae", "validation", VALIDATION)):
         points = [(int(row["epoch"]) + 1, float(row[key])) for row in rows if row.get(key) not in (None, "")]
         if not points:
