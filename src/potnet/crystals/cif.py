@@ -35,6 +35,9 @@ def crystals_from_cif(text: str) -> Iterator[Crystal | CrystalError]:
     """
     from ase.io.cif import parse_cif
 
+    if text.strip() and not re.search(r"^\s*data_", text, flags=re.IGNORECASE | re.MULTILINE):
+        yield CrystalError("not a valid CIF: no line begins with data_; is this the right file, and whole?")
+        return
     blocks = parse_cif(io.BytesIO(text.encode("utf-8")))
     while True:
         try:

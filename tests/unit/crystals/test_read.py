@@ -130,7 +130,7 @@ BAD_CIF = {
         "'x,y' is no symmetry operation",
     ),
     "short row": (cif(["Na1 Na 0 0"]), "."),
-    "no CIF": ("once upon a time", "not a valid CIF"),
+    "no CIF": ("once upon a time", "not a valid CIF: no line begins with data_"),
     "empty": ("", "there is no crystal in it"),
     "text alone": ("data_x\n_publ_author 'me'\n", "there is no crystal in it"),
     "cut off in a text": ("data_x\n_publ_section_title\n;\nnever ends", "not a valid CIF"),
