@@ -8,7 +8,7 @@ from typing import Literal
 
 from potnet.data.dataset import PARTS, CrystalTable
 from potnet.data.errors import DataError, did_you_mean
-from potnet.data.splits import Split
+from potnet.data.splits import Split, check_sizes
 
 By = Literal["crystal", "formula", "prototype"]
 _BY = ("crystal", "formula", "prototype")
@@ -41,15 +41,7 @@ class RatioSplit:
         by: By = "crystal",
     ) -> None:
         self.sizes = {"train": train, "val": val, "test": test}
-        for part, size in self.sizes.items():
-            if size < 0 or (isinstance(size, float) and size > 1):
-                raise DataError(
-                    f"data.split.{part}={size}: give a fraction from 0 to 1, or a number of crystals"
-                )
-        fractions = sum(size for size in self.sizes.values() if isinstance(size, float))
-        if fractions > 1 + 1e-9:
-            raise DataError(f"data.split: the fractions add up to {fractions:g}, which is more than 1")
-        self.uses_all = abs(fractions - 1) < 1e-9
+        self.uses_all = abs(check_sizes(self.sizes) - 1) < 1e-9
         self.seed = seed
         self.by = _checked(by)
 

@@ -104,16 +104,8 @@ class ShuffledSplit:
     """
 
     def __init__(self, train: float = 0.8, val: float = 0.1, test: float = 0.1, seed: int = 123) -> None:
-        parts = {"train": train, "val": val, "test": test}
-        for part, size in parts.items():
-            if size < 0 or (isinstance(size, float) and size > 1):
-                raise DataError(
-                    f"data.split.{part}={size}: give a fraction from 0 to 1, or a number of crystals"
-                )
-        fractions = sum(size for size in parts.values() if isinstance(size, float))
-        if fractions > 1 + 1e-9:
-            raise DataError(f"data.split: the fractions add up to {fractions:g}, which is more than 1")
-        self.parts = parts
+        self.parts = {"train": train, "val": val, "test": test}
+        check_sizes(self.parts)
         self.seed = seed
 
     def __call__(self, table: CrystalTable) -> Split:
@@ -166,6 +158,24 @@ class ListedSplit:
         if absent:
             raise DataError(f"{len(absent)} crystals of the split are not in the data: {name_some(absent)}")
         return Split(**{part: tuple(id for id in self.split[part] if id in known) for part in PARTS})
+
+
+def check_sizes(sizes: Mapping[str, float]) -> float:
+    """Refuse sizes of parts that cannot be: fractions of the whole (float) or numbers of crystals (int).
+
+    Returns:
+        The sum of those that are fractions.
+
+    Raises:
+        DataError: A size below 0, a fraction above 1, or fractions that add up to more than 1.
+    """
+    for part, size in sizes.items():
+        if size < 0 or (isinstance(size, float) and size > 1):
+            raise DataError(f"data.split.{part}={size}: give a fraction from 0 to 1, or a number of crystals")
+    fractions = sum(size for size in sizes.values() if isinstance(size, float))
+    if fractions > 1 + 1e-9:
+        raise DataError(f"data.split: the fractions add up to {fractions:g}, which is more than 1")
+    return fractions
 
 
 def shuffled_indices(total: int, seed: int) -> list[int]:
