@@ -11,7 +11,7 @@ from torch_geometric.nn import CGConv
 from potnet.crystals import CrystalBatch
 from potnet.models import CGCNN
 from potnet.models.cgcnn import CrystalGraphConvolution
-from potnet.nn import Edges
+from potnet.nn import Classes, Edges
 
 RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "cgcnn.pt", weights_only=True)
 
@@ -93,16 +93,22 @@ def test_twelve_neighbours_and_whole_shells() -> None:
     assert neighbours[-2:].tolist() == [12, 0]
 
 
+class WithoutNorm(torch.nn.Module):
+    def forward(self, x: torch.Tensor, row: torch.Tensor | None) -> torch.Tensor:
+        return x
+
+
 def test_the_convolution_is_that_of_torch_geometric() -> None:
     """CGConv has neither the batch norm on edges nor the softplus around the sum: without them they agree."""
     torch.manual_seed(0)
     ours, theirs = CrystalGraphConvolution(6, 4).double(), CGConv(6, 4, batch_norm=True).double()
-    ours.edge_norm = torch.nn.Identity()  # type: ignore[assignment]
+    ours.edge_norm = WithoutNorm()  # type: ignore[assignment]
     with torch.no_grad():
         ours.gate_and_core.weight.copy_(torch.cat([theirs.lin_f.weight, theirs.lin_s.weight]))
         ours.gate_and_core.bias.copy_(torch.cat([theirs.lin_f.bias, theirs.lin_s.bias]))
     x, features = torch.randn(5, 6).double(), torch.randn(11, 4).double()
     source, target = torch.randint(5, (2, 11))
-    result = ours(x, Edges(features, target, source, None))
+    single = [Classes(None, torch.arange(size)) for size in (5, 11)]
+    result = ours(x, Edges(features, target, source, None), *single)
     expected = theirs(x, torch.stack([source, target]), features)
     torch.testing.assert_close(result, torch.nn.functional.softplus(expected))

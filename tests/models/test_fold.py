@@ -26,7 +26,7 @@ def irregular() -> Crystal:
     return Crystal(np.eye(3) * 6 + rng.normal(size=(3, 3)), rng.uniform(0, 6, (5, 3)), [6, 6, 8, 8, 1], "no")
 
 
-@pytest.mark.parametrize("name", ["alignn", "matformer"])
+@pytest.mark.parametrize("name", ["alignn", "cgcnn", "gatgnn", "matformer", "megnet", "schnet"])
 def test_folded_network_is_the_network(name):
     """Outputs, gradients and running statistics; crystals with much symmetry and with none."""
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from potnet.nn import (
     ShiftedSoftplus,
     aggregate,
     distinct,
+    softmax,
     unordered_pairs,
 )
 from potnet.nn.elements import ELEMENT_GROUPS, atom_table, group_table
@@ -69,6 +70,19 @@ def test_edges_share_features():
 def test_aggregate(reduce, expected):
     values, index = torch.tensor([[5.0], [2.0], [-1.0]]), torch.tensor([0, 2, 0])
     assert aggregate(values, index, 3, reduce).flatten().tolist() == expected
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_rows_that_stand_for_several(reduce):
+    values, index = torch.tensor([[5.0, 1.0], [2.0, 0.5], [-1.0, 3.0]]), torch.tensor([0, 2, 0])
+    times = torch.tensor([[3.0], [2.0], [1.0]])
+    each = times[:, 0].long()
+    values_of_all, index_of_all = values.repeat_interleave(each, 0), index.repeat_interleave(each)
+    found = aggregate(values, index, 3, reduce, times)
+    torch.testing.assert_close(found, aggregate(values_of_all, index_of_all, 3, reduce))
+    shares = softmax(values_of_all, index_of_all, 3)
+    rows = torch.arange(3).repeat_interleave(each)
+    torch.testing.assert_close(softmax(values, index, 3, times), aggregate(shares, rows, 3))
 
 
 def test_aggregate_refuses_unknown_reductions():

@@ -35,9 +35,9 @@ class ALIGNN(nn.Module):
 
         x, m = EdgeGated(bonds; x, y),    y, z = EdgeGated(angles; m, z),
 
-    and a GCN layer the first of these alone (see `EdgeGatedConvolution`). 80 Gaussians of the bond length and
-    40 of the cosine of the angle go through layers of width 64 and 256, the 92 features of the element
-    through one of width 256; each of these is linear, batch norm, SiLU.
+    (eqs. 8 and 7 of the paper) and a GCN layer the first of these alone (see `EdgeGatedConvolution`).
+    80 Gaussians of the bond length and 40 of the cosine of the angle go through layers of width 64 and 256,
+    the 92 features of the element through one of width 256; each of these is linear, batch norm, SiLU.
 
     As in the released code (github.com/usnistgov/alignn), with whose package this is compared: bonds come
     before angles in a layer, where the text of the paper has them the other way round; Gaussians are
@@ -108,14 +108,12 @@ class ALIGNN(nn.Module):
         cosines = bond_cosines(batch)
         assert batch.edge_index is not None
         assert batch.angle_index is not None
-        source, target = batch.edge_index
-        first, second = batch.angle_index
-        crystal = batch.batch.index_select(0, target)
+        crystal = batch.batch.index_select(0, batch.edge_index[1])
         distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
-        cosine = nearly_equal(cosines, crystal.index_select(0, second))
+        cosine = nearly_equal(cosines, crystal.index_select(0, batch.angle_index[1]))
         atoms, bonds_of, angles_of = fold(batch, distance, cosine)
-        bonds = bonds_of.edges(atoms, self.bond_embedding(*distance), distance, target, source)
-        angles = angles_of.edges(bonds_of, self.angle_embedding(*cosine), cosine, second, first)
+        bonds = bonds_of.edges(atoms, self.bond_embedding(*distance), distance, batch.edge_index)
+        angles = angles_of.edges(bonds_of, self.angle_embedding(*cosine), cosine, batch.angle_index)
         x = self.atom_embedding(self.elements(batch)).index_select(0, atoms.first)
         for of_bonds, of_angles in zip(self.bond_layers, self.angle_layers, strict=True):
             x, bonds = of_bonds(x, bonds, atoms, bonds_of)
@@ -143,7 +141,9 @@ def bond_cosines(batch: CrystalBatch) -> Tensor:
 
 
 class EdgeGatedConvolution(nn.Module):
-    """Edge-gated graph convolution with residuals (Bresson and Laurent 2017), as the paper defines it.
+    """Edge-gated graph convolution with residuals (Bresson and Laurent 2017), eqs. 2 to 4 of the paper.
+
+    As in the released code the gate is of m_e, where eq. 3 of the paper has y_e.
 
     For edges e from j to i, with all weights linear layers with bias and norms over the whole batch,
 

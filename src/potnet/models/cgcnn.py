@@ -14,12 +14,13 @@ from torch.nn import functional as F
 from potnet.crystals.graph import CrystalBatch
 from potnet.nn import (
     BatchNorm,
+    Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
     GaussianBasis,
     aggregate,
-    local_distances,
+    folded_distances,
 )
 
 
@@ -34,6 +35,8 @@ class CGCNN(nn.Module):
     Deviations from the released code: the shell of the twelfth neighbour is kept whole, where that code
     takes as many of its equal neighbours as make twelve, in whichever order they come; an atom with fewer
     neighbours within the cutoff has fewer, where that code adds rows of zeros (and a warning).
+
+    Equal atoms and edges are computed once (`potnet.nn.fold`): the same function, in less time.
 
     Args:
         width: Features of an atom.
@@ -81,14 +84,13 @@ class CGCNN(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, row = local_distances(batch, "CGCNN")
+        distance, atoms, edges_of = folded_distances(batch, "CGCNN")
         assert batch.edge_index is not None
-        source, target = batch.edge_index
-        edges = Edges(self.basis(distance), target, source, row)
-        x = self.atom_embedding(self.elements(batch))
+        edges = edges_of.edges(atoms, self.basis(distance.values), distance, batch.edge_index)
+        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
         for convolution in self.convolutions:
-            x = convolution(x, edges)
-        crystal = F.softplus(aggregate(x, batch.batch, batch.num_crystals, "mean"))
+            x = convolution(x, edges, atoms, edges_of)
+        crystal = F.softplus(aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean"))
         for layer in self.hidden:
             crystal = F.softplus(layer(crystal))
         return self.output(crystal).squeeze(-1)
@@ -108,8 +110,16 @@ class CrystalGraphConvolution(nn.Module):
         self.edge_norm = BatchNorm(2 * width)
         self.atom_norm = BatchNorm(width)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """(N, width) features of atoms to the same."""
-        gate, core = self.edge_norm(self.gate_and_core(x, edges)).chunk(2, 1)
+    def forward(self, x: Tensor, edges: Edges, atoms: Classes, edges_of: Classes) -> Tensor:
+        """Features of atoms to the same.
+
+        Args:
+            x: (C, width), of each class of atoms.
+            edges: One for each class.
+            atoms: The atoms in each class, which the norms count.
+            edges_of: The edges in each class.
+        """
+        gate, core = self.edge_norm(self.gate_and_core(x, edges), edges_of.of).chunk(2, 1)
         message = gate.sigmoid() * F.softplus(core)
-        return F.softplus(x + self.atom_norm(aggregate(message, edges.target, len(x))))
+        total = aggregate(message, edges.target, len(x), times=edges.times)
+        return F.softplus(x + self.atom_norm(total, atoms.of))

@@ -19,8 +19,7 @@ from potnet.nn import (
     ElementFeatures,
     GaussianBasis,
     aggregate,
-    fold,
-    local_vectors,
+    folded_distances,
     nearly_equal,
 )
 
@@ -99,12 +98,9 @@ class Matformer(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        vector = local_vectors(batch, "Matformer")
+        distance, atoms, edges_of = folded_distances(batch, "Matformer")
         assert batch.edge_index is not None
-        source, target = batch.edge_index
-        distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), batch.batch.index_select(0, target))
-        atoms, edges_of, _ = fold(batch, distance)
-        local = edges_of.edges(atoms, self.edge_embedding(distance.values), distance, target, source)
+        local = edges_of.edges(atoms, self.edge_embedding(distance.values), distance, batch.edge_index)
         edges = local.joined(self._self_edges(batch, atoms))
         x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
         for convolution in self.convolutions:
@@ -153,7 +149,7 @@ def lattice_lengths(cell: Tensor) -> Tensor:
 
 
 class MatformerConvolution(nn.Module):
-    """Attention without softmax, so that the number of neighbours is not lost.
+    """Attention without softmax, so that the number of neighbours is not lost: eqs. 2 to 4 of the paper.
 
     With queries q, keys k and values v of the atoms, e = Linear(edge), [,] concatenation, * elementwise, for
     each of the heads
@@ -204,5 +200,5 @@ class MatformerConvolution(nn.Module):
         )
         gate = self.attention_norm(alpha).sigmoid()
         message = self.message_norm(self.message(gate * self.update(value, edges._replace(features=edge))))
-        total = aggregate(edges.counted(message.flatten(1)), edges.target, len(x))
+        total = aggregate(message.flatten(1), edges.target, len(x), times=edges.times)
         return self.skip(x) + F.silu(self.norm(self.merge(total), atoms.of))

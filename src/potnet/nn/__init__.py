@@ -2,9 +2,9 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate, softmax
-from potnet.nn.edges import Edges, distinct, local_distances, local_vectors, unordered_pairs
+from potnet.nn.edges import Edges, distinct, local_vectors, unordered_pairs
 from potnet.nn.elements import ElementEmbedding, ElementFeatures
-from potnet.nn.fold import Classes, fold, nearly_equal
+from potnet.nn.fold import Classes, fold, folded_distances, nearly_equal
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -27,8 +27,8 @@ __all__ = [
     "aggregate",
     "distinct",
     "fold",
+    "folded_distances",
     "glorot_",
-    "local_distances",
     "local_vectors",
     "nearly_equal",
     "softmax",

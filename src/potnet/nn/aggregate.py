@@ -8,7 +8,9 @@ from torch import Tensor
 REDUCTIONS = ("sum", "mean", "max", "min")
 
 
-def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> Tensor:
+def aggregate(
+    values: Tensor, index: Tensor, size: int, reduce: str = "sum", times: Tensor | None = None
+) -> Tensor:
     """Reduce rows with the same index.
 
     Args:
@@ -16,6 +18,7 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
         index: (R,) int64 in [0, size), in any order.
         size: Number of rows of the result.
         reduce: "sum", "mean", "max" or "min".
+        times: (R, 1), rows that each row of (R, C) values stands for. None if each is one.
 
     Returns:
         (size, ...) in the precision of the values, summed in float32 or better. Zero where no row has
@@ -33,27 +36,36 @@ def aggregate(values: Tensor, index: Tensor, size: int, reduce: str = "sum") -> 
     if reduce not in REDUCTIONS:
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}")
     wide = at_least_float32(values)
+    if times is not None:
+        wide = wide * times.to(wide.dtype)
     total = wide.new_zeros(size, *values.shape[1:]).index_add(0, index, wide)
     if reduce == "mean":
-        count = occurrences(index, size, total.dtype).clamp_(min=1)
-        total = total / count.view(-1, *[1] * (values.dim() - 1))
+        if times is None:
+            count = occurrences(index, size, total.dtype)
+        else:
+            count = total.new_zeros(size).index_add_(0, index, times.squeeze(1).to(total.dtype))
+        # Counts are at least one where there are rows.
+        total = total / count.clamp_(min=1).view(-1, *[1] * (values.dim() - 1))
     return total.to(values.dtype)
 
 
-def softmax(score: Tensor, index: Tensor, size: int) -> Tensor:
+def softmax(score: Tensor, index: Tensor, size: int, times: Tensor | None = None) -> Tensor:
     """Softmax among the rows that share an index.
 
     Args:
         score: (R, C), each column on its own.
         index: (R,) int64 in [0, size).
         size: Number of sets of rows; they may be empty.
+        times: (R, 1), equal rows that each stands for. None if each is one.
 
     Returns:
-        (R, C), positive, with sum 1 over the rows of each set.
+        (R, C), positive, with sum 1 over the rows of each set. A row that stands for several has their sum.
     """
     # The largest score of a set changes nothing but the range of exp.
     largest = aggregate(score.detach(), index, size, "max")
     weight = (score - largest.index_select(0, index)).exp()
+    if times is not None:
+        weight = weight * times.to(weight.dtype)
     return weight / aggregate(weight, index, size).index_select(0, index)
 
 

@@ -78,24 +78,16 @@ def distinct(values: Tensor) -> tuple[Tensor, Tensor | None]:
     return torch.unique(values, return_inverse=True)
 
 
-def local_distances(batch: CrystalBatch, model: str) -> tuple[Tensor, Tensor | None]:
-    """Lengths of the local edges of a batch, each length once.
+def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
+    """Vectors of the local edges of a batch, (E, 3), Å.
 
     Args:
         batch: With local edges.
         model: Who asks, for the message.
 
-    Returns:
-        (U,) Å, and (E,) int64, the length of each edge; as for `distinct`.
-
     Raises:
         ValueError: The batch has no local edges.
     """
-    return distinct(torch.linalg.vector_norm(local_vectors(batch, model), dim=-1))
-
-
-def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
-    """Vectors of the local edges of a batch, (E, 3), Å; arguments and errors as for `local_distances`."""
     if batch.edge_index is None or batch.edge_vector is None:
         raise ValueError(f"{model} needs local edges, but the batch has none: featurize with neighbors")
     return batch.edge_vector

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from potnet.crystals.graph import CrystalBatch
 from potnet.nn.aggregate import occurrences
-from potnet.nn.edges import Edges
+from potnet.nn.edges import Edges, local_vectors
 
 TOLERANCE = 1e-5
 """Å, and of cosines. Structures are written with about so many digits; Gaussians are 1e4 times as wide."""
@@ -43,24 +43,22 @@ class Classes(NamedTuple):
         """(R,) int64, equal where the rows are."""
         return self.first if self.of is None else self.of
 
-    def edges(
-        self, ends: Classes, features: Tensor, scalars: Scalars, target: Tensor, source: Tensor
-    ) -> Edges:
+    def edges(self, ends: Classes, features: Tensor, scalars: Scalars, index: Tensor) -> Edges:
         """One edge for each class.
 
         Args:
             ends: Classes of what the edges lead from and to, N rows.
             features: (U, width), of the distinct scalars.
             scalars: Of all R edges.
-            target: (R,) int64 into the N rows.
-            source: (R,) int64, the same.
+            index: (2, R) int64 into the N rows, source and target.
         """
         row = None if scalars.row is None else scalars.row.index_select(0, self.first)
-        to = ends.label(target.index_select(0, self.first))
+        source, target = index.index_select(1, self.first)
+        to = ends.label(target)
         times = None
         if self.of is not None:
             times = (self.sizes() / ends.sizes().index_select(0, to)).unsqueeze(1)
-        return Edges(features, to, ends.label(source.index_select(0, self.first)), row, times)
+        return Edges(features, to, ends.label(source), row, times)
 
     def spread(self, values: Tensor) -> Tensor:
         """(C, ...) to the rows, (R, ...)."""
@@ -131,6 +129,27 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     size = int(row.max()) + 1
     total = wide.new_zeros(size).index_add_(0, row, wide)
     return Scalars((total / occurrences(row, size, wide.dtype)).to(scalars.dtype), row)
+
+
+def folded_distances(batch: CrystalBatch, model: str) -> tuple[Scalars, Classes, Classes]:
+    """Lengths of the local edges of a batch, and the classes of its atoms and edges.
+
+    Args:
+        batch: With local edges.
+        model: Who asks, for the message.
+
+    Returns:
+        Å, of the E local edges; classes of atoms, and of edges.
+
+    Raises:
+        ValueError: The batch has no local edges.
+    """
+    vector = local_vectors(batch, model)
+    assert batch.edge_index is not None
+    crystal = batch.batch.index_select(0, batch.edge_index[1])
+    distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
+    atoms, edges, _ = fold(batch, distance)
+    return distance, atoms, edges
 
 
 def fold(batch: CrystalBatch, distance: Scalars, cosine: Scalars | None = None) -> Fold:

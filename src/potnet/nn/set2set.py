@@ -31,13 +31,14 @@ class Set2Set(nn.Module):
         self.features = 2 * hidden
         self.lstm = nn.Linear(2 * hidden, 4 * hidden)
 
-    def forward(self, rows: Tensor, index: Tensor, size: int) -> Tensor:
+    def forward(self, rows: Tensor, index: Tensor, size: int, times: Tensor | None = None) -> Tensor:
         """Reduce the rows of each set.
 
         Args:
             rows: (R, width).
             index: (R,) int64 in [0, size), the set of each row.
             size: Number of sets; they may be empty.
+            times: (R, 1), equal rows that each stands for. None if each is one.
 
         Returns:
             (size, features).
@@ -50,6 +51,6 @@ class Set2Set(nn.Module):
             cell = keep.sigmoid() * cell + into.sigmoid() * new.tanh()
             q = out.sigmoid() * cell.tanh()
             score = (memory * q.index_select(0, index)).sum(1, keepdim=True)
-            read = aggregate(softmax(score, index, size) * memory, index, size)
+            read = aggregate(softmax(score, index, size, times) * memory, index, size)
             query = torch.cat([q, read], 1)
         return query
