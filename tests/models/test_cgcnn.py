@@ -52,7 +52,8 @@ def recorded_batch() -> CrystalBatch:
     target = torch.arange(len(neighbor)).repeat_interleave(neighbor.shape[1])
     return CrystalBatch(
         ids=[str(i) for i in range(len(num_atoms))],
-        z=torch.ones(len(neighbor), dtype=torch.long),
+        # As each has features of its own, an element of its own.
+        z=torch.arange(1, len(neighbor) + 1),
         batch=torch.arange(len(num_atoms)).repeat_interleave(num_atoms),
         num_atoms=num_atoms,
         cell=torch.eye(3).expand(len(num_atoms), 3, 3),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potnet.crystals import CrystalGraph, collate, complete_pairs
+from potnet.crystals import CrystalGraph, collate
 from potnet.models import PotNet
 from potnet.nn import (
     BatchNorm,
@@ -18,9 +18,7 @@ from potnet.nn import (
     Readout,
     ShiftedSoftplus,
     aggregate,
-    distinct,
     softmax,
-    unordered_pairs,
 )
 from potnet.nn.elements import ELEMENT_GROUPS, atom_table, group_table
 
@@ -134,22 +132,6 @@ def test_batch_norm_of_rows_that_stand_for_several():
     for key, value in plain.state_dict().items():
         torch.testing.assert_close(norm.state_dict()[key], value)
     torch.testing.assert_close(norm.eval()(x, row), plain.eval()(x))
-
-
-def test_distinct():
-    values = torch.tensor([3.0, 1.0, 3.0])
-    rows, inverse = distinct(values)
-    assert len(rows) == 2
-    assert torch.equal(rows[inverse], values)
-
-
-def test_unordered_pairs():
-    num_atoms = torch.tensor([3, 1, 2])
-    pair_index = complete_pairs(num_atoms)
-    chosen, row = unordered_pairs(num_atoms, pair_index)
-    assert len(chosen) == 6 + 1 + 3
-    sorted_pairs = pair_index.sort(0).values
-    assert torch.equal(sorted_pairs[:, chosen][:, row], sorted_pairs)
 
 
 def test_element_table_is_that_of_cgcnn():

@@ -34,7 +34,8 @@ def batch() -> CrystalBatch:
     edge_vector[:, 0] = inputs["edge_attr"]  # stored as distances
     return CrystalBatch(
         ids=stored["ids"],
-        z=torch.ones_like(inputs["batch"]),
+        # As each has features of its own, an element of its own.
+        z=torch.arange(1, len(inputs["batch"]) + 1),
         batch=inputs["batch"],
         num_atoms=torch.bincount(inputs["batch"]),
         cell=torch.eye(3).expand(6, 3, 3),

@@ -6,7 +6,6 @@ whose features begin as the angle between them.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +18,7 @@ from potnet.nn import (
     GaussianBasis,
     aggregate,
     fold,
-    local_vectors,
+    local_distances,
     nearly_equal,
 )
 
@@ -104,14 +103,13 @@ class ALIGNN(nn.Module):
         Raises:
             ValueError: If the batch has no local edges or no angles, or an unknown element.
         """
-        vector = local_vectors(batch, "ALIGNN")
+        distance = local_distances(batch, "ALIGNN")
         cosines = bond_cosines(batch)
         assert batch.edge_index is not None
         assert batch.angle_index is not None
         crystal = batch.batch.index_select(0, batch.edge_index[1])
-        distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
         cosine = nearly_equal(cosines, crystal.index_select(0, batch.angle_index[1]))
-        atoms, bonds_of, angles_of = fold(batch, distance, cosine)
+        atoms, bonds_of, angles_of, _ = fold(batch, distance, cosine)
         bonds = bonds_of.edges(atoms, self.bond_embedding(*distance), distance, batch.edge_index)
         angles = angles_of.edges(bonds_of, self.angle_embedding(*cosine), cosine, batch.angle_index)
         x = self.atom_embedding(self.elements(batch)).index_select(0, atoms.first)

@@ -28,9 +28,11 @@ from potnet.nn import (
     ElementFeatures,
     GaussianBasis,
     Readout,
+    Scalars,
     aggregate,
-    distinct,
-    unordered_pairs,
+    fold,
+    local_distances,
+    nearly_equal_potentials,
 )
 
 #: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
@@ -44,6 +46,10 @@ class BranchedPotNet(nn.Module):
     h_i = sum_j sigmoid(LN(gate(z))) * SiLU(value(z)) / sqrt(count), z = [x_i, x_j, e],
     with gate and value linear, and `count` the usual number of neighbours (local branch, h) or the number
     of atoms of the crystal (pairs, h').
+
+    Equal atoms, edges and pairs are computed once (`potnet.nn.fold`): the same function, in a fraction of the
+    time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same features
+    of atoms that symmetry makes equal.
 
     Args:
         width: Features of an atom.
@@ -118,39 +124,37 @@ class BranchedPotNet(nn.Module):
         Raises:
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
-        x = self.atom_embedding(self.elements(batch))
-        local = self._local_edges(batch)
-        pairs = self._pairs(batch)
-        atoms = batch.num_atoms.to(x.dtype).rsqrt().repeat_interleave(batch.num_atoms)[:, None]
+        distance = local_distances(batch, "BranchedPotNet")
+        potentials = None if self.pair_embedding is None else self._potentials(batch)
+        folded = fold(batch, distance, potentials=potentials)
+        scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
+        assert batch.edge_index is not None
+        local = folded.edges.edges(folded.atoms, self.edge_embedding(scalar), distance, batch.edge_index)
+        pairs = None
+        if self.pair_embedding is not None and potentials is not None:
+            assert batch.pair_index is not None
+            # Row 0 is the target, in memory order.
+            index = batch.pair_index.flip(0)
+            pairs = folded.pairs.edges(
+                folded.atoms, self.pair_embedding(potentials.values), potentials, index
+            )
+        x = self.atom_embedding(self.elements(batch).index_select(0, folded.atoms.first))
+        of_atom = batch.batch.index_select(0, folded.atoms.first)
+        of_pairs = batch.num_atoms.to(x.dtype).rsqrt().index_select(0, of_atom)[:, None]
         for i, layer in enumerate(self.local_layers):
             change = layer(x, local, self.neighbors**-0.5)
             if pairs is not None:
-                change = change + self.pair_layers[i](x, pairs, atoms)
+                change = change + self.pair_layers[i](x, pairs, of_pairs)
             x = x + self.dropout(change)
-        return self.readout(x, batch)
+        return self.readout(folded.atoms.spread(x), batch)
 
-    def _local_edges(self, batch: CrystalBatch) -> Edges:
-        if batch.edge_index is None or batch.edge_vector is None:
-            raise ValueError(
-                "BranchedPotNet needs local edges, but the batch has none: featurize with neighbors"
-            )
-        distance, row = distinct(torch.linalg.vector_norm(batch.edge_vector, dim=-1))
-        features = self.edge_embedding(distance if self.local == "distance" else LOCAL_STRENGTH / distance)
-        source, target = batch.edge_index
-        return Edges(features, target, source, row)
-
-    def _pairs(self, batch: CrystalBatch) -> Edges | None:
-        if self.pair_embedding is None:
-            return None
+    def _potentials(self, batch: CrystalBatch) -> Scalars:
         if batch.pair_index is None or batch.pair_sums is None:
             raise ValueError(
                 "BranchedPotNet with pairs=complete needs pair sums, but the batch has none: "
                 "featurize with potentials, or set pairs=none"
             )
-        # The sums of (a, b) and (b, a) are equal. Row 0 as the target is in memory order.
-        chosen, row = unordered_pairs(batch.num_atoms, batch.pair_index)
-        target, source = batch.pair_index
-        return Edges(self.pair_embedding(batch.pair_sums[chosen]), target, source, row)
+        return nearly_equal_potentials(batch)
 
 
 class PairChannels(nn.Module):
@@ -229,10 +233,11 @@ class GatedBranch(nn.Module):
         """Change of the features of atoms.
 
         Args:
-            x: (N, width).
-            edges: E edges.
-            scale: What the sum over the edges of an atom is multiplied with, a number or (N, 1).
+            x: (C, width), of each class of atoms.
+            edges: One for each class.
+            scale: What the sum over the edges of an atom is multiplied with, a number or (C, 1).
         """
         gate, value = self.gate_and_value(x, edges).chunk(2, 1)
         message = self.gate_norm(gate).sigmoid() * F.silu(value)
-        return F.silu(self.norm(self.update(scale * aggregate(message, edges.target, len(x)))))
+        total = aggregate(message, edges.target, len(x), times=edges.times)
+        return F.silu(self.norm(self.update(scale * total)))

@@ -17,15 +17,19 @@ from torch.nn import functional as F
 from potnet.crystals.graph import CrystalBatch
 from potnet.nn import (
     BatchNorm,
+    Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
     GaussianBasis,
     MultiquadricBasis,
     Readout,
+    Scalars,
     ShiftedSoftplus,
     aggregate,
-    distinct,
+    fold,
+    local_distances,
+    nearly_equal_potentials,
 )
 
 PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
@@ -105,34 +109,35 @@ class PotNet(nn.Module):
         Raises:
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
-        if batch.edge_index is None or batch.edge_vector is None:
-            raise ValueError("PotNet needs local edges, but the batch has none: featurize with neighbors")
-        x = self.atom_embedding(self.elements(batch))
-        source, target = batch.edge_index
-        distance = torch.linalg.vector_norm(batch.edge_vector, dim=-1)
-        scalar, row = distinct(distance if self.local == "distance" else LOCAL_STRENGTH / distance)
-        edges = Edges(self.edge_embedding(scalar), target, source, row)
-        pairs = None if self.pair_embedding is None else self._pairs(batch)
-        if pairs is not None and self.pairs == "concatenated":
-            edges = edges.joined(pairs)
+        distance = local_distances(batch, "PotNet")
+        potentials = None if self.pair_embedding is None else self._potentials(batch)
+        atoms, edges_of, _, pairs_of = fold(batch, distance, potentials=potentials)
+        scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
+        assert batch.edge_index is not None
+        edges = edges_of.edges(atoms, self.edge_embedding(scalar), distance, batch.edge_index)
+        pairs = None
+        if self.pair_embedding is not None and potentials is not None:
+            assert batch.pair_index is not None
+            # Row 0 is the target, in memory order.
+            index = batch.pair_index.flip(0)
+            pairs = pairs_of.edges(atoms, self.pair_embedding(potentials), potentials, index)
+            if self.pairs == "concatenated":
+                edges, edges_of = edges.joined(pairs), edges_of.joined(pairs_of)
+        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
         for i, convolution in enumerate(self.convolutions):
-            result = convolution(x, edges)
+            result = convolution(x, edges, atoms, edges_of)
             if pairs is not None and self.pairs == "attention":
-                result = result + self.attentions[i](x, pairs)
+                result = result + self.attentions[i](x, pairs, atoms)
             x = result
-        return self.readout(x, batch)
+        return self.readout(atoms.spread(x), batch)
 
-    def _pairs(self, batch: CrystalBatch) -> Edges:
+    def _potentials(self, batch: CrystalBatch) -> Scalars:
         if batch.pair_index is None or batch.pair_sums is None:
             raise ValueError(
                 f"PotNet with pairs={self.pairs} needs pair sums, but the batch has none: "
                 "featurize with potentials, or set pairs=none"
             )
-        assert self.pair_embedding is not None
-        # The sums of (a, b) and (b, a) are equal. Row 0 as the target is in memory order.
-        target, source = batch.pair_index
-        features, row = self.pair_embedding(batch.pair_sums)
-        return Edges(features, target, source, row)
+        return nearly_equal_potentials(batch)
 
     @classmethod
     def load_published(
@@ -210,27 +215,17 @@ class PairEmbedding(nn.Module):
         self.linear = nn.Linear(basis.bins * (channels if coefficients is None else 1), width)
         self.norm = BatchNorm(width)
 
-    def forward(self, sums: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Embed the potentials of M pairs.
-
-        Args:
-            sums: (M, P).
-
-        Returns:
-            (U, width) distinct features, and (M,) int64, the features of each pair; None if U = M.
-        """
+    def forward(self, potentials: Scalars) -> Tensor:
+        """(U, P) distinct potentials of the pairs, all of which the norm counts, to (U, width)."""
+        sums, row = potentials
         if sums.shape[1] != self.channels:
             raise ValueError(
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
                 "set pair_channels to the number of potentials"
             )
-        if self.coefficients is None:
-            features, row = self.basis(sums).flatten(1), None
-        else:
-            # Not a matrix product, whose rounding depends on the row: equal pairs must stay equal.
-            values, row = distinct((sums * self.coefficients).sum(-1))
-            features = self.basis(values)
-        return self.norm(F.softplus(self.linear(features)), row), row
+        if self.coefficients is not None:
+            sums = (sums * self.coefficients).sum(-1, keepdim=True)
+        return self.norm(F.softplus(self.linear(self.basis(sums).flatten(1))), row)
 
 
 class GatedConvolution(nn.Module):
@@ -249,11 +244,19 @@ class GatedConvolution(nn.Module):
         self.value_out = nn.Linear(width, width)
         self.norm = BatchNorm(width)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """(N, width) features of atoms to the same shape."""
-        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, edges)))).sigmoid_()
+    def forward(self, x: Tensor, edges: Edges, atoms: Classes, edges_of: Classes) -> Tensor:
+        """Features of atoms to the same.
+
+        Args:
+            x: (C, width), of each class of atoms.
+            edges: One for each class.
+            atoms: The atoms in each class, which the norms count.
+            edges_of: The edges in each class.
+        """
+        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, edges))), edges_of.of).sigmoid_()
         value = self.value_out(F.silu(self.value_in(x, edges)))
-        return F.relu(x + self.norm(aggregate(gate * value, edges.target, len(x))))
+        total = aggregate(gate * value, edges.target, len(x), times=edges.times)
+        return F.relu(x + self.norm(total, atoms.of))
 
 
 class PairAttention(nn.Module):
@@ -282,15 +285,16 @@ class PairAttention(nn.Module):
             }
         ).requires_grad_(False)
 
-    def forward(self, x: Tensor, edges: Edges) -> Tensor:
-        """(N, width) features of atoms to the same shape."""
+    def forward(self, x: Tensor, edges: Edges, atoms: Classes) -> Tensor:
+        """As for `GatedConvolution`; the mean is over the pairs of an atom."""
         target, source = edges.target, edges.source
         similarity = x.index_select(0, target) * x.index_select(0, source) / x.shape[1] ** 0.5
         bias = edges.per_edge(self.edge(edges.features))
         alpha = self.activation(self.attention_norm(similarity + bias)).sigmoid()
         value = self.value(x).index_select(0, source)
         message = F.relu(self.message_norm(self.message(value * alpha)))
-        return x + self.activation(self.norm(aggregate(message, target, len(x), "mean")))
+        mean = aggregate(message, target, len(x), "mean", edges.times)
+        return x + self.activation(self.norm(mean, atoms.of))
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -2,9 +2,17 @@
 
 from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate, softmax
-from potnet.nn.edges import Edges, distinct, local_vectors, unordered_pairs
+from potnet.nn.edges import Edges, local_vectors
 from potnet.nn.elements import ElementEmbedding, ElementFeatures
-from potnet.nn.fold import Classes, fold, folded_distances, nearly_equal
+from potnet.nn.fold import (
+    Classes,
+    Scalars,
+    fold,
+    folded_distances,
+    local_distances,
+    nearly_equal,
+    nearly_equal_potentials,
+)
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -22,15 +30,16 @@ __all__ = [
     "GaussianBasis",
     "MultiquadricBasis",
     "Readout",
+    "Scalars",
     "Set2Set",
     "ShiftedSoftplus",
     "aggregate",
-    "distinct",
     "fold",
     "folded_distances",
     "glorot_",
+    "local_distances",
     "local_vectors",
     "nearly_equal",
+    "nearly_equal_potentials",
     "softmax",
-    "unordered_pairs",
 ]

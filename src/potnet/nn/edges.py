@@ -59,25 +59,6 @@ class Edges(NamedTuple):
         )
 
 
-def distinct(values: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Distinct values, so that a layer runs once on each instead of on all.
-
-    The edges i -> j and j -> i have one distance, the pairs (a, b) and (b, a) one potential, and
-    symmetry makes many more equal: half of the values or fewer remain.
-
-    Args:
-        values: (R,). Values are equal if every bit is.
-
-    Returns:
-        (U,) distinct values, and (R,) int64, the distinct one of each: `values` is the first indexed by
-        the second. Under `torch.compile`, whose graphs need sizes that don't depend on data, `values`
-        itself and None.
-    """
-    if torch.compiler.is_compiling():
-        return values, None
-    return torch.unique(values, return_inverse=True)
-
-
 def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
     """Vectors of the local edges of a batch, (E, 3), Å.
 
@@ -91,27 +72,3 @@ def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
     if batch.edge_index is None or batch.edge_vector is None:
         raise ValueError(f"{model} needs local edges, but the batch has none: featurize with neighbors")
     return batch.edge_vector
-
-
-def unordered_pairs(num_atoms: Tensor, pair_index: Tensor) -> tuple[Tensor, Tensor | None]:
-    """One of (a, b) and (b, a), for what is equal on both: `distinct` for pairs with several channels.
-
-    Args:
-        num_atoms: (B,) int64.
-        pair_index: (2, M) int64, all ordered pairs of each crystal, row-major.
-
-    Returns:
-        (U,) int64, the pairs a <= b among the M; and (M,) int64, the place of every pair in that list.
-        Under `torch.compile` all pairs and None, as for `distinct`.
-    """
-    first, second = pair_index
-    if torch.compiler.is_compiling():
-        return torch.arange(len(first), device=first.device), None
-    pairs = num_atoms * num_atoms
-    n = num_atoms.repeat_interleave(pairs)
-    start = (pairs.cumsum(0) - pairs).repeat_interleave(pairs)
-    atom = (num_atoms.cumsum(0) - num_atoms).repeat_interleave(pairs)
-    upper = first <= second
-    place = upper.cumsum(0) - 1
-    mirror = start + (second - atom) * n + first - atom
-    return upper.nonzero()[:, 0], torch.where(upper, place, place[mirror])

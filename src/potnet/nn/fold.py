@@ -1,12 +1,12 @@
-"""Atoms, edges and angles of a crystal that symmetry makes equal, computed once.
+"""Atoms, edges, angles and pairs of a crystal that symmetry makes equal, computed once.
 
 Two atoms that a symmetry of the crystal maps onto each other have the same neighbourhood, and so the same
-features after any number of messages. A network on the classes of equal atoms, edges and angles, each
+features after any number of messages. A network on the classes of equal atoms, edges, angles and pairs, each
 counted as often as it occurs, gives what the network on all of them gives.
 
 Classes are found by colour refinement (Weisfeiler and Leman 1968), which needs no symmetry search: atoms
 begin as their element and their crystal; edges are alike if lengths and ends are, and the angles before them;
-atoms stay alike if their edges are; until nothing changes.
+pairs if their potentials and ends are; atoms stay alike if their edges and pairs are; until nothing changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from potnet.nn.aggregate import occurrences
 from potnet.nn.edges import Edges, local_vectors
 
 TOLERANCE = 1e-5
-"""Å, and of cosines. Structures are written with about so many digits; Gaussians are 1e4 times as wide."""
+"""Å, of cosines, and of asinh(S / 1e-4) of potentials S, a relative difference of all but the smallest.
+Structures are written with about so many digits; Gaussians are 1e4 times as wide."""
+
+SMALL_POTENTIAL = 1e-4
+"""Sums below this are compared absolutely: complete London and Pauli potentials span 1e-6 to 1."""
 
 
 class Classes(NamedTuple):
@@ -60,6 +64,13 @@ class Classes(NamedTuple):
             times = (self.sizes() / ends.sizes().index_select(0, to)).unsqueeze(1)
         return Edges(features, to, ends.label(source), row, times)
 
+    def joined(self, other: Classes) -> Classes:
+        """The classes of the rows of both, which have none in common."""
+        first = torch.cat([self.first, other.first + len(self.colours())])
+        if self.of is None and other.of is None:
+            return Classes(None, first)
+        return Classes(torch.cat([self.colours(), other.colours() + len(self.first)]), first)
+
     def spread(self, values: Tensor) -> Tensor:
         """(C, ...) to the rows, (R, ...)."""
         return values if self.of is None else values.index_select(0, self.of)
@@ -72,10 +83,10 @@ class Classes(NamedTuple):
 
 
 class Scalars(NamedTuple):
-    """R scalars, of which equal ones are kept once.
+    """R scalars, or rows of P of them, of which equal ones are kept once.
 
     Attributes:
-        values: (U,), the mean of those that count as equal.
+        values: (U,) or (U, P), the mean of those that count as equal.
         row: (R,) int64, the value of each. None if U = R, in the same order.
     """
 
@@ -88,17 +99,19 @@ class Scalars(NamedTuple):
 
 
 class Fold(NamedTuple):
-    """Classes of atoms, edges and angles of a batch.
+    """Classes of atoms, edges, angles and pairs of a batch.
 
     Attributes:
         atoms: Of N atoms.
         edges: Of E local edges.
         angles: Of A angles; of none without cosines.
+        pairs: Of M ordered pairs; of none without potentials.
     """
 
     atoms: Classes
     edges: Classes
     angles: Classes
+    pairs: Classes
 
 
 def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
@@ -112,11 +125,12 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
         crystal: (R,) int64, the crystal of each.
 
     Returns:
-        Under `torch.compile`, whose graphs need sizes that don't depend on data, each scalar by itself.
+        Each scalar by itself under `torch.compile`, whose graphs need sizes that don't depend on data, and
+        where a gradient in the scalars is asked for: those of equal ones differ.
     """
-    if torch.compiler.is_compiling() or not len(scalars):
+    if _kept_apart(scalars):
         return Scalars(scalars, None)
-    wide = scalars.detach().double()
+    wide = scalars.double()
     # Crystals one after the other, too far apart to be taken together.
     order = (wide + crystal * (wide.max() - wide.min() + 1.0)).argsort()
     ascending, owner = wide[order], crystal[order]
@@ -126,9 +140,39 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     part = ((ascending - start) / TOLERANCE).floor()
     breaks[1:] |= part.diff() != 0
     row = torch.empty_like(order).scatter_(0, order, breaks.cumsum(0) - 1)
-    size = int(row.max()) + 1
-    total = wide.new_zeros(size).index_add_(0, row, wide)
-    return Scalars((total / occurrences(row, size, wide.dtype)).to(scalars.dtype), row)
+    return Scalars(_means(wide, row, int(row.max()) + 1).to(scalars.dtype), row)
+
+
+def nearly_equal_potentials(batch: CrystalBatch) -> Scalars:
+    """Find the pairs of each crystal whose potentials all differ by rounding.
+
+    Args:
+        batch: With pairs.
+
+    Returns:
+        (U, P) potentials, and (M,) int64, the row of each pair; as for `nearly_equal`.
+    """
+    assert batch.pair_index is not None
+    assert batch.pair_sums is not None
+    if _kept_apart(batch.pair_sums):
+        return Scalars(batch.pair_sums, None)
+    crystal = batch.batch.index_select(0, batch.pair_index[0])
+    scaled = torch.asinh(batch.pair_sums.double() / SMALL_POTENTIAL)
+    columns = [nearly_equal(column, crystal).colours() for column in scaled.unbind(1)]
+    row = _classes(_mixed(*columns)).colours()
+    return Scalars(_means(batch.pair_sums, row, int(row.max()) + 1), row)
+
+
+def _kept_apart(scalars: Tensor) -> bool:
+    return torch.compiler.is_compiling() or scalars.requires_grad or not len(scalars)
+
+
+def local_distances(batch: CrystalBatch, model: str) -> Scalars:
+    """Lengths of the local edges of a batch, Å; arguments and errors as for `folded_distances`."""
+    vector = local_vectors(batch, model)
+    assert batch.edge_index is not None
+    crystal = batch.batch.index_select(0, batch.edge_index[1])
+    return nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
 
 
 def folded_distances(batch: CrystalBatch, model: str) -> tuple[Scalars, Classes, Classes]:
@@ -144,46 +188,58 @@ def folded_distances(batch: CrystalBatch, model: str) -> tuple[Scalars, Classes,
     Raises:
         ValueError: The batch has no local edges.
     """
-    vector = local_vectors(batch, model)
-    assert batch.edge_index is not None
-    crystal = batch.batch.index_select(0, batch.edge_index[1])
-    distance = nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
-    atoms, edges, _ = fold(batch, distance)
-    return distance, atoms, edges
+    distance = local_distances(batch, model)
+    folded = fold(batch, distance)
+    return distance, folded.atoms, folded.edges
 
 
-def fold(batch: CrystalBatch, distance: Scalars, cosine: Scalars | None = None) -> Fold:
-    """Find equal atoms, edges and angles.
+def fold(
+    batch: CrystalBatch, distance: Scalars, cosine: Scalars | None = None, potentials: Scalars | None = None
+) -> Fold:
+    """Find equal atoms, edges, angles and pairs.
 
     Args:
-        batch: With local edges, and with angles if cosines are given.
+        batch: With local edges, and with angles or pairs if their scalars are given.
         distance: Of the local edges.
         cosine: Of the angles; None for a network that reads none.
+        potentials: Of the ordered pairs; None for a network that reads none.
 
     Returns:
-        Under `torch.compile` every row is a class of its own, as for `nearly_equal`.
+        Where scalars are kept apart (see `nearly_equal`), every row is a class of its own.
     """
     assert batch.edge_index is not None
-    index = batch.angle_index if cosine is not None else None
-    sizes = [len(batch.z), len(batch.edge_index[0]), 0 if index is None else len(index[0])]
-    if torch.compiler.is_compiling():
+    angle_index = batch.angle_index if cosine is not None else None
+    pair_index = batch.pair_index if potentials is not None else None
+    parts = (batch.edge_index, angle_index, pair_index)
+    sizes = [len(batch.z), *(0 if index is None else index.shape[1] for index in parts)]
+    given = [scalars.values for scalars in (distance, cosine, potentials) if scalars is not None]
+    if torch.compiler.is_compiling() or any(values.requires_grad for values in given):
         return Fold(*(Classes(None, torch.arange(size, device=batch.z.device)) for size in sizes))
     source, target = batch.edge_index
     atoms = _classes(_mixed(batch.batch, batch.z))
     edges = _classes(_mixed(distance.colours(), atoms.label(source), atoms.label(target)))
+    angles = pairs = Classes(None, source[:0])
     before = (-1, -1)
     # Classes are only ever divided, so equal numbers mean equal classes.
     while before != (len(atoms.first), len(edges.first)):
         before = (len(atoms.first), len(edges.first))
         keys = [edges.colours(), atoms.label(source), atoms.label(target)]
-        if cosine is not None and index is not None:
-            keys.append(_sums(_mixed(cosine.colours(), edges.label(index[0])), index[1], sizes[1]))
+        if cosine is not None and angle_index is not None:
+            of_angle = _mixed(cosine.colours(), edges.label(angle_index[0]))
+            keys.append(_sums(of_angle, angle_index[1], sizes[1]))
         edges = _classes(_mixed(*keys))
-        atoms = _classes(_mixed(atoms.colours(), _sums(_mixed(edges.colours()), target, sizes[0])))
-    if cosine is None or index is None:
-        return Fold(atoms, edges, Classes(None, source[:0]))
-    angles = _classes(_mixed(cosine.colours(), edges.label(index[0]), edges.label(index[1])))
-    return Fold(atoms, edges, angles)
+        keys = [atoms.colours(), _sums(_mixed(edges.colours()), target, sizes[0])]
+        if potentials is not None and pair_index is not None:
+            of_pair = _mixed(potentials.colours(), atoms.label(pair_index[1]))
+            keys.append(_sums(of_pair, pair_index[0], sizes[0]))
+        atoms = _classes(_mixed(*keys))
+    if cosine is not None and angle_index is not None:
+        ends = (edges.label(angle_index[0]), edges.label(angle_index[1]))
+        angles = _classes(_mixed(cosine.colours(), *ends))
+    if potentials is not None and pair_index is not None:
+        ends = (atoms.label(pair_index[0]), atoms.label(pair_index[1]))
+        pairs = _classes(_mixed(potentials.colours(), *ends))
+    return Fold(atoms, edges, angles, pairs)
 
 
 def _classes(keys: Tensor) -> Classes:
@@ -194,6 +250,12 @@ def _classes(keys: Tensor) -> Classes:
     first, order = first.sort()
     rank = torch.empty_like(order).scatter_(0, order, rows[: len(order)])
     return Classes(rank[of], first)
+
+
+def _means(values: Tensor, row: Tensor, size: int) -> Tensor:
+    """(size, ...), means of the values (R, ...) with the same row (R,)."""
+    total = values.new_zeros(size, *values.shape[1:]).index_add(0, row, values)
+    return total / occurrences(row, size, values.dtype).view(-1, *[1] * (values.dim() - 1))
 
 
 def _sums(keys: Tensor, index: Tensor, size: int) -> Tensor:
