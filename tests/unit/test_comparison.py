@@ -26,9 +26,12 @@ def test_every_model_has_its_budget_and_the_same_recipe(model: str) -> None:
     config = compose("train", ["comparison=embedded", f"model={model}"])
     epochs = SETTINGS["comparison_epochs"][config.model._target_]
     assert config.trainer.max_epochs == epochs
+    assert config.optimizer.learning_rate == SETTINGS["comparison_rates"][config.model._target_]
     reference = default()
-    for key in ("objective", "optimizer", "callbacks", "data"):
+    for key in ("objective", "callbacks", "data"):
         assert plain(config[key]) == plain(reference[key]), key
+    rate = {"learning_rate": reference.optimizer.learning_rate}
+    assert {**plain(config.optimizer), **rate} == plain(reference.optimizer)
 
 
 def test_all_eight_models_two_targets_and_three_seeds() -> None:
