@@ -28,11 +28,10 @@ from potnet.nn import (
     ElementFeatures,
     GaussianBasis,
     Readout,
-    Scalars,
     aggregate,
     fold,
     local_distances,
-    nearly_equal_potentials,
+    pair_potentials,
 )
 
 #: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
@@ -125,36 +124,25 @@ class BranchedPotNet(nn.Module):
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
         distance = local_distances(batch, "BranchedPotNet")
-        potentials = None if self.pair_embedding is None else self._potentials(batch)
-        folded = fold(batch, distance, potentials=potentials)
+        potentials = None if self.pair_embedding is None else pair_potentials(batch, "BranchedPotNet")
+        atoms, edges_of, _, pairs_of = fold(batch, distance, potentials=potentials)
         scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
         assert batch.edge_index is not None
-        local = folded.edges.edges(folded.atoms, self.edge_embedding(scalar), distance, batch.edge_index)
+        local = edges_of.edges(atoms, self.edge_embedding(scalar), distance, batch.edge_index)
         pairs = None
-        if self.pair_embedding is not None and potentials is not None:
-            assert batch.pair_index is not None
+        if self.pair_embedding is not None and potentials is not None and batch.pair_index is not None:
+            features = self.pair_embedding(potentials.values)
             # Row 0 is the target, in memory order.
-            index = batch.pair_index.flip(0)
-            pairs = folded.pairs.edges(
-                folded.atoms, self.pair_embedding(potentials.values), potentials, index
-            )
-        x = self.atom_embedding(self.elements(batch).index_select(0, folded.atoms.first))
-        of_atom = batch.batch.index_select(0, folded.atoms.first)
-        of_pairs = batch.num_atoms.to(x.dtype).rsqrt().index_select(0, of_atom)[:, None]
+            pairs = pairs_of.edges(atoms, features, potentials, batch.pair_index.flip(0))
+        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
+        num_atoms = batch.num_atoms.index_select(0, batch.batch.index_select(0, atoms.first))
+        of_pairs = num_atoms.to(x.dtype).rsqrt().unsqueeze(1)
         for i, layer in enumerate(self.local_layers):
             change = layer(x, local, self.neighbors**-0.5)
             if pairs is not None:
                 change = change + self.pair_layers[i](x, pairs, of_pairs)
             x = x + self.dropout(change)
-        return self.readout(folded.atoms.spread(x), batch)
-
-    def _potentials(self, batch: CrystalBatch) -> Scalars:
-        if batch.pair_index is None or batch.pair_sums is None:
-            raise ValueError(
-                "BranchedPotNet with pairs=complete needs pair sums, but the batch has none: "
-                "featurize with potentials, or set pairs=none"
-            )
-        return nearly_equal_potentials(batch)
+        return self.readout(atoms.spread(x), batch)
 
 
 class PairChannels(nn.Module):

@@ -29,7 +29,7 @@ from potnet.nn import (
     aggregate,
     fold,
     local_distances,
-    nearly_equal_potentials,
+    pair_potentials,
 )
 
 PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
@@ -110,17 +110,16 @@ class PotNet(nn.Module):
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
         distance = local_distances(batch, "PotNet")
-        potentials = None if self.pair_embedding is None else self._potentials(batch)
+        potentials = None if self.pair_embedding is None else pair_potentials(batch, "PotNet")
         atoms, edges_of, _, pairs_of = fold(batch, distance, potentials=potentials)
         scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
         assert batch.edge_index is not None
         edges = edges_of.edges(atoms, self.edge_embedding(scalar), distance, batch.edge_index)
         pairs = None
-        if self.pair_embedding is not None and potentials is not None:
-            assert batch.pair_index is not None
+        if self.pair_embedding is not None and potentials is not None and batch.pair_index is not None:
+            features = self.pair_embedding(potentials)
             # Row 0 is the target, in memory order.
-            index = batch.pair_index.flip(0)
-            pairs = pairs_of.edges(atoms, self.pair_embedding(potentials), potentials, index)
+            pairs = pairs_of.edges(atoms, features, potentials, batch.pair_index.flip(0))
             if self.pairs == "concatenated":
                 edges, edges_of = edges.joined(pairs), edges_of.joined(pairs_of)
         x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
@@ -130,14 +129,6 @@ class PotNet(nn.Module):
                 result = result + self.attentions[i](x, pairs, atoms)
             x = result
         return self.readout(atoms.spread(x), batch)
-
-    def _potentials(self, batch: CrystalBatch) -> Scalars:
-        if batch.pair_index is None or batch.pair_sums is None:
-            raise ValueError(
-                f"PotNet with pairs={self.pairs} needs pair sums, but the batch has none: "
-                "featurize with potentials, or set pairs=none"
-            )
-        return nearly_equal_potentials(batch)
 
     @classmethod
     def load_published(

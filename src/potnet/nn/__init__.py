@@ -11,7 +11,7 @@ from potnet.nn.fold import (
     folded_distances,
     local_distances,
     nearly_equal,
-    nearly_equal_potentials,
+    pair_potentials,
 )
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
@@ -40,6 +40,6 @@ __all__ = [
     "local_distances",
     "local_vectors",
     "nearly_equal",
-    "nearly_equal_potentials",
+    "pair_potentials",
     "softmax",
 ]

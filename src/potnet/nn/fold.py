@@ -143,17 +143,42 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     return Scalars(_means(wide, row, int(row.max()) + 1).to(scalars.dtype), row)
 
 
-def nearly_equal_potentials(batch: CrystalBatch) -> Scalars:
-    """Find the pairs of each crystal whose potentials all differ by rounding.
+def local_distances(batch: CrystalBatch, model: str) -> Scalars:
+    """Lengths of the local edges of a batch.
+
+    Args:
+        batch: With local edges.
+        model: Who asks, for the message.
+
+    Returns:
+        Å; as for `nearly_equal`.
+
+    Raises:
+        ValueError: The batch has no local edges.
+    """
+    vector = local_vectors(batch, model)
+    assert batch.edge_index is not None
+    crystal = batch.batch.index_select(0, batch.edge_index[1])
+    return nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
+
+
+def pair_potentials(batch: CrystalBatch, model: str) -> Scalars:
+    """Complete potentials of the ordered pairs of a batch; pairs are alike if all their potentials are.
 
     Args:
         batch: With pairs.
+        model: Who asks, for the message.
 
     Returns:
         (U, P) potentials, and (M,) int64, the row of each pair; as for `nearly_equal`.
+
+    Raises:
+        ValueError: The batch has no pair sums.
     """
-    assert batch.pair_index is not None
-    assert batch.pair_sums is not None
+    if batch.pair_index is None or batch.pair_sums is None:
+        raise ValueError(
+            f"{model} needs pair sums, but the batch has none: featurize with potentials, or set pairs=none"
+        )
     if _kept_apart(batch.pair_sums):
         return Scalars(batch.pair_sums, None)
     crystal = batch.batch.index_select(0, batch.pair_index[0])
@@ -163,31 +188,8 @@ def nearly_equal_potentials(batch: CrystalBatch) -> Scalars:
     return Scalars(_means(batch.pair_sums, row, int(row.max()) + 1), row)
 
 
-def _kept_apart(scalars: Tensor) -> bool:
-    return torch.compiler.is_compiling() or scalars.requires_grad or not len(scalars)
-
-
-def local_distances(batch: CrystalBatch, model: str) -> Scalars:
-    """Lengths of the local edges of a batch, Å; arguments and errors as for `folded_distances`."""
-    vector = local_vectors(batch, model)
-    assert batch.edge_index is not None
-    crystal = batch.batch.index_select(0, batch.edge_index[1])
-    return nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
-
-
 def folded_distances(batch: CrystalBatch, model: str) -> tuple[Scalars, Classes, Classes]:
-    """Lengths of the local edges of a batch, and the classes of its atoms and edges.
-
-    Args:
-        batch: With local edges.
-        model: Who asks, for the message.
-
-    Returns:
-        Å, of the E local edges; classes of atoms, and of edges.
-
-    Raises:
-        ValueError: The batch has no local edges.
-    """
+    """`local_distances`, and the classes of atoms and of local edges, for a network that reads no more."""
     distance = local_distances(batch, model)
     folded = fold(batch, distance)
     return distance, folded.atoms, folded.edges
@@ -240,6 +242,10 @@ def fold(
         ends = (atoms.label(pair_index[0]), atoms.label(pair_index[1]))
         pairs = _classes(_mixed(potentials.colours(), *ends))
     return Fold(atoms, edges, angles, pairs)
+
+
+def _kept_apart(scalars: Tensor) -> bool:
+    return torch.compiler.is_compiling() or scalars.requires_grad or not len(scalars)
 
 
 def _classes(keys: Tensor) -> Classes:
