@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from potnet.files import csv_text, write_whole
 from potnet.training.checkpoint import BEST, LAST
@@ -40,13 +42,15 @@ class WeightEMA(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay}: give a number from 0 to below 1, such as 0.995")
 
-        def average(averaged: Tensor, current: Tensor, n: Tensor | int) -> Tensor:
-            if not averaged.is_floating_point():  # counters of BatchNorm
-                return current
-            d = torch.clamp((1.0 + torch.as_tensor(n)) / (10.0 + n), max=decay)
-            return torch.lerp(averaged, current, (1 - d).to(averaged.dtype))
+        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], n: Tensor | int) -> None:
+            if averaged[0].is_floating_point():
+                d = min(decay, (1 + int(n)) / (10 + int(n)))
+                get_ema_multi_avg_fn(d)(averaged, current, n)
+            else:  # counters of BatchNorm
+                for old, new in zip(averaged, current, strict=True):
+                    old.copy_(new)
 
-        super().__init__(avg_fn=average)
+        super().__init__(multi_avg_fn=average)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Keep the average where and in what precision the weights will be; so far they are on the CPU."""

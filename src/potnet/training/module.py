@@ -68,6 +68,7 @@ class PropertyModule(LightningModule):
         self.register_buffer("std", torch.ones((), dtype=torch.float64))
         self.record: dict[str, Any] = {}
         self.training_means = nn.ModuleDict({name: WeightedMean() for name in ("loss", "mae", "grad_norm")})
+        self._announced: set[str] = set()
         self.validation_loss = WeightedMean()
         self.validation_metrics = MetricCollection(
             {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}, prefix="val/"
@@ -91,6 +92,10 @@ class PropertyModule(LightningModule):
         """(B,) float64 targets in the learned unit."""
         return self.target.transform(batch.targets[self.target.key])
 
+    def on_train_epoch_start(self) -> None:
+        """A new epoch, of which no mean has been logged."""
+        self._announced.clear()
+
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
         """The loss of this rank's share of a batch; its mean over ranks is the mean over crystals."""
         loss, error = self._errors(batch) if batch.num_crystals else self._nothing()
@@ -102,7 +107,10 @@ class PropertyModule(LightningModule):
         mean = self.training_means[name]
         assert isinstance(mean, WeightedMean)
         mean.update(value, weight)
-        self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
+        # Lightning asks for the mean at the end of the epoch, so telling it once is enough.
+        if name not in self._announced:
+            self._announced.add(name)
+            self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def _errors(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
         """() the loss, and () float64 the mean absolute error in the learned unit."""
@@ -135,9 +143,9 @@ class PropertyModule(LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Log the norm of the gradient before clipping."""
-        norms = [parameter.grad.norm() for parameter in self.model.parameters() if parameter.grad is not None]
-        if norms:
-            self._add("grad_norm", torch.stack(norms).norm(), 1)
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        if gradients:
+            self._add("grad_norm", nn.utils.get_total_norm(gradients), 1)
 
     def on_train_epoch_end(self) -> None:
         """Log the learning rate; refuse to go on with a loss that is no number."""
