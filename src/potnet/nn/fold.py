@@ -218,30 +218,31 @@ def fold(
     if torch.compiler.is_compiling() or any(values.requires_grad for values in given):
         return Fold(*(Classes(None, torch.arange(size, device=batch.z.device)) for size in sizes))
     source, target = batch.edge_index
-    atoms = _classes(_mixed(batch.batch, batch.z))
-    edges = _classes(_mixed(distance.colours(), atoms.label(source), atoms.label(target)))
-    angles = pairs = Classes(None, source[:0])
-    before = (-1, -1)
+    edge, atom = distance.colours(), _mixed(batch.batch, batch.z)
+    before, found = (0, 0), (len(atom.unique()), 0)
     # Classes are only ever divided, so equal numbers mean equal classes.
-    while before != (len(atoms.first), len(edges.first)):
-        before = (len(atoms.first), len(edges.first))
-        keys = [edges.colours(), atoms.label(source), atoms.label(target)]
+    while found != before:
+        before = found
+        of_edge = [edge, atom.index_select(0, source), atom.index_select(0, target)]
         if cosine is not None and angle_index is not None:
-            of_angle = _mixed(cosine.colours(), edges.label(angle_index[0]))
-            keys.append(_sums(of_angle, angle_index[1], sizes[1]))
-        edges = _classes(_mixed(*keys))
-        keys = [atoms.colours(), _sums(_mixed(edges.colours()), target, sizes[0])]
+            of_angle = _mixed(cosine.colours(), edge.index_select(0, angle_index[0]))
+            of_edge.append(_sums(of_angle, angle_index[1], sizes[1]))
+        edge = _mixed(*of_edge)
+        of_atom = [atom, _sums(edge, target, sizes[0])]
         if potentials is not None and pair_index is not None:
-            of_pair = _mixed(potentials.colours(), atoms.label(pair_index[1]))
-            keys.append(_sums(of_pair, pair_index[0], sizes[0]))
-        atoms = _classes(_mixed(*keys))
+            of_pair = _mixed(potentials.colours(), atom.index_select(0, pair_index[1]))
+            of_atom.append(_sums(of_pair, pair_index[0], sizes[0]))
+        atom = _mixed(*of_atom)
+        # Without angles, edges are alike as soon as their ends are.
+        found = (len(atom.unique()), 0 if cosine is None else len(edge.unique()))
+    angles = pairs = Classes(None, source[:0])
     if cosine is not None and angle_index is not None:
-        ends = (edges.label(angle_index[0]), edges.label(angle_index[1]))
+        ends = [edge.index_select(0, row) for row in angle_index]
         angles = _classes(_mixed(cosine.colours(), *ends))
     if potentials is not None and pair_index is not None:
-        ends = (atoms.label(pair_index[0]), atoms.label(pair_index[1]))
+        ends = [atom.index_select(0, row) for row in pair_index]
         pairs = _classes(_mixed(potentials.colours(), *ends))
-    return Fold(atoms, edges, angles, pairs)
+    return Fold(_classes(atom), _classes(edge), angles, pairs)
 
 
 def _kept_apart(scalars: Tensor) -> bool:
