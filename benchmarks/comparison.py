@@ -5,7 +5,8 @@
 
 Errors, parameters, epochs and seconds come from the folders of the runs. Time and memory of a prediction are
 measured here, from the best checkpoint of one run of each model and target: crystals in memory to values,
-features included, each model in a process of its own.
+features included, each model in a process of its own, whose memory before (torch, the network, two crystals
+predicted) does not count.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ def main() -> None:
     print_header("Comparison: MAE in the learned unit, mean ± standard deviation over the seeds", info)
     rows = [row(model, target, found, options) for (model, target), found in sorted(runs.items())]
     rows.sort(key=lambda r: (r["target"], r["test MAE"]))
-    print_table(rows)
+    for target in sorted({r["target"] for r in rows}):
+        print(f"\n{target}\n")
+        print_table([r for r in rows if r["target"] == target])
     if options.json:
         save_json(options.json, info, rows)
 

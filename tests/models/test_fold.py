@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from test_battery import ALL, CRYSTALS, MODELS, batch_of
+from torch.autograd import forward_ad
 
 from potnet.crystals import Crystal, collate
 from potnet.data import Featurizer
 from potnet.models.alignn import bond_cosines
-from potnet.nn import fold, nearly_equal
+from potnet.nn import Classes, fold, local_distances, nearly_equal, pair_potentials
 from potnet.nn.fold import TOLERANCE
 
 NETWORKS = sorted(set(MODELS) - {"mbtr_krr"})
@@ -29,12 +30,30 @@ def irregular() -> Crystal:
     return Crystal(np.eye(3) * 6 + rng.normal(size=(3, 3)), rng.uniform(0, 6, (5, 3)), [6, 6, 8, 8, 1], "no")
 
 
+def chain(positions: list[float], length: float, z: int) -> Crystal:
+    """Atoms on a line, far from all images but those along it."""
+    return Crystal(
+        np.diag([length, 15.0, 15.0]), [[x, 0, 0] for x in positions], [z] * len(positions), f"{z}"
+    )
+
+
+LESS_USUAL = [
+    irregular(),
+    # Without edges, atoms differ by their potentials alone, and so do pairs.
+    chain([0, 9, 19, 30], 39.0, 18),
+    # What ends the line is felt inside after several rounds.
+    chain([3.0 * i for i in range(9)], 40.0, 26),
+    # The same atom in another cell.
+    chain([0], 16.0, 18),
+]
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_folded_network_is_the_network(name):
     """Outputs, gradients and running statistics; crystals with much symmetry and with none."""
     torch.manual_seed(0)
     model = MODELS[name]().double().train()
-    batch = batch_of(model, [*ALL, irregular()]).double()
+    batch = batch_of(model, [*ALL, *LESS_USUAL]).double()
     state = {key: value.clone() for key, value in model.state_dict().items()}
 
     def results():
@@ -60,7 +79,10 @@ def test_gradients_in_the_geometry(name):
     torch.manual_seed(0)
     model = MODELS[name]().double().eval()
     batch = batch_of(model, ALL[:3]).double()
-    for key in ["edge_vector", *(["pair_sums"] if "pairs" in model.needs else [])]:
+    keys = ["edge_vector", *(["pair_sums"] if "pairs" in model.needs else [])]
+    if name == "matformer":
+        keys.append("cell")
+    for key in keys:
         value = getattr(batch, key)
         direction = value * torch.randn_like(value)
         with torch.no_grad(), unfolded():
@@ -71,6 +93,37 @@ def test_gradients_in_the_geometry(name):
         (gradient,) = torch.autograd.grad(output.sum(), leaf)
         expected = (ahead - behind).sum() / 2e-5
         torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-4, atol=1e-8)
+
+
+def test_gradients_keep_rows_apart():
+    """Equal potentials may have different gradients; forward as well as backward."""
+    batch = batch_of(MODELS["branched"](), [CRYSTALS["NaCl"]])
+    assert pair_potentials(batch, "").row is not None
+    leaf = batch.pair_sums.clone().requires_grad_()
+    assert pair_potentials(replace(batch, pair_sums=leaf), "").row is None
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(batch.edge_vector, torch.ones_like(batch.edge_vector))
+        distance = local_distances(replace(batch, edge_vector=dual), "")
+        assert distance.row is None
+        assert fold(batch, distance).atoms.of is None
+
+
+def test_second_derivatives():
+    """Through the norm, folded and not: products of the Hessian in the parameters with a vector."""
+    torch.manual_seed(0)
+    model = MODELS["cgcnn"]().double().train()
+    batch = batch_of(model, ALL).double()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    vectors = [torch.randn_like(p) for p in parameters]
+
+    def product():
+        first = torch.autograd.grad(model(batch).square().sum(), parameters, create_graph=True)
+        along = sum((g * v).sum() for g, v in zip(first, vectors, strict=True))
+        return torch.autograd.grad(along, parameters)
+
+    found = product()
+    with unfolded():
+        torch.testing.assert_close(found, product(), rtol=1e-4, atol=1e-5)
 
 
 def classes(crystals: list[Crystal], angles: bool = True) -> tuple[int, int, int]:
@@ -113,6 +166,43 @@ def test_equal_up_to_rounding():
     assert found.row.tolist() == [2, 0, 0, 1, 3, 4]
     expected = torch.tensor([1.0 + TOLERANCE / 8, 2.0, 3.0, 1.0, 3.0], dtype=torch.float64)
     torch.testing.assert_close(found.values, expected)
+
+
+def test_equal_potentials_are_equal_in_all_channels():
+    one = [1.0, 1e-6, -3e-9]
+    sums = torch.tensor([one, [1.0, 2e-6, -3e-9], one, [1.0, 1e-6, 3e-9]], dtype=torch.float64)
+    batch = replace(collate(Featurizer(device="cpu").featurize([CRYSTALS["NaCl"]])),
+                    pair_index=torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]), pair_sums=sums)  # fmt: skip
+    values, row = pair_potentials(batch, "")
+    assert len(values) == 3
+    torch.testing.assert_close(values[row], sums, rtol=1e-12, atol=0)
+
+
+def test_the_mean_of_many_equal_numbers_is_that_number():
+    number = torch.tensor(2.0).sqrt()
+    found = nearly_equal(number.expand(20_000).clone(), torch.zeros(20_000, dtype=torch.long))
+    assert torch.equal(found.values, number[None])
+
+
+def test_the_number_of_values_does_not_depend_on_the_batch():
+    """Noise of float64 in a batch of many crystals."""
+    torch.manual_seed(0)
+    values = torch.arange(1.0, 31.0).double().repeat(512) * (1 + 1e-15 * torch.randn(512 * 30).double())
+    crystal = torch.arange(512).repeat_interleave(30)
+    assert len(nearly_equal(values, crystal).values) == 512 * 30
+
+
+def test_lengths_that_differ_stay_apart():
+    values = torch.tensor([2.0, 2.0001], dtype=torch.float64)
+    assert len(nearly_equal(values, torch.zeros(2, dtype=torch.long)).values) == 2
+
+
+def test_joined_classes():
+    found = Classes(torch.tensor([0, 0, 1]), torch.tensor([0, 2])).joined(
+        Classes(torch.tensor([0, 1, 1]), torch.tensor([0, 1]))
+    )
+    assert found.of.tolist() == [0, 0, 1, 2, 3, 3]
+    assert found.first.tolist() == [0, 2, 3, 4]
 
 
 def test_many_small_gaps_do_not_add_up():

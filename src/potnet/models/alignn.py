@@ -112,7 +112,7 @@ class ALIGNN(nn.Module):
         atoms, bonds_of, angles_of, _ = fold(batch, distance, cosine)
         bonds = bonds_of.edges(atoms, self.bond_embedding(*distance), distance, batch.edge_index)
         angles = angles_of.edges(bonds_of, self.angle_embedding(*cosine), cosine, batch.angle_index)
-        x = self.atom_embedding(self.elements(batch)).index_select(0, atoms.first)
+        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first), atoms.of)
         for of_bonds, of_angles in zip(self.bond_layers, self.angle_layers, strict=True):
             x, bonds = of_bonds(x, bonds, atoms, bonds_of)
             y, angles = of_angles(bonds.features, angles, bonds_of, angles_of)
@@ -175,10 +175,9 @@ class EdgeGatedConvolution(nn.Module):
         gate += self.source(x).index_select(0, edges.source)
         gate += self.target(x).index_select(0, edges.target)
         openness = gate.sigmoid()
-        openness = edges.counted(openness)
         message = openness * self.message(x).index_select(0, edges.source)
-        total = aggregate(message, edges.target, len(x))
-        mean = total / (aggregate(openness, edges.target, len(x)) + 1e-6)
+        total = aggregate(message, edges.target, len(x), times=edges.times)
+        mean = total / (aggregate(openness, edges.target, len(x), times=edges.times) + 1e-6)
         x = x + F.silu(self.node_norm(self.own(x) + mean, nodes_of.of))
         if self.edge_norm is None:
             return x, edges

@@ -48,7 +48,7 @@ class BranchedPotNet(nn.Module):
 
     Equal atoms, edges and pairs are computed once (`potnet.nn.fold`): the same function, in a fraction of the
     time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same features
-    of atoms that symmetry makes equal.
+    of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not under `torch.compile`).
 
     Args:
         width: Features of an atom.
@@ -187,7 +187,7 @@ class PairChannels(nn.Module):
         self.linear = nn.Linear(bins * (channels if coefficients is None else 1), width)
 
     def forward(self, sums: Tensor) -> Tensor:
-        """(M, P) to (M, width)."""
+        """(U, P) to (U, width)."""
         if sums.shape[1] != self.channels:
             raise ValueError(
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "

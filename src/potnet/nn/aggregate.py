@@ -18,7 +18,7 @@ def aggregate(
         index: (R,) int64 in [0, size), in any order.
         size: Number of rows of the result.
         reduce: "sum", "mean", "max" or "min".
-        times: (R, 1), rows that each row of (R, C) values stands for. None if each is one.
+        times: (R, 1), rows that each stands for. None if each is one.
 
     Returns:
         (size, ...) in the precision of the values, summed in float32 or better. Zero where no row has
@@ -37,7 +37,7 @@ def aggregate(
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got {reduce!r}")
     wide = at_least_float32(values)
     if times is not None:
-        wide = wide * times.to(wide.dtype)
+        wide = wide * times.to(wide.dtype).view(-1, *[1] * (values.dim() - 1))
     total = wide.new_zeros(size, *values.shape[1:]).index_add(0, index, wide)
     if reduce == "mean":
         if times is None:

@@ -15,8 +15,8 @@ class Edges(NamedTuple):
 
     Attributes:
         features: (U, width), distinct features.
-        target: (E,) int64, the atom i that receives.
-        source: (E,) int64, the atom j that sends.
+        target: (E,) int64, the node i that receives: an atom or, of an angle, an edge; or a class of them.
+        source: (E,) int64, the node j that sends.
         row: (E,) int64, the features of each edge. None if U = E, in the order of the edges.
         times: (E, 1), so many equal edges of its target each stands for. None if each is one.
     """
@@ -30,10 +30,6 @@ class Edges(NamedTuple):
     def per_edge(self, values: Tensor) -> Tensor:
         """What was computed from each of the distinct features, (U, C), for each edge: (E, C)."""
         return values if self.row is None else values.index_select(0, self.row)
-
-    def counted(self, values: Tensor) -> Tensor:
-        """(E, C) to the same, for a sum over all edges that these stand for."""
-        return values if self.times is None else values * self.times.to(values.dtype)
 
     def joined(self, other: Edges) -> Edges:
         """The edges of both."""

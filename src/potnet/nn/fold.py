@@ -15,14 +15,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from potnet.crystals.graph import CrystalBatch
 from potnet.nn.aggregate import occurrences
 from potnet.nn.edges import Edges, local_vectors
 
 TOLERANCE = 1e-5
-"""Å, of cosines, and of asinh(S / 1e-4) of potentials S, a relative difference of all but the smallest.
-Structures are written with about so many digits; Gaussians are 1e4 times as wide."""
+"""Lengths (Å), cosines and asinh(S / SMALL_POTENTIAL) of potentials S that are closer than this are equal.
+
+Structures are written with about so many digits; Gaussians are 1e4 times as wide.
+"""
 
 SMALL_POTENTIAL = 1e-4
 """Sums below this are compared absolutely: complete London and Pauli potentials span 1e-6 to 1."""
@@ -121,14 +124,14 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     smallest of a value, lest many small gaps add up. What is equal does not depend on the rest of the batch.
 
     Args:
-        scalars: (R,), Å or a cosine.
+        scalars: (R,), on a scale of which `TOLERANCE` is small.
         crystal: (R,) int64, the crystal of each.
 
     Returns:
         Each scalar by itself under `torch.compile`, whose graphs need sizes that don't depend on data, and
         where a gradient in the scalars is asked for: those of equal ones differ.
     """
-    if _kept_apart(scalars):
+    if _kept_apart(scalars) or not len(scalars):
         return Scalars(scalars, None)
     wide = scalars.double()
     # Crystals one after the other, too far apart to be taken together.
@@ -137,10 +140,11 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     breaks = torch.ones_like(owner, dtype=torch.bool)
     breaks[1:] = (ascending.diff() > TOLERANCE) | (owner.diff() != 0)
     start = ascending[breaks][breaks.cumsum(0) - 1]
-    part = ((ascending - start) / TOLERANCE).floor()
+    # The order above is that of the values up to rounding, so differences may be a little below zero.
+    part = ((ascending - start) / TOLERANCE).floor().clamp(min=0)
     breaks[1:] |= part.diff() != 0
     row = torch.empty_like(order).scatter_(0, order, breaks.cumsum(0) - 1)
-    return Scalars(_means(wide, row, int(row.max()) + 1).to(scalars.dtype), row)
+    return Scalars(_means(scalars, row, int(row.max()) + 1), row)
 
 
 def local_distances(batch: CrystalBatch, model: str) -> Scalars:
@@ -179,7 +183,7 @@ def pair_potentials(batch: CrystalBatch, model: str) -> Scalars:
         raise ValueError(
             f"{model} needs pair sums, but the batch has none: featurize with potentials, or set pairs=none"
         )
-    if _kept_apart(batch.pair_sums):
+    if _kept_apart(batch.pair_sums) or not len(batch.pair_sums):
         return Scalars(batch.pair_sums, None)
     crystal = batch.batch.index_select(0, batch.pair_index[0])
     scaled = torch.asinh(batch.pair_sums.double() / SMALL_POTENTIAL)
@@ -207,7 +211,8 @@ def fold(
         potentials: Of the ordered pairs; None for a network that reads none.
 
     Returns:
-        Where scalars are kept apart (see `nearly_equal`), every row is a class of its own.
+        Where scalars are kept apart (see `nearly_equal`), every row is a class of its own. Otherwise what is
+        computed from them moves in steps of `TOLERANCE`: too coarse for finite differences.
     """
     assert batch.edge_index is not None
     angle_index = batch.angle_index if cosine is not None else None
@@ -215,7 +220,7 @@ def fold(
     parts = (batch.edge_index, angle_index, pair_index)
     sizes = [len(batch.z), *(0 if index is None else index.shape[1] for index in parts)]
     given = [scalars.values for scalars in (distance, cosine, potentials) if scalars is not None]
-    if torch.compiler.is_compiling() or any(values.requires_grad for values in given):
+    if any(_kept_apart(values) for values in given):
         return Fold(*(Classes(None, torch.arange(size, device=batch.z.device)) for size in sizes))
     source, target = batch.edge_index
     edge, atom = distance.colours(), _mixed(batch.batch, batch.z)
@@ -246,7 +251,12 @@ def fold(
 
 
 def _kept_apart(scalars: Tensor) -> bool:
-    return torch.compiler.is_compiling() or scalars.requires_grad or not len(scalars)
+    """Whether a gradient, forward or backward, is asked for, or sizes must not depend on data."""
+    return (
+        torch.compiler.is_compiling()
+        or scalars.requires_grad
+        or forward_ad.unpack_dual(scalars).tangent is not None
+    )
 
 
 def _classes(keys: Tensor) -> Classes:
@@ -260,9 +270,10 @@ def _classes(keys: Tensor) -> Classes:
 
 
 def _means(values: Tensor, row: Tensor, size: int) -> Tensor:
-    """(size, ...), means of the values (R, ...) with the same row (R,)."""
-    total = values.new_zeros(size, *values.shape[1:]).index_add(0, row, values)
-    return total / occurrences(row, size, values.dtype).view(-1, *[1] * (values.dim() - 1))
+    """(size, ...), means of the values (R, ...) with the same row (R,), taken in float64."""
+    wide = values.double()
+    total = wide.new_zeros(size, *wide.shape[1:]).index_add_(0, row, wide)
+    return (total / occurrences(row, size, wide.dtype).view(-1, *[1] * (wide.dim() - 1))).to(values.dtype)
 
 
 def _sums(keys: Tensor, index: Tensor, size: int) -> Tensor:

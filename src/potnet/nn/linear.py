@@ -11,7 +11,7 @@ from potnet.nn.edges import Edges
 class EdgeLinear(nn.Module):
     """Linear on the concatenation [x_i, x_j, e] of every edge, without building it.
 
-    W [x_i, x_j, e] + b = W_i x_i + W_j x_j + W_e e + b: the first two are products over the N atoms
+    W [x_i, x_j, e] + b = W_i x_i + W_j x_j + W_e e + b: the first two are products over the N nodes
     rather than the E edges. The parameters are those of the plain layer, so weights are exchangeable
     with `nn.Linear(2 * node + edge, out)`.
 
@@ -31,7 +31,7 @@ class EdgeLinear(nn.Module):
         """Apply to every edge, i being its target and j its source.
 
         Args:
-            x: (N, node) features of atoms.
+            x: (N, node) features of nodes: atoms, or classes of them.
             edges: E edges with `edge` features.
             of_atoms: (N, out), added to the results of all edges of a target; None adds nothing.
 

@@ -95,18 +95,23 @@ class _NormOfShares(torch.autograd.Function):
             variance = share @ normal.square()
             scale = torch.rsqrt(variance + eps)
             normal.mul_(scale)
-        ctx.save_for_backward(normal, share, weight, scale)
+        ctx.save_for_backward(x, share, weight, mean, scale)
+        ctx.eps = eps
         ctx.mark_non_differentiable(mean, variance)
         return torch.addcmul(bias, normal, weight), mean, variance
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        normal, share, weight, scale = ctx.saved_tensors
+        x, share, weight, mean, scale = ctx.saved_tensors
+        if torch.is_grad_enabled():  # for second derivatives, all of it has to follow from x
+            mean = share @ x
+            scale = torch.rsqrt(share @ (x - mean).square() + ctx.eps)
+        normal = (x - mean) * scale
         of_bias = gradient.sum(0)
         of_weight = (gradient * normal).sum(0)
         # Each row moves the mean and the variance by its share.
-        of_x = torch.addcmul(of_bias, normal, of_weight).mul_(share.unsqueeze(1)).neg_().add_(gradient)
-        return of_x.mul_(weight * scale), of_weight, of_bias, None, None
+        of_x = gradient - torch.addcmul(of_bias, normal, of_weight) * share.unsqueeze(1)
+        return of_x * (weight * scale), of_weight, of_bias, None, None
 
 
 class _SumOverRanks(torch.autograd.Function):
@@ -120,6 +125,4 @@ class _SumOverRanks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        return _SumOverRanks.apply(gradient)
