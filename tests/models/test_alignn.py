@@ -124,8 +124,10 @@ def test_same_weights_same_numbers():
     torch.testing.assert_close(output.detach(), RECORDED["train_output"])
     output.square().mean().backward()
     found = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
+    # The gradient of a bias in front of a norm is zero but for rounding.
+    rounding = 1e-5 * max(RECORDED["grad_norms"].values())
     for name, norm in RECORDED["grad_norms"].items():
-        assert found.get(own_name(name), 0.0) == pytest.approx(norm, rel=1e-3, abs=1e-6), name
+        assert found.get(own_name(name), 0.0) == pytest.approx(norm, rel=1e-3, abs=rounding), name
 
 
 def test_parameters_count_as_published():
