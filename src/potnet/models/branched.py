@@ -26,12 +26,10 @@ from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementFeatures,
+    FoldedBatch,
     GaussianBasis,
     Readout,
     aggregate,
-    fold,
-    local_distances,
-    pair_potentials,
 )
 
 #: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
@@ -123,26 +121,21 @@ class BranchedPotNet(nn.Module):
         Raises:
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
-        distance = local_distances(batch, "BranchedPotNet")
-        potentials = None if self.pair_embedding is None else pair_potentials(batch, "BranchedPotNet")
-        atoms, edges_of, _, pairs_of = fold(batch, distance, potentials=potentials)
-        scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
-        assert batch.edge_index is not None
-        local = edges_of.edges(atoms, self.edge_embedding(scalar), distance, batch.edge_index)
-        pairs = None
-        if self.pair_embedding is not None and potentials is not None and batch.pair_index is not None:
-            features = self.pair_embedding(potentials.values)
-            # Row 0 is the target, in memory order.
-            pairs = pairs_of.edges(atoms, features, potentials, batch.pair_index.flip(0))
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
-        num_atoms = batch.num_atoms.index_select(0, batch.batch.index_select(0, atoms.first))
+        folded = FoldedBatch(batch, "BranchedPotNet", pairs=self.pair_embedding is not None)
+        distance = folded.distance
+        scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
+        local, pairs = folded.local_edges(self.edge_embedding(scalar)), None
+        if self.pair_embedding is not None:
+            pairs = folded.pair_edges(self.pair_embedding(folded.potentials.values))
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
+        num_atoms = batch.num_atoms.index_select(0, folded.of_atoms(batch.batch))
         of_pairs = num_atoms.to(x.dtype).rsqrt().unsqueeze(1)
         for i, layer in enumerate(self.local_layers):
             change = layer(x, local, self.neighbors**-0.5)
             if pairs is not None:
                 change = change + self.pair_layers[i](x, pairs, of_pairs)
             x = x + self.dropout(change)
-        return self.readout(atoms.spread(x), batch)
+        return self.readout(folded.atoms.spread(x), batch)
 
 
 class PairChannels(nn.Module):

@@ -18,9 +18,9 @@ from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementFeatures,
+    FoldedBatch,
     GaussianBasis,
     aggregate,
-    folded_distances,
 )
 
 
@@ -84,13 +84,12 @@ class CGCNN(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, atoms, edges_of = folded_distances(batch, "CGCNN")
-        assert batch.edge_index is not None
-        edges = edges_of.edges(atoms, self.basis(distance.values), distance, batch.edge_index)
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
+        folded = FoldedBatch(batch, "CGCNN")
+        edges = folded.local_edges(self.basis(folded.distance))
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for convolution in self.convolutions:
-            x = convolution(x, edges, atoms, edges_of)
-        crystal = F.softplus(aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean"))
+            x = convolution(x, edges, folded.atoms, folded.edges)
+        crystal = F.softplus(aggregate(folded.atoms.spread(x), batch.batch, batch.num_crystals, "mean"))
         for layer in self.hidden:
             crystal = F.softplus(layer(crystal))
         return self.output(crystal).squeeze(-1)

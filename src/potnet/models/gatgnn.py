@@ -16,9 +16,9 @@ from potnet.nn import (
     Classes,
     Edges,
     ElementFeatures,
+    FoldedBatch,
     GaussianBasis,
     aggregate,
-    folded_distances,
     softmax,
 )
 
@@ -103,14 +103,12 @@ class GATGNN(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, atoms, edges_of = folded_distances(batch, "GATGNN")
-        assert batch.edge_index is not None
-        features = F.leaky_relu(self.edge_embedding(self.basis(distance.values)), 0.2)
-        edges = edges_of.edges(atoms, features, distance, batch.edge_index)
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
+        folded = FoldedBatch(batch, "GATGNN")
+        edges = folded.local_edges(F.leaky_relu(self.edge_embedding(self.basis(folded.distance)), 0.2))
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for attention, norm in zip(self.attentions, self.norms, strict=True):
-            x = F.softplus(norm(attention(x, edges, edges_of), atoms.of))
-        x = atoms.spread(x)
+            x = F.softplus(norm(attention(x, edges, folded.edges), folded.atoms.of))
+        x = folded.atoms.spread(x)
         y = aggregate(x * self.composition_attention(x, batch), batch.batch, batch.num_crystals)
         for layer in self.hidden:
             y = F.softplus(layer(y))

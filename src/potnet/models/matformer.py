@@ -17,9 +17,9 @@ from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementFeatures,
+    FoldedBatch,
     GaussianBasis,
     aggregate,
-    folded_distances,
     nearly_equal,
 )
 
@@ -98,11 +98,11 @@ class Matformer(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, atoms, edges_of = folded_distances(batch, "Matformer")
-        assert batch.edge_index is not None
-        local = edges_of.edges(atoms, self.edge_embedding(distance.values), distance, batch.edge_index)
+        folded = FoldedBatch(batch, "Matformer")
+        atoms = folded.atoms
+        local = folded.local_edges(self.edge_embedding(folded.distance))
         edges = local.joined(self._self_edges(batch, atoms))
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for convolution in self.convolutions:
             x = convolution(x, edges, atoms)
         crystal = aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean")

@@ -17,11 +17,11 @@ from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementEmbedding,
+    FoldedBatch,
     GaussianBasis,
     Set2Set,
     ShiftedSoftplus,
     aggregate,
-    folded_distances,
     glorot_,
 )
 
@@ -129,17 +129,16 @@ class MEGNet(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, atoms, edges_of = folded_distances(batch, "MEGNet")
-        assert batch.edge_index is not None
-        x = self.of_atoms(self.embedding(batch).index_select(0, atoms.first))
-        edges = edges_of.edges(atoms, self.of_edges(self.basis(distance.values)), distance, batch.edge_index)
+        folded = FoldedBatch(batch, "MEGNet")
+        x = self.of_atoms(folded.of_atoms(self.embedding(batch)))
+        edges = folded.local_edges(self.of_edges(self.basis(folded.distance)))
         features = Features(x, edges, self.of_states(x.new_zeros(batch.num_crystals, STATE)))
-        crystal = batch.batch.index_select(0, atoms.first)
+        crystal = folded.of_atoms(batch.batch)
         members = Members(
             crystal,
             crystal.index_select(0, edges.target),
-            atoms.sizes().unsqueeze(1),
-            edges_of.sizes().unsqueeze(1),
+            folded.atoms.sizes().unsqueeze(1),
+            folded.edges.sizes().unsqueeze(1),
         )
         for block in self.blocks:
             features = block(features, members)

@@ -21,15 +21,13 @@ from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementFeatures,
+    FoldedBatch,
     GaussianBasis,
     MultiquadricBasis,
     Readout,
     Scalars,
     ShiftedSoftplus,
     aggregate,
-    fold,
-    local_distances,
-    pair_potentials,
 )
 
 PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
@@ -109,20 +107,16 @@ class PotNet(nn.Module):
         Raises:
             ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
         """
-        distance = local_distances(batch, "PotNet")
-        potentials = None if self.pair_embedding is None else pair_potentials(batch, "PotNet")
-        atoms, edges_of, _, pairs_of = fold(batch, distance, potentials=potentials)
-        scalar = distance.values if self.local == "distance" else LOCAL_STRENGTH / distance.values
-        assert batch.edge_index is not None
-        edges = edges_of.edges(atoms, self.edge_embedding(scalar), distance, batch.edge_index)
-        pairs = None
-        if self.pair_embedding is not None and potentials is not None and batch.pair_index is not None:
-            features = self.pair_embedding(potentials)
-            # Row 0 is the target, in memory order.
-            pairs = pairs_of.edges(atoms, features, potentials, batch.pair_index.flip(0))
+        folded = FoldedBatch(batch, "PotNet", pairs=self.pair_embedding is not None)
+        distance = folded.distance
+        scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
+        edges, edges_of, pairs = folded.local_edges(self.edge_embedding(scalar)), folded.edges, None
+        if self.pair_embedding is not None:
+            pairs = folded.pair_edges(self.pair_embedding(folded.potentials))
             if self.pairs == "concatenated":
-                edges, edges_of = edges.joined(pairs), edges_of.joined(pairs_of)
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first))
+                edges, edges_of = edges.joined(pairs), edges_of.joined(folded.pairs)
+        atoms = folded.atoms
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for i, convolution in enumerate(self.convolutions):
             result = convolution(x, edges, atoms, edges_of)
             if pairs is not None and self.pairs == "attention":

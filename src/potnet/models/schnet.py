@@ -18,10 +18,10 @@ from potnet.crystals.graph import CrystalBatch
 from potnet.nn import (
     Edges,
     ElementEmbedding,
+    FoldedBatch,
     GaussianBasis,
     ShiftedSoftplus,
     aggregate,
-    folded_distances,
     glorot_,
 )
 
@@ -86,15 +86,14 @@ class SchNet(nn.Module):
         Raises:
             ValueError: If the batch has no local edges, or an unknown element.
         """
-        distance, atoms, edges_of = folded_distances(batch, "SchNet")
-        assert batch.edge_index is not None
-        edges = edges_of.edges(atoms, self.basis(distance.values), distance, batch.edge_index)
+        folded = FoldedBatch(batch, "SchNet")
+        edges = folded.local_edges(self.basis(folded.distance))
         # Neighbours are found up to the rounding of coordinates beyond the cutoff.
-        window = 0.5 + 0.5 * torch.cos(math.pi / self.cutoff * distance.values.clamp(max=self.cutoff))
-        x = self.embedding(batch).index_select(0, atoms.first)
+        window = 0.5 + 0.5 * torch.cos(math.pi / self.cutoff * folded.distance.clamp(max=self.cutoff))
+        x = folded.of_atoms(self.embedding(batch))
         for interaction in self.interactions:
             x = x + interaction(x, edges, window.unsqueeze(-1))
-        of_atoms = atoms.spread(self.atomwise(x).squeeze(-1))
+        of_atoms = folded.atoms.spread(self.atomwise(x).squeeze(-1))
         return aggregate(of_atoms, batch.batch, batch.num_crystals, "mean")
 
 

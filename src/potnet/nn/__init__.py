@@ -4,15 +4,8 @@ from potnet.nn.activation import ShiftedSoftplus
 from potnet.nn.aggregate import aggregate, softmax
 from potnet.nn.edges import Edges, local_vectors
 from potnet.nn.elements import ElementEmbedding, ElementFeatures
-from potnet.nn.fold import (
-    Classes,
-    Scalars,
-    fold,
-    folded_distances,
-    local_distances,
-    nearly_equal,
-    pair_potentials,
-)
+from potnet.nn.fold import Classes, Scalars, fold, nearly_equal
+from potnet.nn.folded import FoldedBatch, local_distances, pair_potentials
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
@@ -27,6 +20,7 @@ __all__ = [
     "Edges",
     "ElementEmbedding",
     "ElementFeatures",
+    "FoldedBatch",
     "GaussianBasis",
     "MultiquadricBasis",
     "Readout",
@@ -35,7 +29,6 @@ __all__ = [
     "ShiftedSoftplus",
     "aggregate",
     "fold",
-    "folded_distances",
     "glorot_",
     "local_distances",
     "local_vectors",

@@ -19,16 +19,13 @@ from torch.autograd import forward_ad
 
 from potnet.crystals.graph import CrystalBatch
 from potnet.nn.aggregate import occurrences
-from potnet.nn.edges import Edges, local_vectors
+from potnet.nn.edges import Edges
 
 TOLERANCE = 1e-5
-"""Lengths (Å), cosines and asinh(S / SMALL_POTENTIAL) of potentials S that are closer than this are equal.
+"""Lengths (Å), cosines and scaled potentials that are closer than this are equal.
 
 Structures are written with about so many digits; Gaussians are 1e4 times as wide.
 """
-
-SMALL_POTENTIAL = 1e-4
-"""Sums below this are compared absolutely: complete London and Pauli potentials span 1e-6 to 1."""
 
 
 class Classes(NamedTuple):
@@ -147,56 +144,22 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     return Scalars(_means(scalars, row, int(row.max()) + 1), row)
 
 
-def local_distances(batch: CrystalBatch, model: str) -> Scalars:
-    """Lengths of the local edges of a batch.
+def nearly_equal_rows(values: Tensor, scaled: Tensor, crystal: Tensor) -> Scalars:
+    """Find the rows of each crystal that differ by rounding in every column.
 
     Args:
-        batch: With local edges.
-        model: Who asks, for the message.
+        values: (R, P).
+        scaled: (R, P), the same on scales of which `TOLERANCE` is small.
+        crystal: (R,) int64, the crystal of each.
 
     Returns:
-        Å; as for `nearly_equal`.
-
-    Raises:
-        ValueError: The batch has no local edges.
+        As for `nearly_equal`.
     """
-    vector = local_vectors(batch, model)
-    assert batch.edge_index is not None
-    crystal = batch.batch.index_select(0, batch.edge_index[1])
-    return nearly_equal(torch.linalg.vector_norm(vector, dim=-1), crystal)
-
-
-def pair_potentials(batch: CrystalBatch, model: str) -> Scalars:
-    """Complete potentials of the ordered pairs of a batch; pairs are alike if all their potentials are.
-
-    Args:
-        batch: With pairs.
-        model: Who asks, for the message.
-
-    Returns:
-        (U, P) potentials, and (M,) int64, the row of each pair; as for `nearly_equal`.
-
-    Raises:
-        ValueError: The batch has no pair sums.
-    """
-    if batch.pair_index is None or batch.pair_sums is None:
-        raise ValueError(
-            f"{model} needs pair sums, but the batch has none: featurize with potentials, or set pairs=none"
-        )
-    if _kept_apart(batch.pair_sums) or not len(batch.pair_sums):
-        return Scalars(batch.pair_sums, None)
-    crystal = batch.batch.index_select(0, batch.pair_index[0])
-    scaled = torch.asinh(batch.pair_sums.double() / SMALL_POTENTIAL)
+    if _kept_apart(values) or not len(values):
+        return Scalars(values, None)
     columns = [nearly_equal(column, crystal).colours() for column in scaled.unbind(1)]
     row = _classes(_mixed(*columns)).colours()
-    return Scalars(_means(batch.pair_sums, row, int(row.max()) + 1), row)
-
-
-def folded_distances(batch: CrystalBatch, model: str) -> tuple[Scalars, Classes, Classes]:
-    """`local_distances`, and the classes of atoms and of local edges, for a network that reads no more."""
-    distance = local_distances(batch, model)
-    folded = fold(batch, distance)
-    return distance, folded.atoms, folded.edges
+    return Scalars(_means(values, row, int(row.max()) + 1), row)
 
 
 def fold(
