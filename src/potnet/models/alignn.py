@@ -175,9 +175,11 @@ class EdgeGatedConvolution(nn.Module):
         gate += self.source(x).index_select(0, edges.source)
         gate += self.target(x).index_select(0, edges.target)
         openness = gate.sigmoid()
+        if edges.times is not None:  # counted here, once for both sums
+            openness = openness * edges.times.to(openness.dtype)
         message = openness * self.message(x).index_select(0, edges.source)
-        total = aggregate(message, edges.target, len(x), times=edges.times)
-        mean = total / (aggregate(openness, edges.target, len(x), times=edges.times) + 1e-6)
+        total = aggregate(message, edges.target, len(x))
+        mean = total / (aggregate(openness, edges.target, len(x)) + 1e-6)
         x = x + F.silu(self.node_norm(self.own(x) + mean, nodes_of.of))
         if self.edge_norm is None:
             return x, edges

@@ -110,8 +110,13 @@ class _NormOfShares(torch.autograd.Function):
         of_bias = gradient.sum(0)
         of_weight = (gradient * normal).sum(0)
         # Each row moves the mean and the variance by its share.
-        of_x = gradient - torch.addcmul(of_bias, normal, of_weight) * share.unsqueeze(1)
-        return of_x * (weight * scale), of_weight, of_bias, None, None
+        common = torch.addcmul(of_bias, normal, of_weight)
+        if torch.is_grad_enabled():
+            of_x = (gradient - share.unsqueeze(1) * common) * (weight * scale)
+        else:  # in place, as a pass over new memory costs more than the arithmetic
+            of_x = torch.addcmul(gradient, share.unsqueeze(1), common, value=-1, out=common)
+            of_x.mul_(weight * scale)
+        return of_x, of_weight, of_bias, None, None
 
 
 class _SumOverRanks(torch.autograd.Function):
