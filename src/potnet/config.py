@@ -230,6 +230,9 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     if found:
         key = found[1].partition("@")[0]
         return _explain_key(key, config_name)
+    found = re.search(r"Interpolation key '(.+?)' not found\s+full_key: (\S+)", text)
+    if found:
+        return f"{found[2]} is taken from {found[1]}, which is not there: give {found[2]}=VALUE"
     found = re.search(r"full_key: (\S+)", text) or re.search(r"Missing mandatory value: (\S+)", text)
     if found and ("Missing mandatory value" in text or "MissingMandatoryValue" in type(error).__name__):
         return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"

@@ -49,7 +49,7 @@ class ALIGNN(nn.Module):
     is in any larger cell. Parameters: the two batch norms after the last use of bonds and of angles,
     whose result nothing reads, are left out (1 024 of 4 026 753).
 
-    Equal atoms, bonds and angles are computed once (`potnet.nn.fold`): the same function, in about a sixth of
+    Equal atoms, bonds and angles are computed once (`potnet.nn.fold`): the same function, in about a tenth of
     the time on crystals with as much symmetry as those of the Materials Project.
 
     Args:
