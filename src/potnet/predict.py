@@ -18,8 +18,8 @@ def main(config: DictConfig) -> None:
     """Predict as the command line says; the exit status is 1 if an input could not be used."""
     settings = plain(config)
 
-    from potnet.training.checkpoint import find_checkpoint
-    from potnet.training.predictor import Predictor
+    from potnet.inference.predictor import Predictor
+    from potnet.runs.checkpoint import find_checkpoint
 
     output = Path(settings.pop("output"))
     checkpoint = find_checkpoint(settings.pop("checkpoint"))

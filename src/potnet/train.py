@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
-from potnet.ranks import rank
+from potnet.training.processes.environment import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,19 +46,20 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
         SystemExit: After Ctrl-C or SIGTERM, once everything is kept.
     """
-    from potnet.training import recipe
+    from potnet.training import setup
 
     started = time.perf_counter()
-    config = recipe.with_absolute_source(config)
-    recipe.check_data(config["data"])  # before the imports that take seconds
+    config = setup.with_absolute_source(config)
+    setup.check_data(config["data"])  # before the imports that take seconds
 
-    from potnet.training import distributed, tracking
-    from potnet.training.launch import launch
+    from potnet.training.loggers import tracking
+    from potnet.training.processes import devices
+    from potnet.training.processes.launch import launch
 
-    recipe.quieten()
-    recipe.check_seed(config["seed"])
-    recipe.check_trainer(config["trainer"])
-    ranks = distributed.ranks_to_start(config["trainer"])
+    setup.quieten()
+    setup.check_seed(config["seed"])
+    setup.check_trainer(config["trainer"])
+    ranks = devices.ranks_to_start(config["trainer"])
     if ranks > 1:
         return launch(config, folder, resume, ranks)
     if rank() > 0:
@@ -74,10 +75,10 @@ def _train(
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import closed_form, recipe
+    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.results import conclude
+    from potnet.training import closed_form, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
-    from potnet.training.checkpoint import LAST, checkpoint_of
-    from potnet.training.conclusion import conclude
     from potnet.training.module import PropertyModule
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
@@ -85,15 +86,15 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
-    data = recipe.build_data(config, module.model)
+    data = setup.build_data(config, module.model)
     data.prepare_data()
     data.setup()
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.set_statistics(*data.statistics())
-    module.record = recipe.record_of(config, data)
+    module.record = setup.record_of(config, data)
     if rank() == 0:
-        recipe.write_split(folder, data)
+        setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     seconds = {"featurize": time.perf_counter() - started}
 
@@ -108,14 +109,14 @@ def _train(
             table,
             SeedEachBatch(config["seed"]),
             TrainingProgress(module.target.learned_unit),
-            *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
+            *setup.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
             StopOnSignal(folder / "checkpoints"),
             *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
         ]
-        trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
+        trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder)
         last = checkpoint_of(folder, (LAST,)) if resume else None
-        interrupted = recipe.fit(trainer, module, data, last)
+        interrupted = setup.fit(trainer, module, data, last)
         if not trainer.is_global_zero:
             return None
         seconds["train"] = table.seconds
@@ -133,13 +134,13 @@ def main(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from potnet.sweeps import run_job
-    from potnet.training import distributed
+    from potnet.runs.sweeps import run_job
+    from potnet.training.processes import devices
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        distributed.check_alone()
+        devices.check_alone()
         return run_job(config, folder, train, resumable)
     if config.resume is not None:
         return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
@@ -155,7 +156,7 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """
     from omegaconf import OmegaConf
 
-    from potnet.training.checkpoint import LAST, CheckpointError, checkpoint_of
+    from potnet.runs.checkpoint import LAST, CheckpointError, checkpoint_of
 
     file = folder / "config.yaml"
     if not file.is_file():

@@ -17,10 +17,10 @@ from potnet.config import ConfigError
 from potnet.crystals import Crystal
 from potnet.data import EmbeddedSource
 from potnet.evaluate import evaluate_checkpoint
+from potnet.inference.predictor import Predictor
+from potnet.runs.checkpoint import CheckpointError
 from potnet.train import resumed
-from potnet.training.checkpoint import CheckpointError
 from potnet.training.closed_form import fit_progress
-from potnet.training.predictor import Predictor
 
 # Its fixtures take seconds: one process of pytest-xdist makes them, not each.
 pytestmark = pytest.mark.xdist_group("closed_form")

@@ -12,7 +12,7 @@ from test_battery import ALL, MODELS, batch_of
 from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, collate, line_graph
 from potnet.data import Featurizer
 from potnet.models import ALIGNN
-from potnet.models.alignn import bond_cosines
+from potnet.models.baselines.alignn import bond_cosines
 
 RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "alignn.pt", weights_only=True)
 

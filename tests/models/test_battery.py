@@ -12,21 +12,21 @@ from torch import Tensor, nn
 from potnet.config import build as build_from
 from potnet.config import compose, plain
 from potnet.crystals import Crystal, CrystalBatch, collate, from_ase
-from potnet.data.featurize import NEEDS, Featurizer
-from potnet.models import BranchedPotNet, PotNet
+from potnet.data.features.featurizer import NEEDS, Featurizer
+from potnet.models import PotNet, PublishedPotNet
 from potnet.training.closed_form import is_closed_form
 
 SMALL = {"width": 24, "layers": 2, "local_bins": 24, "pair_bins": 16}
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "potnet": lambda: PotNet(**SMALL),
-    "potnet-channels": lambda: PotNet(coefficients=None, **SMALL),
-    "potnet-attention": lambda: PotNet(pairs="attention", **SMALL),
-    "potnet-distances": lambda: PotNet(local="distance", pairs="none", **SMALL),
-    "potnet-groups": lambda: PotNet(group_features=True, **SMALL),
-    "branched": lambda: BranchedPotNet(edge_width=12, **SMALL),
-    "branched-combined": lambda: BranchedPotNet(edge_width=12, coefficients=[-0.801, -0.074, 0.145], **SMALL),
-    "branched-local": lambda: BranchedPotNet(
+    "potnet": lambda: PublishedPotNet(**SMALL),
+    "potnet-channels": lambda: PublishedPotNet(coefficients=None, **SMALL),
+    "potnet-attention": lambda: PublishedPotNet(pairs="attention", **SMALL),
+    "potnet-distances": lambda: PublishedPotNet(local="distance", pairs="none", **SMALL),
+    "potnet-groups": lambda: PublishedPotNet(group_features=True, **SMALL),
+    "branched": lambda: PotNet(edge_width=12, **SMALL),
+    "branched-combined": lambda: PotNet(edge_width=12, coefficients=[-0.801, -0.074, 0.145], **SMALL),
+    "branched-local": lambda: PotNet(
         edge_width=12, local="distance", local_range=[1, 4], pairs="none", **SMALL
     ),
 }

@@ -10,7 +10,7 @@ from torch_geometric.nn import CGConv
 
 from potnet.crystals import CrystalBatch
 from potnet.models import CGCNN
-from potnet.models.cgcnn import CrystalGraphConvolution
+from potnet.models.baselines.cgcnn import CrystalGraphConvolution
 from potnet.nn import Classes, Edges
 
 RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "cgcnn.pt", weights_only=True)

@@ -13,9 +13,9 @@ from torch.autograd import forward_ad
 
 from potnet.crystals import Crystal, collate
 from potnet.data import Featurizer
-from potnet.models.alignn import bond_cosines
+from potnet.models.baselines.alignn import bond_cosines
 from potnet.nn import Classes, fold, local_distances, nearly_equal, pair_potentials
-from potnet.nn.fold import TOLERANCE
+from potnet.nn.symmetry import TOLERANCE
 
 NETWORKS = sorted(set(MODELS) - {"mbtr_krr"})
 

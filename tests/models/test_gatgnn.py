@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from potnet.crystals import CrystalGraph, collate
 from potnet.models import GATGNN
-from potnet.models.gatgnn import AugmentedAttention, CompositionAttention, compositions
+from potnet.models.baselines.gatgnn import AugmentedAttention, CompositionAttention, compositions
 from potnet.nn import Classes, Edges
 
 

@@ -52,7 +52,7 @@ def targets_of(x: Tensor) -> Tensor:
 
 
 def dense_kernel(kernel: str, x: Tensor, y: Tensor, training: Tensor, length: float | None) -> Tensor:
-    """The table in the head of potnet.models.kernel_ridge; `length` is a multiple of the median."""
+    """The table in the head of potnet.models.baselines.kernel_ridge; `length` is a multiple of the median."""
     power = 1 if kernel == "laplacian" else 2
     c = torch.cat(
         [

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from potnet.crystals import CrystalGraph, collate
-from potnet.models import PotNet
+from potnet.models import PublishedPotNet
 from potnet.nn import (
     BatchNorm,
     EdgeLinear,
@@ -189,7 +189,7 @@ def test_readout_pools_each_crystal():
 )
 def test_wrong_options_of_potnet(options, message):
     with pytest.raises(ValueError, match=message):
-        PotNet(**options)
+        PublishedPotNet(**options)
 
 
 def test_potnet_refuses_a_wrong_number_of_potentials():
@@ -203,7 +203,7 @@ def test_potnet_refuses_a_wrong_number_of_potentials():
     )
     batch = collate([graph])
     with pytest.raises(ValueError, match="2 potentials a pair, the model was built for 3"):
-        PotNet(width=8)(batch)
-    PotNet(width=8, pair_channels=2, coefficients=None)(batch)
+        PublishedPotNet(width=8)(batch)
+    PublishedPotNet(width=8, pair_channels=2, coefficients=None)(batch)
     with pytest.raises(ValueError, match="needs pair sums"):
-        PotNet(width=8)(replace(batch, pair_sums=None, pair_index=None))
+        PublishedPotNet(width=8)(replace(batch, pair_sums=None, pair_index=None))

@@ -11,7 +11,7 @@ from test_battery import CRYSTALS, MODELS, batch_of, moved, repeated
 
 from potnet.crystals import CrystalGraph, collate, standardize
 from potnet.models import Matformer
-from potnet.models.matformer import MatformerConvolution, lattice_lengths
+from potnet.models.baselines.matformer import MatformerConvolution, lattice_lengths
 from potnet.nn import Classes, Edges
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from potnet.crystals.graph import CrystalBatch
-from potnet.models import PotNet
-from potnet.models.potnet import published_to_own_name
+from potnet.crystals.batch import CrystalBatch
+from potnet.models import PublishedPotNet
+from potnet.models.potnet_published import published_to_own_name
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 VARIANTS = ("complete", "euclidean", "transformer")
@@ -46,21 +46,21 @@ def batch() -> CrystalBatch:
     )
 
 
-def load(name: str) -> tuple[PotNet, dict]:
+def load(name: str) -> tuple[PublishedPotNet, dict]:
     stored = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
     local = "distance" if name == "euclidean" else "potential"
-    model = PotNet.load_published(stored["state_dict"], local, stored["kwargs"]["potentials"])
+    model = PublishedPotNet.load_published(stored["state_dict"], local, stored["kwargs"]["potentials"])
     inputs = torch.load(FIXTURES / "inputs.pt", weights_only=True)["inputs"]
     model.elements = GivenFeatures(inputs["x"])
     return model, stored
 
 
-def doubled(model: PotNet, batch: CrystalBatch) -> tuple[PotNet, CrystalBatch]:
+def doubled(model: PublishedPotNet, batch: CrystalBatch) -> tuple[PublishedPotNet, CrystalBatch]:
     batch = replace(batch, edge_vector=batch.edge_vector.double(), pair_sums=batch.pair_sums.double())
     return model.double(), batch
 
 
-def training_step(model: PotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dict[str, float]]:
+def training_step(model: PublishedPotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Outputs in training mode, and the norm of the gradient of mean(output²) in every parameter."""
     output = model.train()(batch)
     output.square().mean().backward()
@@ -108,16 +108,16 @@ def test_float32_is_as_exact_as_the_released_code(name, batch):
     ],
 )
 def test_number_of_parameters(options, parameters):
-    assert sum(p.numel() for p in PotNet(**options).parameters()) == parameters
+    assert sum(p.numel() for p in PublishedPotNet(**options).parameters()) == parameters
 
 
 def test_foreign_weights_are_refused():
     _, stored = load("complete")
     weights = dict(stored["state_dict"])
     with pytest.raises(ValueError, match=r"atom_embedding\.weight is missing"):
-        PotNet.load_published({"layer.weight": torch.zeros(2)})
+        PublishedPotNet.load_published({"layer.weight": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"unexpected \['extra'\]"):
-        PotNet.load_published({**weights, "extra": torch.zeros(1)})
+        PublishedPotNet.load_published({**weights, "extra": torch.zeros(1)})
     del weights["fc_out.bias"]
     with pytest.raises(ValueError, match=r"missing \['readout\.output\.bias'\]"):
-        PotNet.load_published(weights)
+        PublishedPotNet.load_published(weights)

@@ -19,10 +19,10 @@ from potnet.config import (
     message_of,
     plain,
 )
-from potnet.data.featurize import NEEDS
-from potnet.resolvers import folder_name, secret
+from potnet.config.resolvers import folder_name, secret
+from potnet.data.features.featurizer import NEEDS
 from potnet.training.module import PropertyModule
-from potnet.training.recipe import build_callbacks, build_trainer, data_settings
+from potnet.training.setup import build_callbacks, build_trainer, data_settings
 
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from potnet.sweeps import ERROR, difference, finished, run_job
+from potnet.runs.sweeps import ERROR, difference, finished, run_job
 from potnet.train import resumable
 
 CONFIG = {

@@ -1,9 +1,9 @@
 """Crystals: reading, one standard cell, neighbours, and the batch that models take."""
 
+from potnet.crystals.batch import CrystalBatch, CrystalGraph, collate, complete_pairs
 from potnet.crystals.convert import from_ase, from_jarvis, from_pymatgen, from_record
 from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.descriptor import Descriptor
-from potnet.crystals.graph import CrystalBatch, CrystalGraph, collate, complete_pairs
 from potnet.crystals.neighbors import line_graph, local_edges
 from potnet.crystals.read import iterate_crystals, read_crystals
 from potnet.crystals.serialized import from_serialized

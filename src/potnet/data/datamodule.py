@@ -19,8 +19,16 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from potnet.crystals import CrystalBatch
-from potnet.data.cache import cached_features
-from potnet.data.dataset import (
+from potnet.data.errors import DataError, did_you_mean
+from potnet.data.features.cache import cached_features
+from potnet.data.features.featurizer import Featurizer, Progress
+from potnet.data.features.packing import Packing, limited_batches
+from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
+from potnet.data.features.store import FeatureStore
+from potnet.data.sources import Source
+from potnet.data.splits.prototypes import with_prototypes
+from potnet.data.splits.recipes import GivenSplit, Split, SplitRecipe
+from potnet.data.table import (
     NOT_FEATURIZED,
     NOT_IN_SPLIT,
     PARTS,
@@ -28,14 +36,6 @@ from potnet.data.dataset import (
     Dataset,
     Removal,
 )
-from potnet.data.errors import DataError, did_you_mean
-from potnet.data.featurize import Featurizer, Progress
-from potnet.data.packing import Packing, limited_batches
-from potnet.data.prototypes import with_prototypes
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler
-from potnet.data.sources import Source
-from potnet.data.splits import GivenSplit, Split, SplitRecipe
-from potnet.data.store import FeatureStore
 from potnet.data.targets import Target
 from potnet.files import cache_root
 
@@ -101,7 +101,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         seed: Of the order of training crystals.
         num_workers: Processes that load batches; 0 loads them in the training process.
         cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
-        needs: Features to build, as the model declares them: any of `potnet.data.featurize.NEEDS`.
+        needs: Features to build, as the model declares them: any of `potnet.data.features.featurizer.NEEDS`.
         on_error: Whether a crystal that cannot be read or featurized, or has the id of another, is an
             error ("raise"), or listed in `removed` and left out ("skip").
         max_atoms: Leave out crystals with more atoms in the cell as given, and list them in `removed`; None

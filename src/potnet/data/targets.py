@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.data.dataset import CrystalTable, Removal
 from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.data.table import CrystalTable, Removal
 
 _SCALES = ("none", "log10")
 

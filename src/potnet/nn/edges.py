@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from potnet.crystals.graph import CrystalBatch
+from potnet.crystals.batch import CrystalBatch
 
 
 class Edges(NamedTuple):

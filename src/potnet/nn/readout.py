@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from potnet.crystals.graph import CrystalBatch
+from potnet.crystals.batch import CrystalBatch
 from potnet.nn.aggregate import aggregate
 
 

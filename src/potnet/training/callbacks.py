@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from potnet.files import csv_text, write_whole
-from potnet.training.checkpoint import BEST, LAST
+from potnet.runs.checkpoint import BEST, LAST
 
 COLUMNS = (
     "epoch", "step", "train/loss", "train/mae", "val/loss", "val/mae", "val/rmse",

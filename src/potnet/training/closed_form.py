@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from potnet.files import csv_text, write_whole
-from potnet.training.atomic import AtomicCheckpointIO
-from potnet.training.checkpoint import BEST
+from potnet.runs.checkpoint import BEST
+from potnet.training.checkpoint_io import AtomicCheckpointIO
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from potnet.config import build, check_arguments
-from potnet.crystals.graph import CrystalBatch
+from potnet.crystals.batch import CrystalBatch
 from potnet.data.targets import Target
 from potnet.training.means import WeightedMean
 from potnet.training.optimization import build_optimizer, loss_function

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
-from potnet.data.sampling import CrystalBatchSampler
-from potnet.training.checkpoint import LAST
+from potnet.data.features.sampling import CrystalBatchSampler
+from potnet.runs.checkpoint import LAST
 from potnet.training.means import WeightedMean
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -27,13 +27,12 @@ from potnet.data import (
     ShuffledSplit,
     TableSource,
     Target,
-    build,
-    integrity,
 )
-from potnet.data import store as store_module
-from potnet.data.cache import cache_folder, cached_features
-from potnet.data.shards import file_hash, pack
-from potnet.data.store import FeatureStore
+from potnet.data.features import build, integrity
+from potnet.data.features import store as store_module
+from potnet.data.features.cache import cache_folder, cached_features
+from potnet.data.features.shards import file_hash, pack
+from potnet.data.features.store import FeatureStore
 from potnet.files import cache_root
 from potnet.lattice import Coulomb
 
@@ -409,7 +408,8 @@ def test_store_travels_to_other_processes_by_path(
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, build, cache
+from potnet.data import Featurizer, TableSource
+from potnet.data.features import build, cache
 from potnet.lattice import Coulomb
 
 class Waiting(Featurizer):

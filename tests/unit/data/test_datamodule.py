@@ -23,8 +23,8 @@ from potnet.data import (
     TableSource,
     Target,
 )
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler
-from potnet.training.recipe import write_split
+from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
+from potnet.training.setup import write_split
 
 BULK = Target("k_vrh", "", "log10")
 

@@ -9,7 +9,7 @@ import torch
 
 from potnet.crystals import Crystal, CrystalError, Descriptor
 from potnet.data import DataError, Failure, Featurizer
-from potnet.data.plain import build_descriptor, build_potential, potential_settings
+from potnet.data.features.settings import build_descriptor, build_potential, potential_settings
 from potnet.lattice import Coulomb, London, Pauli, lattice_sums
 
 NACL = Crystal.from_fractional(

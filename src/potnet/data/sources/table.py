@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, CrystalError, from_serialized
-from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import Row, csv_rows, number_of, reader_of
+from potnet.data.table import Dataset
 
 _IDS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
 _STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")

@@ -1,0 +1,23 @@
+"""Configuration: composing, checking, building objects, and messages for what is wrong."""
+
+from potnet.config.build import build, check_arguments, locate
+from potnet.config.command import INTERRUPTED, entry_point
+from potnet.config.compose import compose, config_dir, plain
+from potnet.config.errors import ConfigError
+from potnet.config.messages import explain, message_of
+from potnet.config.suggest import did_you_mean
+
+__all__ = [
+    "INTERRUPTED",
+    "ConfigError",
+    "build",
+    "check_arguments",
+    "compose",
+    "config_dir",
+    "did_you_mean",
+    "entry_point",
+    "explain",
+    "locate",
+    "message_of",
+    "plain",
+]

@@ -1,0 +1,80 @@
+"""`entry_point`: a function of a configuration as a command, with errors turned into messages.
+
+Nothing heavy is imported here, so that `--help` is fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from omegaconf import DictConfig
+
+from potnet.config.compose import config_dir
+from potnet.config.messages import message_of
+from potnet.config.resolvers import is_multirun
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
+
+
+def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a function of a config a command: compose the config, run, turn errors into messages.
+
+    Errors that the package foresaw end in one message on stderr and exit status 1, Ctrl-C in status 130.
+    Others keep their traceback, and so does everything with HYDRA_FULL_ERROR=1.
+
+    Args:
+        config_name: File in conf/ without its suffix.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def main() -> None:
+            import hydra
+
+            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+            @functools.wraps(function)
+            def task(config: DictConfig) -> Any:
+                try:
+                    return function(config)
+                except BrokenPipeError:
+                    raise
+                except Exception as error:
+                    if full_error or is_multirun() or message_of(error, config_name) is None:
+                        raise
+                    _fail(error, config_name)
+
+            run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(task)
+            # Hydra would print its own message and traceback; with this it hands the exception over.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            try:
+                run()
+            except KeyboardInterrupt:
+                print("interrupted", file=sys.stderr)
+                sys.exit(INTERRUPTED)
+            except BrokenPipeError:
+                # The reader went away, as in `--help | head`; nothing more can be said to it, at exit either.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            except Exception as error:
+                if full_error or message_of(error, config_name) is None:
+                    raise
+                _fail(error, config_name)
+            finally:
+                if not full_error:
+                    del os.environ["HYDRA_FULL_ERROR"]
+
+        return main
+
+    return decorate
+
+
+def _fail(error: Exception, config_name: str) -> typing.NoReturn:
+    print(f"error: {message_of(error, config_name)}", file=sys.stderr)
+    sys.exit(1)

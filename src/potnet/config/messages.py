@@ -1,0 +1,144 @@
+"""What a user sees when a configuration is wrong: one message that names the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import inspect
+import re
+import traceback
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from potnet.config.build import locate
+from potnet.config.compose import compose, config_dir
+from potnet.config.errors import ConfigError
+from potnet.config.suggest import did_you_mean
+
+
+def explain(error: BaseException, config_name: str = "train") -> str:
+    """One message for an error of Hydra or OmegaConf, with the nearest valid key, group or option."""
+    from hydra.errors import MissingConfigException, OverrideParseException
+
+    text = str(error)
+    found = re.match(r"ConfigError raised while resolving interpolation: (.*)", text)
+    if found:  # by a resolver of ours
+        return found[1]
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override!r}: write key=value, and quote what the shell would change"
+    if isinstance(error, MissingConfigException):
+        found = re.search(r"Could not find '(.+?)'", text)
+        if found:
+            group, _, option = found[1].rpartition("/")
+            options = _options(group)
+            hint = did_you_mean(option, options)
+            valid = "" if "valid are" in hint else f" (valid: {', '.join(options)})"
+            plugins = '; there are more with pip install "potnet[sweeps]"' if group in _PLUGINS else ""
+            return f"unknown option {group}={option}{hint}{valid}{plugins}"
+    found = re.search(r"Could not override '([^']+)'", text)
+    if found:
+        key = found[1].partition("@")[0]
+        return _explain_key(key, config_name)
+    found = re.search(r"Interpolation key '(.+?)' not found\s+full_key: (\S+)", text)
+    if found:
+        return f"{found[2]} is taken from {found[1]}, which is not there: give {found[2]}=VALUE"
+    found = re.search(r"full_key: (\S+)", text) or re.search(r"Missing mandatory value: (\S+)", text)
+    if found and ("Missing mandatory value" in text or "MissingMandatoryValue" in type(error).__name__):
+        return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
+    return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _explain_key(key: str, config_name: str) -> str:
+    """What is wrong with a key that is not in the configuration."""
+    config = compose(config_name)
+    parent, _, leaf = key.rpartition(".")
+    while parent and not isinstance(OmegaConf.select(config, parent), DictConfig):
+        parent, _, leaf = parent.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    options = [str(option) for option in node if option != "_target_"]
+    prefix = f"{parent}." if parent else ""
+    if not parent:
+        options += [group for group in _groups() if group not in options]
+    if not _nearly(leaf, options) and "_target_" in node and leaf in _arguments(node):
+        return f"unknown key {key}: it is not in conf/; add it with a plus, +{key}=VALUE"
+    if not parent and not difflib.get_close_matches(leaf, options, n=1):
+        deeper = [path for path in _paths(config) if path.rpartition(".")[2] == leaf]
+        if deeper:
+            return f"unknown key {key}; did you mean {' or '.join(deeper)}?"
+    return f"unknown key {key}{did_you_mean(leaf, options, prefix)}"
+
+
+def _paths(config: Any, prefix: str = "") -> list[str]:
+    """All keys below a node, with the keys above them: model.width."""
+    if not isinstance(config, DictConfig):
+        return []
+    found = []
+    for key in map(str, config):
+        path = f"{prefix}{key}"
+        inner = None if OmegaConf.is_missing(config, key) else config._get_node(key)
+        found += [path, *_paths(inner, f"{path}.")]
+    return found
+
+
+def _nearly(name: str, options: Iterable[str]) -> bool:
+    """Whether a name is surely a slip of the keyboard: then the class need not be imported to ask it."""
+    return bool(difflib.get_close_matches(name, options, n=1, cutoff=0.88))
+
+
+def _arguments(node: DictConfig) -> list[str]:
+    try:
+        return list(inspect.signature(locate(node)).parameters)
+    except ConfigError:
+        return []
+
+
+def _groups() -> list[str]:
+    return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
+
+
+def _options(group: str) -> list[str]:
+    """Names of a group's options; those that begin with _ are parts that others build on."""
+    own = {path.stem for path in (config_dir() / group).glob("[!_]*.yaml")}
+    return sorted(own | _plugin_options(group) if group in _PLUGINS else own)
+
+
+_PLUGINS = ("hydra/launcher", "hydra/sweeper")
+"""Groups in which Hydra and its plugins have options."""
+
+
+def _plugin_options(group: str) -> set[str]:
+    from hydra.core.config_store import ConfigStore
+
+    return {
+        name.removesuffix(".yaml") for name in ConfigStore.instance().list(group) if name.endswith(".yaml")
+    }
+
+
+def _raised_in(error: BaseException, *packages: str) -> bool:
+    """Whether the error was raised by one of these packages."""
+    frames = list(traceback.walk_tb(error.__traceback__))
+    return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in packages
+
+
+def message_of(error: BaseException, config_name: str = "train") -> str | None:
+    """The message for a user, or None for an error that nobody foresaw and that needs its traceback."""
+    from hydra.errors import HydraException
+
+    if type(error).__module__.partition(".")[0] == "potnet":
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error, config_name)
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        room = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return f"{place}{error.strerror.lower()}; {'make room, or ' if room else ''}choose another folder"
+    # Raised by this package, and so written for users; or by Hydra, about an override such as model=3, or by
+    # Optuna, about a search without a single trial that succeeded.
+    if isinstance(error, ValueError | ImportError) and _raised_in(
+        error, "potnet", "__main__", "hydra", "optuna"
+    ):
+        return str(error)
+    return None
