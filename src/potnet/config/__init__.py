@@ -1,9 +1,9 @@
 """Configuration: composing, checking, building objects, and messages for what is wrong."""
 
-from potnet.config.build import build, check_arguments, locate
 from potnet.config.command import INTERRUPTED, entry_point
-from potnet.config.compose import compose, config_dir, plain
+from potnet.config.composition import compose, config_dir, plain
 from potnet.config.errors import ConfigError
+from potnet.config.instantiate import build, check_arguments, locate
 from potnet.config.messages import explain, message_of
 from potnet.config.suggest import did_you_mean
 

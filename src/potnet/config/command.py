@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from potnet.config.compose import config_dir
+from potnet.config.composition import config_dir
 from potnet.config.messages import message_of
 from potnet.config.resolvers import is_multirun
 

@@ -13,9 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from potnet.config.build import locate
-from potnet.config.compose import compose, config_dir
+from potnet.config.composition import compose, config_dir
 from potnet.config.errors import ConfigError
+from potnet.config.instantiate import locate
 from potnet.config.suggest import did_you_mean
 
 

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from potnet.config.compose import plain
+from potnet.config.composition import plain
 from potnet.config.errors import ConfigError
 from potnet.config.suggest import did_you_mean
 
