@@ -140,7 +140,7 @@ class Predictor:
     @torch.inference_mode()
     def learned(self, batch: CrystalBatch) -> Tensor:
         """Predictions of featurized crystals in the target's learned unit, (B,) float64 on the CPU."""
-        output = self.model(batch.to(self.device))
+        output = next(iter(self.model(batch.to(self.device)).values()))
         return output.double().cpu() * self.std + self.mean
 
     def predict_batches(self, batches: Iterable[CrystalBatch]) -> tuple[list[str], Tensor, Tensor]:
@@ -194,7 +194,7 @@ class Predictor:
         failures = None if on_error == "raise" else result.failures
         with _bar(len(items), progress) as advance:
             for crystals in _chunks(_read(items, box, failures, advance)):
-                graphs = self.featurizer.featurize(crystals, failures=failures)
+                graphs = self.featurizer.featurize(crystals, failures=failures, labels=False)
                 for start in range(0, len(graphs), batch_size):
                     self._predict_graphs(graphs[start : start + batch_size], failures, result)
                 advance(0, len(crystals))

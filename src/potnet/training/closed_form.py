@@ -1,7 +1,7 @@
 """Models that are fitted in closed form: no epochs, no gradients, one checkpoint.
 
-Such a model has a method `fit(batches, targets, report)`; everything else about it, its config, features,
-predictions and checkpoint, is as with networks.
+Such a model has `closed_form = True` and a method `fit(batches, targets, report)`; everything else about it,
+its config, features, predictions and checkpoint, is as with networks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 def is_closed_form(model: nn.Module) -> bool:
     """Whether a model is fitted in closed form."""
-    return hasattr(model, "fit")
+    return bool(getattr(model, "closed_form", False))
 
 
 def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:

@@ -86,7 +86,11 @@ class PropertyModule(LightningModule):
 
     def forward(self, batch: CrystalBatch) -> Tensor:
         """(B,) float64 predictions in the learned unit."""
-        return self.model(batch).double() * self.std + self.mean
+        return self._output(batch).double() * self.std + self.mean
+
+    def _output(self, batch: CrystalBatch) -> Tensor:
+        """(B,) what the network gives for the target, scaled."""
+        return next(iter(self.model(batch).values()))
 
     def _wanted(self, batch: CrystalBatch) -> Tensor:
         """(B,) float64 targets in the learned unit."""
@@ -115,7 +119,7 @@ class PropertyModule(LightningModule):
     def _errors(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
         """() the loss, and () float64 the mean absolute error in the learned unit."""
         wanted = self._wanted(batch)
-        output = self.model(batch)
+        output = self._output(batch)
         loss = self.loss(output, ((wanted - self.mean) / self.std).to(output.dtype))
         error = (output.detach().double() * self.std + self.mean - wanted).abs().mean()
         return loss, error
