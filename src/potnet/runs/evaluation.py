@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from potnet.files import csv_text, write_whole
-from potnet.training.metrics import regression_metrics
 from potnet.inference.predictor import Predictor
+from potnet.training.metrics import regression_metrics
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule

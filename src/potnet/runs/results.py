@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.files import write_whole
-from potnet.training.loggers import tracking
+from potnet.inference.predictor import Predictor
 from potnet.runs.checkpoint import checkpoint_of
 from potnet.runs.evaluation import Evaluation, evaluate, print_table, write_predictions
 from potnet.runs.periodic_table import error_by_element, plot_error_by_element
 from potnet.runs.plots import learning_curve, parity_plot
-from potnet.inference.predictor import Predictor
+from potnet.training.loggers import tracking
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
