@@ -303,7 +303,7 @@ class Targets(Mapping[str, Target]):
         if "key" in config:
             entries = {"": dict(config)}
         else:
-            entries = {str(key): {"key": str(key), **entry} for key, entry in config.items() if entry}
+            entries = {str(key): {"key": str(key), **dict(entry)} for key, entry in config.items() if entry}
         for key, entry in entries.items():
             check_arguments(Target, entry, f"target.{key}".rstrip("."))
         return cls([Target(**entry) for entry in entries.values()])
