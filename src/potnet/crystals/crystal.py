@@ -71,8 +71,8 @@ class Crystal:
     def __post_init__(self) -> None:
         source = f"crystal {self.id!r}" if self.id else ""
         try:
-            cell = np.array(self.cell, dtype=np.float64)
-            positions = np.array(self.positions, dtype=np.float64)
+            cell = _plain(self.cell)
+            positions = _plain(self.positions)
             z = np.array(self.z)
         except (TypeError, ValueError) as error:
             raise CrystalError(
@@ -109,7 +109,7 @@ class Crystal:
             CrystalError: As for the class.
         """
         try:
-            positions = np.asarray(fractional, dtype=np.float64) @ np.asarray(cell, dtype=np.float64)
+            positions = _plain(fractional) @ _plain(cell)
         except (TypeError, ValueError) as error:
             source = f"crystal {id!r}" if id else ""
             raise CrystalError(
@@ -179,6 +179,19 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
         a, b = np.nonzero(np.einsum("abx,abx->ab", vector, vector) < distance * distance)
         found.append(np.stack([a, b], 1)[a < b] + start)
     return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+
+
+def _plain(value: ArrayLike) -> NDArray[np.float64]:
+    """A new array of numbers. NumPy would make numbers of text and of truth values too: 15 of `1_5`.
+
+    Raises:
+        TypeError: It holds something else.
+        ValueError: Its rows differ in length.
+    """
+    array = np.array(value)
+    if array.size and array.dtype.kind not in "iuf":
+        raise TypeError(f"got {array.dtype} {array.ravel()[:3].tolist()}")
+    return array.astype(np.float64)
 
 
 def _check_atoms(positions: NDArray[np.float64], z: NDArray[Any], source: str) -> None:
