@@ -235,7 +235,7 @@ def _check_cell(cell: NDArray[np.float64], source: str) -> None:
 def _check_overlap(
     cell: NDArray[np.float64], positions: NDArray[np.float64], z: NDArray[np.int64], source: str
 ) -> None:
-    if _thinnest(cell) < 10 * MIN_DISTANCE:
+    if thinnest(cell) < 10 * MIN_DISTANCE:
         # A very skewed cell is as thin as one that is too small: look at its reduced form.
         import moyopy
 
@@ -244,9 +244,9 @@ def _check_overlap(
         except ValueError as error:
             raise CrystalError(f"the cell {cell.tolist()} can't be reduced ({error})", source) from None
         cell = np.array(reduced)
-        if _thinnest(cell) < 3 * MIN_DISTANCE:
+        if thinnest(cell) < 3 * MIN_DISTANCE:
             raise CrystalError(
-                f"lattice planes are {_thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
+                f"lattice planes are {thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
                 "lengths are in Å",
                 source,
             )
@@ -261,7 +261,7 @@ def _check_overlap(
         )
 
 
-def _thinnest(cell: NDArray[np.float64]) -> float:
+def thinnest(cell: NDArray[np.float64]) -> float:
     """Smallest distance between opposite faces, Å."""
     reciprocal = np.linalg.inv(cell)
     return float(1.0 / np.sqrt((reciprocal * reciprocal).sum(0).max()))

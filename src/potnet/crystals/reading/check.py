@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from potnet.crystals.crystal import Crystal, CrystalError
+from potnet.crystals.crystal import Crystal, CrystalError, overlaps, thinnest
 from potnet.crystals.elements import ATOMIC_NUMBERS, MAX_Z, symbol
 
 logger = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ MIN_DENSITY = 0.01
 
 FORMULA_TOLERANCE = 0.01
 """Relative; formulas are often rounded."""
+
+_SMALL = 400
+"""Atoms. Up to here all pairs are faster than a neighbour list."""
 
 _GRAMS_PER_CM3 = 1.66053906660  # of one dalton per Å³
 _FORMULA = re.compile(r"(?:[A-Z][a-z]?[0-9.]*\s*)+")
@@ -105,15 +108,7 @@ def closest_pair(crystal: Crystal, cutoff: float) -> tuple[int, int, float] | No
         crystal: n atoms.
         cutoff: Å. Pairs with hydrogen may be nearer, by the ratio of the two limits above.
     """
-    import vesin
-
-    i, j, d = vesin.NeighborList(cutoff=cutoff, full_list=False).compute(
-        points=np.ascontiguousarray(crystal.positions),
-        box=np.ascontiguousarray(crystal.cell),
-        periodic=True,
-        quantities="ijd",
-    )
-    i, j = i.astype(np.int64), j.astype(np.int64)
+    i, j, d = _near(crystal, cutoff)
     hydrogen = (crystal.z[i] == 1) | (crystal.z[j] == 1)
     limit = np.where(hydrogen, cutoff * MIN_DISTANCE_HYDROGEN / MIN_DISTANCE, cutoff)
     near = np.nonzero(d < limit)[0]
@@ -121,6 +116,24 @@ def closest_pair(crystal: Crystal, cutoff: float) -> tuple[int, int, float] | No
         return None
     first = near[np.argmin(d[near])]
     return int(i[first]), int(j[first]), float(d[first])
+
+
+def _near(
+    crystal: Crystal, cutoff: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Pairs of atoms, images included, within a small cutoff, and their distances."""
+    if len(crystal) <= _SMALL and thinnest(crystal.cell) > 2 * cutoff:
+        # The nearest image alone matters, and no atom meets its own.
+        pairs = overlaps(crystal.cell, crystal.positions, cutoff)
+        i, j = pairs[:, 0], pairs[:, 1]
+        offset = (crystal.positions[i] - crystal.positions[j]) @ np.linalg.inv(crystal.cell)
+        return i, j, np.linalg.norm((offset - np.rint(offset)) @ crystal.cell, axis=1)
+    import vesin
+
+    i, j, d = vesin.NeighborList(cutoff=cutoff, full_list=False).compute(
+        points=np.array(crystal.positions), box=np.array(crystal.cell), periodic=True, quantities="ijd"
+    )
+    return i.astype(np.int64), j.astype(np.int64), np.asarray(d)
 
 
 def parse_formula(text: str) -> dict[str, float] | None:
