@@ -248,7 +248,7 @@ def explain(error: BaseException, config_name: str = "train") -> str:
 
 
 def _explain_override(override: str) -> str:
-    """What to write in place of an override that Hydra cannot read, such as a path with `( ) =` or an umlaut."""
+    """What to write for an override that Hydra cannot read, such as a path with `( ) =` or an umlaut."""
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"[+~]{0,2}[\w./@-]+", key):
         return f"cannot read {override!r}: write key=value, and quote what the shell would change"

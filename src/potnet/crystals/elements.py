@@ -27,7 +27,7 @@ def symbol(z: int) -> str:
 
 
 _TYPE = re.compile(r"([A-Za-z]{1,2}?)(?:va|val)?([0-9]*)([+-]?)([0-9]*)\.?")
-_GROUPS = frozenset("CF CN CO CS HF HO NH NO NP PO".split())
+_GROUPS = frozenset(["CF", "CN", "CO", "CS", "HF", "HO", "NH", "NO", "NP", "PO"])
 """Two elements each, as in NO3 and CO3, that look like one in capitals."""
 
 _MAX_SLOPPY_Z = 94
@@ -81,4 +81,6 @@ def element_of_label(text: str, known: set[str] | None = None) -> int | None:
 def _sloppy(letters: str) -> int | None:
     """`FE`, `fe` and `o`; not `T`, and not elements that nobody writes so."""
     z = ATOMIC_NUMBERS.get(letters.capitalize())
-    return z if z is not None and z <= _MAX_SLOPPY_Z and letters.upper() != "T" and len(letters) <= 2 else None
+    return (
+        z if z is not None and z <= _MAX_SLOPPY_Z and letters.upper() != "T" and len(letters) <= 2 else None
+    )

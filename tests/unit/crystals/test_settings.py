@@ -1,4 +1,4 @@
-"""Random structures in every setting that gemmi's tables list, written as CIF in several ways and read back."""
+"""Random structures in every setting of gemmi's tables, written as CIF in several ways and read back."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def ways(group: gemmi.SpaceGroup) -> list[str]:
 def random_structure(
     group: gemmi.SpaceGroup, rng: np.random.Generator
 ) -> tuple[list[float], list[tuple[str, np.ndarray]], Crystal]:
-    """A cell, sites, and what they are by gemmi: no atoms too close, no general position near a special one."""
+    """A cell, sites, and what they are by gemmi: no atoms too close, or nearly on a special position."""
     order = len(group.operations())
     while True:
         parameters, sites = random_cell(group, rng), random_sites(rng)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from potnet.crystals.crystal import CrystalError
 
@@ -54,11 +55,14 @@ class Block:
         return None
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[Block | CrystalError]:
     """Parse a CIF.
 
     Signs outside of ASCII, which CIF does not allow, are replaced: minus signs and blanks by the ordinary
     ones, others by `~`. They only matter in names of authors.
+
+    Returns:
+        The blocks, or what is wrong with one.
 
     Raises:
         CrystalError: It is no CIF; line and reason are named.
@@ -78,37 +82,36 @@ def blocks(text: str) -> list[Block]:
     return [_block(each) for each in document]
 
 
-def _block(block: object) -> Block:
+def _block(block: Any) -> Block | CrystalError:
     from gemmi import cif
 
     columns: dict[str, list[str | None]] = {}
     loops: dict[str, int] = {}
-    stated: set[str] = set()
-    for number, item in enumerate(block):  # type: ignore[attr-defined, var-annotated, arg-type]
+    for number, item in enumerate(block):
         for tag, values in _columns(item):
             tag = tag.lower().replace(".", "_")
             if not tag.startswith(_USED):
                 continue
             clean = [None if not raw or cif.is_null(raw) else _unquoted(cif.as_string(raw)) for raw in values]
-            if tag in stated and columns[tag] != clean:
-                raise CrystalError(f"{tag} is given twice, with different values")
-            stated.add(tag)
+            before = columns.get(tag)
+            if before is not None and any(before):
+                if any(clean) and before != clean:
+                    return CrystalError(f"{tag} is given twice, with different values")
+                continue
             columns[tag] = clean
             if item.loop is not None:
                 loops[tag] = number
-    return Block(block.name.strip(), columns, loops)  # type: ignore[attr-defined]
+    return Block(block.name.strip(), columns, loops)
 
 
-def _columns(item: object) -> Iterator[tuple[str, list[str]]]:
-    if item.pair is not None:  # type: ignore[attr-defined]
-        tag, value = item.pair  # type: ignore[attr-defined]
+def _columns(item: Any) -> Iterator[tuple[str, list[str]]]:
+    if item.pair is not None:
+        tag, value = item.pair
         yield tag, [value]
-    elif item.loop is not None:  # type: ignore[attr-defined]
-        loop = item.loop  # type: ignore[attr-defined]
-        width = len(loop.tags)
-        values = list(loop.values)
-        for place, tag in enumerate(loop.tags):
-            yield tag, values[place::width]
+    elif item.loop is not None:
+        tags, values = list(item.loop.tags), list(item.loop.values)
+        for place, tag in enumerate(tags):
+            yield tag, values[place :: len(tags)]
 
 
 def _unquoted(value: str) -> str | None:

@@ -45,7 +45,7 @@ def settle(problems: Iterable[str], plausibility: Plausibility, source: str = ""
     Args:
         problems: What is wrong, one sentence each.
         plausibility: What to do.
-        source: The crystal that they are about.
+        source: What they are about, for the log.
 
     Raises:
         CrystalError: The first problem, with `plausibility="refuse"`.
@@ -57,22 +57,22 @@ def settle(problems: Iterable[str], plausibility: Plausibility, source: str = ""
         return
     for problem in problems:
         if plausibility == "refuse":
-            raise CrystalError(f"{problem} (plausibility=warn reads it nevertheless)", source)
+            raise CrystalError(f"{problem} (plausibility=warn reads it nevertheless)")
         logger.warning("%s%s", f"{source}: " if source else "", problem)
 
 
-def checked(crystal: Crystal, plausibility: Plausibility, boxed: bool = False) -> Crystal:
+def checked(crystal: Crystal, plausibility: Plausibility, boxed: bool = False, source: str = "") -> Crystal:
     """The crystal itself, if its distances and its density are plausible.
 
     Args:
         crystal: Any crystal.
         plausibility: See `Plausibility`.
         boxed: Whether the vacuum was asked for, so that a low density says nothing.
+        source: Where it is from, for the log.
 
     Raises:
         CrystalError: See `settle`.
     """
-    source = f"crystal {crystal.id!r}" if crystal.id else ""
     settle(() if plausibility == "ignore" else implausible(crystal, boxed), plausibility, source)
     return crystal
 
@@ -91,7 +91,7 @@ def implausible(crystal: Crystal, boxed: bool = False) -> list[str]:
         a, b, distance = pair
         what = f"{symbol(int(crystal.z[a]))}-{symbol(int(crystal.z[b]))}"
         problems.append(
-            f"sites {a} and {b} ({what}), or their images, are {distance:.2f} Å apart: no two atoms are so close"
+            f"sites {a} and {b} ({what}), or their images, are {distance:.2f} Å apart: no atoms are so close"
         )
     return problems
 

@@ -37,7 +37,9 @@ _CELL = (
 )
 
 
-def crystals_from_cif(text: str, plausibility: Plausibility = "refuse") -> Iterator[Crystal | CrystalError]:
+def crystals_from_cif(
+    text: str, plausibility: Plausibility = "refuse", source: str = "CIF"
+) -> Iterator[Crystal | CrystalError]:
     """Read every block of a CIF that has atoms.
 
     A CIF without symmetry is taken at its word: identity only, as the standard has it.
@@ -45,6 +47,7 @@ def crystals_from_cif(text: str, plausibility: Plausibility = "refuse") -> Itera
     Args:
         text: Content of the file.
         plausibility: What to do with a structure that cannot be right.
+        source: Where it is from, for the log.
 
     Yields:
         One crystal a block, without an id; or what is wrong with it, naming the site's label.
@@ -54,15 +57,23 @@ def crystals_from_cif(text: str, plausibility: Plausibility = "refuse") -> Itera
     except CrystalError as error:
         yield error
         return
-    with_atoms = [block for block in found if block.begins("_atom_site_fract_", "_atom_site_cartn_")]
-    if not with_atoms:
-        # Not one that only has reflections or text, but whatever was meant as a structure.
-        with_atoms = [block for block in found if block.begins("_atom_site_", "_cell_length_")]
-    for block in with_atoms:
+    for block in _with_atoms(found):
         try:
-            yield _crystal(block, plausibility)
+            if isinstance(block, CrystalError):
+                raise block
+            yield _crystal(block, plausibility, f"{source}, block {block.name!r}")
         except CrystalError as error:
             yield error
+
+
+def _with_atoms(found: list[Block | CrystalError]) -> list[Block | CrystalError]:
+    """Blocks that hold a structure, or else those that were meant to; not those of text or reflections."""
+
+    def chosen(*prefixes: str) -> list[Block | CrystalError]:
+        return [each for each in found if isinstance(each, CrystalError) or each.begins(*prefixes)]
+
+    complete = chosen("_atom_site_fract_", "_atom_site_cartn_")
+    return complete or chosen("_atom_site_", "_cell_length_")
 
 
 @dataclass(frozen=True)
@@ -72,21 +83,22 @@ class _Reading:
     crystal: Crystal
     operations: Operations
     problems: list[str]
+    remarks: list[str]
 
 
-def _crystal(block: Block, plausibility: Plausibility) -> Crystal:
+def _crystal(block: Block, plausibility: Plausibility, source: str) -> Crystal:
     cell = _cell(block)
     text = block.value("_chemical_formula_sum")
     formula = check.parse_formula(text) if text else None
     sites = sites_of(block, cell, set(formula) if formula else None)
     for line in sites.skipped:
-        logger.warning("block %r: %s", block.name, line)
+        logger.warning("%s: %s", source, line)
     z_stated = _whole(block.value("_cell_formula_units_z"))
     readings = []
     errors = []
     for operations in _operations(block):
         try:
-            crystal, problems = _expanded(cell, sites, operations)
+            crystal, problems, remarks = _expanded(cell, sites, operations)
         except CrystalError as error:
             errors.append(error)
             continue
@@ -95,13 +107,14 @@ def _crystal(block: Block, plausibility: Plausibility) -> Crystal:
         if formula:
             mismatch = check.formula_mismatch(crystal.z, formula)
             problems += [mismatch] if mismatch else []
-        readings.append(_Reading(crystal, operations, problems))
+        readings.append(_Reading(crystal, operations, problems, remarks))
     if not readings:
         raise errors[0]
     chosen = _choose(readings, formula, z_stated)
-    check.settle(chosen.problems, plausibility, f"block {block.name!r}" if plausibility == "warn" else "")
+    check.settle(chosen.problems, plausibility, source)
     if plausibility != "ignore":
-        _remark(block, chosen, formula)
+        for line in [*chosen.remarks, *_remarks(block, chosen, formula)]:
+            logger.warning("%s: %s", source, line)
     return chosen.crystal
 
 
@@ -150,22 +163,18 @@ def _fingerprint(crystal: Crystal) -> NDArray[np.float64]:
     return np.array([len(crystal), crystal.z.sum(), (crystal.z**2).sum(), *moments], dtype=np.float64)
 
 
-def _remark(block: Block, reading: _Reading, formula: dict[str, float] | None) -> None:
-    """Log what is odd, but no reason to refuse."""
-    where = f"block {block.name!r}"
-    if formula and not check.formula_mismatch(reading.crystal.z, formula):
-        if check.missing_hydrogen(reading.crystal.z, formula):
-            logger.warning("%s: the formula has more hydrogen than the listed sites", where)
+def _remarks(block: Block, reading: _Reading, formula: dict[str, float] | None) -> Iterator[str]:
+    """What is odd, but no reason to refuse."""
+    z = reading.crystal.z
+    if formula and not check.formula_mismatch(z, formula) and check.missing_hydrogen(z, formula):
+        yield "the formula has more hydrogen than the listed sites"
     if reading.operations.name == Operations.name and block.column(_MAGNETIC) is None:
-        name, number = block.value(*_NAMES), _whole(block.value(*_NUMBERS))
+        name, number, m = block.value(*_NAMES), _whole(block.value(*_NUMBERS)), len(reading.operations)
         stated = order_of(name, number)
-        if stated is not None and stated > len(reading.operations):
-            logger.warning(
-                "%s: %d operations are listed, but its space group (%s) has %d; those that are listed count",
-                where,
-                len(reading.operations),
-                name or number,
-                stated,
+        if stated is not None and stated > m:
+            yield (
+                f"{m} operations are listed, but its space group ({name or number}) has {stated}; those "
+                "that are listed count"
             )
 
 
@@ -225,8 +234,8 @@ def _whole(text: str | None) -> int | None:
 
 def _expanded(
     cell: NDArray[np.float64], sites: Sites, operations: Operations
-) -> tuple[Crystal, list[str]]:
-    """All atoms of the cell, and what is odd about them."""
+) -> tuple[Crystal, list[str], list[str]]:
+    """All atoms of the cell, what is wrong with them, and what is only odd."""
     positions, kind = _orbits(cell, sites, operations)
     pairs = overlaps(cell, positions @ cell, COINCIDENCE)
     problems = []
@@ -236,14 +245,16 @@ def _expanded(
                 f"sites {sites.labels[a]} ({symbol(int(sites.z[a]))}) and {sites.labels[b]} "
                 f"({symbol(int(sites.z[b]))}) are at one position: the structure is disordered or wrong"
             )
+    remarks = []
     if len(pairs):
         a, b = (sites.labels[i] for i in kind[pairs[0]])
+        what = f"sites {a} and {b} are at one position, or less than {COINCIDENCE} Å apart"
         if len(operations) == 1:
-            problems.append(f"sites {a} and {b} are at one position, and one of them would be dropped")
+            problems.append(f"{what}, and nothing but their list says how many there are")
         else:
-            logger.warning("sites %s and %s are at one position: one of them is dropped", a, b)
+            remarks.append(f"{what}: one of them is dropped")
     keep = np.setdiff1d(np.arange(len(kind)), pairs[:, 1])
-    return Crystal.from_fractional(cell, positions[keep], sites.z[kind[keep]]), problems
+    return Crystal.from_fractional(cell, positions[keep], sites.z[kind[keep]]), problems, remarks
 
 
 def _orbits(

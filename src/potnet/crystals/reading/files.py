@@ -33,12 +33,12 @@ def read_crystals(
     """Read all crystals of a file.
 
     Formats: `.cif` and `.mcif`; POSCAR, CONTCAR, `.vasp`; `.xyz` and `.extxyz`, many frames; `.jsonl`, one
-    record a line (see `from_record`); `.json`, a structure or a list of them (see `from_serialized`); anything
-    else that ASE recognises. Each may be compressed as `.gz`.
+    record a line (see `from_record`); `.json`, a structure or a list of them (see `from_serialized`);
+    anything else that ASE recognises. Each may be compressed as `.gz`.
 
-    The id is the record's own in JSON lines and in extended XYZ (`id=...` in the comment). Elsewhere it is the
-    name of the file without its ending (for POSCAR and CONTCAR with the folder's), followed by `:0`, `:1` ...
-    if the file holds several.
+    The id is the record's own in JSON lines and in extended XYZ (`id=...` in the comment). Elsewhere it is
+    the name of the file without its ending (for POSCAR and CONTCAR with the folder's), followed by `:0`,
+    `:1` ... if the file holds several.
 
     Args:
         path: The file.
@@ -67,8 +67,8 @@ def iterate_crystals(
 ) -> Iterator[Outcome]:
     """Read the crystals of a file one by one; what can't be used comes as an error in its place.
 
-    A bad record doesn't cost the others, as far as one can tell where the next one begins. Only one crystal is
-    in memory at a time, but the text of a CIF or `.json` is there as a whole.
+    A bad record doesn't cost the others, as far as one can tell where the next one begins. Only one crystal
+    is in memory at a time, but the text of a CIF or `.json` is there as a whole.
 
     Args:
         path: The file.
@@ -96,13 +96,13 @@ def iterate_crystals(
 def _records(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[_Record]:
     name = file.name.lower().removesuffix(".gz")
     if name.endswith(".jsonl"):
-        return _judged(_from_jsonl(file), plausibility)
+        return _judged(file, _from_jsonl(file), plausibility)
     if name.endswith((".cif", ".mcif")):
         return _from_cif(file, plausibility)
     if name.endswith((".xyz", ".extxyz")):
-        return _judged(_from_xyz(file, box), plausibility, box)
+        return _judged(file, _from_xyz(file, box), plausibility, box)
     if name.startswith(("poscar", "contcar")) or name.endswith((".vasp", ".poscar")):
-        return _judged(_from_poscar(file), plausibility)
+        return _judged(file, _from_poscar(file), plausibility)
     return _others(file, box, plausibility)
 
 
@@ -111,26 +111,28 @@ def _others(file: Path, box: float | None, plausibility: Plausibility) -> Iterat
     with file.open("rb") as binary:
         binary.read(1)  # a missing file is told from one that ASE can't read
     if file.name.lower().removesuffix(".gz").endswith(".json"):
-        yield from _judged(_from_json(file, box), plausibility, box)
+        yield from _judged(file, _from_json(file, box), plausibility, box)
         return
     kind = format_of(file)
     if kind == "cif":
         yield from _from_cif(file, plausibility)
     elif kind in ("extxyz", "xyz"):
-        yield from _judged(_from_xyz(file, box), plausibility, box)
+        yield from _judged(file, _from_xyz(file, box), plausibility, box)
     elif kind == "vasp":
-        yield from _judged(_from_poscar(file), plausibility)
+        yield from _judged(file, _from_poscar(file), plausibility)
     else:
-        yield from _judged(_from_ase(file, box), plausibility, box)
+        yield from _judged(file, _from_ase(file, box), plausibility, box)
 
 
 def _judged(
-    records: Iterable[_Record], plausibility: Plausibility, box: float | None = None
+    file: Path, records: Iterable[_Record], plausibility: Plausibility, box: float | None = None
 ) -> Iterator[_Record]:
     for where, outcome in records:
         if isinstance(outcome, Crystal):
             try:
-                outcome = checked(outcome, plausibility, boxed=box is not None)
+                outcome = checked(
+                    outcome, plausibility, boxed=box is not None, source=f"{file} {where}".strip()
+                )
             except CrystalError as error:
                 outcome = error
         yield where, outcome
@@ -168,7 +170,7 @@ def _from_jsonl(file: Path) -> Iterator[_Record]:
 def _from_cif(file: Path, plausibility: Plausibility) -> Iterator[_Record]:
     with open_binary(file) as binary:
         text = decode(binary.read())
-    for number, outcome in enumerate(crystals_from_cif(text, plausibility)):
+    for number, outcome in enumerate(crystals_from_cif(text, plausibility, str(file))):
         yield f"block {number}", outcome
 
 

@@ -26,8 +26,8 @@ def crystal_from_poscar(text: str) -> Crystal:
     Velocities and whatever follows an empty line behind the coordinates are not read.
 
     Raises:
-        CrystalError: It is none, does not name its elements, has fewer or more atoms than it announces, or for
-            any reason `Crystal` has. Lines are counted from 1.
+        CrystalError: It is none, does not name its elements, has fewer or more atoms than it announces, or
+            for any reason `Crystal` has. Lines are counted from 1.
     """
     lines = _Lines(text.splitlines(), 1)  # after the comment
     scale = _scale(lines)
@@ -102,7 +102,7 @@ def _scale(lines: _Lines) -> NDArray[np.float64]:
 
 
 def _species(lines: _Lines) -> tuple[list[str] | None, list[int]]:
-    """Symbols, None if they are not stated, and how many atoms there are of each. Either may take several lines.
+    """Symbols, None if they are not stated, and numbers of atoms. Either may take several lines.
 
     Raises:
         CrystalError: They do not fit together.
@@ -116,14 +116,18 @@ def _species(lines: _Lines) -> tuple[list[str] | None, list[int]]:
     while True:
         for token in tokens:
             if not re.fullmatch(r"[0-9]+", token):
-                raise lines.error(f"the number of atoms of each element is wanted, got {' '.join(tokens)[:40]!r}")
+                raise lines.error(
+                    f"the number of atoms of each element is wanted, got {' '.join(tokens)[:40]!r}"
+                )
             counts.append(int(token))
         following = lines.peek().split()
         if not names or len(counts) >= len(names) or not following or not following[0].isdecimal():
             break
         tokens = lines.next("the number of atoms of each element").split()
     if names and len(names) != len(counts):
-        raise lines.error(f"{len(names)} elements ({' '.join(names)[:40]}), but {len(counts)} numbers of atoms")
+        raise lines.error(
+            f"{len(names)} elements ({' '.join(names)[:40]}), but {len(counts)} numbers of atoms"
+        )
     if sum(counts) == 0:
         raise lines.error("there is no atom")
     return names or None, counts
@@ -169,10 +173,10 @@ def _atomic_numbers(
     elements = []
     for name in names:
         # Names of POTCAR: Na_pv, Fe/0f3c. H.75 is a part of a hydrogen, not one.
-        z = element_of_type(re.split(r"[_/]", name)[0]) if "." not in name else None
-        if z is None:
+        element = element_of_type(re.split(r"[_/]", name)[0]) if "." not in name else None
+        if element is None:
             raise CrystalError(f"{name!r} is no element: {' '.join(names)[:60]!r}")
-        elements.append(z)
+        elements.append(element)
     z = np.repeat(np.array(elements, dtype=np.int64), counts)
     if None not in behind and not np.array_equal(z, np.array(behind)):
         site = int(np.nonzero(z != np.array(behind))[0][0])

@@ -87,11 +87,17 @@ class _Rows:
 
     def __init__(self, block: Block) -> None:
         anchor = next(
-            (tag for tag in ("_atom_site_fract_x", "_atom_site_cartn_x", _LABEL, _TYPE) if tag in block.columns),
+            (
+                tag
+                for tag in ("_atom_site_fract_x", "_atom_site_cartn_x", _LABEL, _TYPE)
+                if tag in block.columns
+            ),
             None,
         )
         if anchor is None:
-            raise CrystalError(f"block {block.name!r} lists no atoms (_atom_site_label, _atom_site_fract_x ...)")
+            raise CrystalError(
+                f"block {block.name!r} lists no atoms (_atom_site_label, _atom_site_fract_x ...)"
+            )
         self.count = len(block.columns[anchor])
         loop = block.loops.get(anchor)
         self._columns = {
@@ -101,7 +107,9 @@ class _Rows:
         }
         elsewhere = [tag for tag in (_LABEL, _TYPE) if tag in block.columns]
         if not elsewhere:
-            raise CrystalError(f"block {block.name!r} lists no atoms (_atom_site_label, _atom_site_fract_x ...)")
+            raise CrystalError(
+                f"block {block.name!r} lists no atoms (_atom_site_label, _atom_site_fract_x ...)"
+            )
         if not any(tag.removeprefix(_SITE) in self._columns for tag in elsewhere):
             raise CrystalError("labels and positions of the sites stand in different loops")
         labels = self._columns.get("label") or self._columns["type_symbol"]
@@ -117,7 +125,7 @@ class _Rows:
         columns = [self._columns.get(stem + axis) for axis in "xyz"]
         if any(column is None for column in columns):
             return None
-        return [list(row) for row in zip(*columns, strict=True)]  # type: ignore[arg-type]
+        return [list(row) for row in zip(*columns, strict=True)]
 
 
 def _element(rows: _Rows, site: int, elements: set[str] | None) -> int:
@@ -162,9 +170,7 @@ def _positions(
     if texts is None:
         texts = rows.triple("cartn_")
     if texts is None:
-        raise CrystalError(
-            f"block {block.name!r} has atoms but no coordinates (_atom_site_fract_x, _y, _z)"
-        )
+        raise CrystalError(f"block {block.name!r} has atoms but no coordinates (_atom_site_fract_x, _y, _z)")
     values = np.full((rows.count, 3), np.nan)
     for site, row in enumerate(texts):
         for axis, text in enumerate(row):
@@ -172,9 +178,7 @@ def _positions(
                 continue
             value = uncertain_number(text)
             if value is None:
-                raise CrystalError(
-                    f"site {rows.labels[site]} has no position: {text!r} is no number"
-                )
+                raise CrystalError(f"site {rows.labels[site]} has no position: {text!r} is no number")
             values[site, axis] = value
     if cartesian:
         values = _from_cartesian(block, values, cell)
@@ -211,8 +215,6 @@ def _rounding(texts: list[str | None], lengths: NDArray[np.float64]) -> float:
     units = np.zeros(3)
     for axis, text in enumerate(texts):
         digits = re.sub(r"\(.*", "", text or "").partition(".")[2]
-        if 2 <= len(digits) and digits.isdigit():
+        if len(digits) >= 2 and digits.isdigit():
             units[axis] = 0.5 * 10.0 ** -len(digits)
     return float(np.clip(4 * (units * lengths).max(), TOLERANCE, MAX_TOLERANCE))
-
-

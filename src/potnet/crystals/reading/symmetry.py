@@ -74,7 +74,7 @@ class Operations:
             np.einsum("aij,bj->abi", self.rotations, self.translations) + self.translations[:, None]
         )
         # Rotations have few values, so products are looked up by them first.
-        own = {}
+        own: dict[tuple[int, ...], list[int]] = {}
         for number, rotation in enumerate(np.rint(self.rotations.reshape(m, 9) * 24).astype(int).tolist()):
             own.setdefault(tuple(rotation), []).append(number)
         keys, inverse = np.unique(np.rint(rotations * 24).astype(int), axis=0, return_inverse=True)
@@ -267,7 +267,7 @@ def _full_names() -> dict[tuple[str, str], str]:
     names: dict[tuple[str, str], str] = {}
     for hall_number in range(1, 531):
         entry = moyopy.HallSymbolEntry(hall_number)
-        setting = entry.setting if entry.setting in ("1", "2", "H", "R") else ""
+        setting = str(entry.setting) if str(entry.setting) in ("1", "2", "H", "R") else ""
         for key in ((_bare(entry.hm_full), setting), (_bare(entry.hm_full), "")):
             names.setdefault(key, entry.hall_symbol)
     return names
@@ -298,9 +298,7 @@ def _standard(number: int) -> list[gemmi.SpaceGroup]:
     import gemmi
 
     reference = gemmi.get_spacegroup_reference_setting(number)
-    return [
-        each for each in gemmi.spacegroup_table() if each.number == number and each.hm == reference.hm
-    ]
+    return [each for each in gemmi.spacegroup_table() if each.number == number and each.hm == reference.hm]
 
 
 def _hall(text: str) -> str:

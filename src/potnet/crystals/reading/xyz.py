@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from potnet.crystals.crystal import CrystalError
 from potnet.crystals.elements import ATOMIC_NUMBERS
 from potnet.crystals.reading.foreign import open_binary, read_ase
@@ -87,7 +89,7 @@ def _frame(frame: list[str]) -> Atoms:
     info: dict[str, Any] = {}
     for key, value in atoms.info.items():
         text = stated.get(str(key))
-        if text is None or isinstance(value, bool) or getattr(value, "ndim", 0):
+        if text is None or isinstance(value, bool) or np.ndim(value) > 0:
             info[key] = value
         else:
             info[key] = text if number(text) is None else WrittenNumber(text)
@@ -104,15 +106,17 @@ def _checked_rows(rows: list[str], properties: str, exact: bool) -> list[str]:
     """Rows that ASE reads as they are meant, deuterium as hydrogen.
 
     Raises:
-        CrystalError: A row has fewer or more values than columns, an unknown element, or a position that is no
-            number; the site is named.
+        CrystalError: A row has fewer or more values than columns, an unknown element, or a position that is
+            no number; the site is named.
     """
     width, places, species = _layout(properties)
     clean = []
     for site, line in enumerate(rows):
         tokens = line.split()
         if len(tokens) < width or (exact and len(tokens) > width):
-            raise CrystalError(f"site {site} has {len(tokens)} values for {width} columns: {line.strip()[:60]!r}")
+            raise CrystalError(
+                f"site {site} has {len(tokens)} values for {width} columns: {line.strip()[:60]!r}"
+            )
         if species is not None:
             name = tokens[species]
             if not re.fullmatch(r"[0-9]+", name):
