@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -23,6 +24,8 @@ from potnet.crystals.reading.text import decode
 from potnet.crystals.reading.xyz import ID_KEYS, xyz_frames
 
 Outcome = Crystal | CrystalError
+_CIF = re.compile(rb"^\s*data_", flags=re.IGNORECASE | re.MULTILINE)
+
 _Record = tuple[str, Outcome]
 """Where in the file ("line 3", "frame 0"), and what came of it."""
 
@@ -108,8 +111,11 @@ def _records(file: Path, box: float | None, plausibility: Plausibility) -> Itera
 
 def _others(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[_Record]:
     """A file whose name says nothing: by its content, and by ASE where we have no reader."""
-    with file.open("rb") as binary:
-        binary.read(1)  # a missing file is told from one that ASE can't read
+    with open_binary(file) as binary:
+        head = binary.read(100_000)  # which also tells a missing file from one that ASE can't read
+    if _CIF.search(head) and b"_cell" in head:
+        yield from _from_cif(file, plausibility)
+        return
     if file.name.lower().removesuffix(".gz").endswith(".json"):
         yield from _judged(file, _from_json(file, box), plausibility, box)
         return
