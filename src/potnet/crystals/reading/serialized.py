@@ -48,8 +48,13 @@ def from_serialized(
         CrystalError: It is none of these, holds several structures, or for any reason `Crystal` has.
     """
     source = f"crystal {id!r}" if id else ""
-    if isinstance(structure, str | bytes):
-        crystal = _from_text(structure, id, box, plausibility)
+    if isinstance(structure, bytes):
+        structure = decode(structure)
+    if isinstance(structure, str) and _is_cif(structure):
+        crystal = _from_cif(structure, source, plausibility)
+        plausibility = "ignore"  # it was looked at, with what else the file says
+    elif isinstance(structure, str):
+        crystal = _from_text(structure, id, box)
     elif isinstance(structure, Mapping):
         crystal = _from_mapping(structure, id, box)
     elif isinstance(structure, Crystal):
@@ -64,7 +69,7 @@ def from_serialized(
         what = "nothing" if structure is None else f"a {type(structure).__name__}"
         raise CrystalError(f"a structure is wanted ({KINDS}), got {what}", source)
     try:
-        checked(crystal, plausibility, boxed=box is not None)
+        checked(crystal, plausibility, boxed=box is not None, source=source)
     except CrystalError as error:
         raise CrystalError(error.reason, source) from None
     if crystal.id == (id or crystal.id) and not crystal.properties:
@@ -72,21 +77,25 @@ def from_serialized(
     return replace(crystal, id=id or crystal.id, properties={})
 
 
-def _from_text(text: str | bytes, id: str, box: float | None, plausibility: Plausibility) -> Crystal:
+def _is_cif(text: str) -> bool:
+    return "_cell_length_a" in text or text.lstrip("\ufeff \t\r\n").lower().startswith("data_")
+
+
+def _from_cif(text: str, source: str, plausibility: Plausibility) -> Crystal:
+    found = list(crystals_from_cif(text, plausibility, source or "CIF"))
+    if len(found) != 1:
+        raise CrystalError(f"one structure is wanted, the CIF has {len(found)}", source)
+    if isinstance(found[0], CrystalError):
+        raise CrystalError(found[0].reason, source)
+    return found[0]
+
+
+def _from_text(text: str, id: str, box: float | None) -> Crystal:
+    """A dictionary as text, or a POSCAR."""
     source = f"crystal {id!r}" if id else ""
-    if isinstance(text, bytes):
-        text = decode(text)
     text = text.removeprefix("\ufeff")
-    start = text.lstrip()
-    if start.startswith("{"):
+    if text.lstrip().startswith("{"):
         return _from_mapping(_dictionary(text, source), id, box)
-    if "_cell_length_a" in text or start.lower().startswith("data_"):
-        found = list(crystals_from_cif(text, plausibility))
-        if len(found) != 1:
-            raise CrystalError(f"one structure is wanted, the CIF has {len(found)}", source)
-        if isinstance(found[0], CrystalError):
-            raise CrystalError(found[0].reason, source)
-        return found[0]
     if len(text.splitlines()) < 7:
         shown = " ".join(text.split())[:60]
         raise CrystalError(f"a structure is wanted ({KINDS}), got {shown!r}", source)
