@@ -1,7 +1,8 @@
 """`potnet COMMAND ...`: one command over the entry points. `potnet --help` lists them.
 
 To add one: a line in `COMMANDS`, a module with `main()`, and for a command with a configuration
-conf/NAME.yaml and conf/hydra/help/NAME.yaml, its help. Nothing is imported before it is known which command is meant.
+conf/NAME.yaml and conf/hydra/help/NAME.yaml, its help. Nothing is imported before it is known which command is
+meant.
 """
 
 from __future__ import annotations

@@ -38,10 +38,10 @@ def test_a_fit_leaves_everything_in_its_folder(fitted: Run) -> None:
     folder = fitted.folder
     metrics = json.loads((folder / "metrics.json").read_text())
     for part in ("val", "test"):
-        assert set(metrics[part]) == {"mae", "rmse", "r2", "n", "unit"}
-        assert metrics[part]["unit"] == "log10(GPa)"
-        assert 0 < metrics[part]["mae"] < 0.5
-    assert fitted.result == metrics["val"]["mae"]
+        assert set(metrics[part]["k_vrh"]) == {"mae", "rmse", "r2", "n", "unit"}
+        assert metrics[part]["k_vrh"]["unit"] == "log10(GPa)"
+        assert 0 < metrics[part]["k_vrh"]["mae"] < 0.5
+    assert fitted.result == metrics["val"]["k_vrh"]["mae"]
     assert metrics["epochs"] == 0
     split = json.loads((folder / "split.json").read_text())
     assert metrics["parameters"] == len(split["train"])

@@ -18,9 +18,10 @@ from potnet.config.paths import config_dir
 POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint"}
 """Commands that take words without a key, and the key that they are values of."""
 
-PATHS = frozenset(
-    ["checkpoint", "inputs", "output", "resume", "runs", "runs_dir", "cache_dir", "name", "data.path", "data.cache_dir", "data.source.path", "data.split.path", "hydra.run.dir", "hydra.sweep.dir"]
-)
+PATHS = {
+    *("checkpoint", "inputs", "output", "resume", "runs", "runs_dir", "cache_dir", "name", "data.path"),
+    *("data.cache_dir", "data.source.path", "data.split.path", "hydra.run.dir", "hydra.sweep.dir"),
+}
 """Keys whose values are text even where they look like numbers: a folder may be called 2024."""
 
 _OVERRIDE = re.compile(r"(?P<prefix>[+]{0,2})(?P<key>[A-Za-z_][\w./@:-]*)=(?P<value>.*)", re.DOTALL)
@@ -29,9 +30,21 @@ _SIMPLE = re.compile(r"[\w./+:@%?*|\\-]*", re.ASCII)
 _FUNCTIONS = "glob|range|choice|interval|tag|sort|shuffle|int|float|str|bool|json_str|extend_list"
 _GRAMMAR = re.compile(rf"[\[{{'\"]|({_FUNCTIONS})\(")
 """Beginnings of values that are meant in Hydra's grammar: lists, mappings, text in quotes, functions."""
-_TAKES_VALUE = frozenset(
-    ["--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp", "--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"]
-)
+_TAKES_VALUE = {
+    *(
+        "--config-dir",
+        "-cd",
+        "--config-name",
+        "-cn",
+        "--config-path",
+        "-cp",
+        "--cfg",
+        "-c",
+        "--package",
+        "-p",
+    ),
+    *("--info", "-i", "--experimental-rerun"),
+}
 """Options of Hydra that are followed by a value."""
 
 

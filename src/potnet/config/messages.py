@@ -53,9 +53,7 @@ def explain(error: BaseException, config_name: str = "train") -> str:
             "comma in a value needs quotes, \"key='a,b'\""
         )
     # An interpolation of a key that must be given: the key itself is missing, not the one that refers to it.
-    found = re.match(
-        r"MissingMandatoryValue while resolving interpolation: Missing mandatory value: (\S+)", text
-    )
+    found = re.match(r"MissingMandatoryValue .*interpolation: Missing mandatory value: (\S+)", text)
     if found:
         return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
     found = re.search(r"full_key: (\S+)", text) or re.search(r"Missing mandatory value: (\S+)", text)

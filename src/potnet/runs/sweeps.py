@@ -9,6 +9,7 @@ for every launcher and sweeper, as it happens inside the job.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -79,8 +80,8 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
             )
     (folder / ERROR).unlink(missing_ok=True)
     if metrics is not None:
-        value: float | None = metrics.get("val", {}).get("mae")
-        log.info("finished earlier, skipped: %s (validation MAE %s)", folder, value)
+        value = reached(metrics, folder)
+        log.info("finished earlier, skipped: %s (%s %s)", folder, metrics.get("monitor", "val/mae"), value)
         return value
     if last is not None:
         log.info("goes on from its last checkpoint: %s", folder)
@@ -99,6 +100,29 @@ def finished(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return None if metrics.get("interrupted") else metrics
+
+
+def reached(metrics: Mapping[str, Any], folder: Path) -> float | None:
+    """The monitored metric of a finished run; None if it has no validation part.
+
+    Args:
+        metrics: Its metrics.json.
+        folder: Of the run. A loss is only in metrics.csv, of which the least one counts.
+    """
+    _, *key, name = str(metrics.get("monitor", "val/mae")).split("/")
+    found: Any = metrics.get("val", {})
+    for part in (*key, name):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if found is not None or key:
+        return None if found is None else float(found)
+    try:
+        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return min(
+                (float(row[f"val/{name}"]) for row in csv.DictReader(file) if row.get(f"val/{name}")),
+                default=None,
+            )
+    except FileNotFoundError:
+        return None
 
 
 def difference(
