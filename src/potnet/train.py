@@ -1,10 +1,15 @@
-"""Train a network: `python -m potnet.train --help`."""
+"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+
+From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
+`potnet.runs.trained.train_from_python`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -207,5 +212,16 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     return resumed
 
 
+class _Callable(types.ModuleType):
+    """A module that is called like a function: a function of this name would hide the module, or be hidden."""
+
+    def __call__(self, *overrides: str, **settings: Any) -> Any:
+        from potnet.runs.trained import train_from_python
+
+        return train_from_python(*overrides, **settings)
+
+
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = _Callable

@@ -13,7 +13,7 @@ from potnet.config.instantiate import check_value
 _COMMON: dict[str, Any] = {"checkpoint": str, "device": str, "cache_dir": str | None}
 
 KINDS: dict[str, Mapping[str, Any]] = {
-    "train": {"name": str, "seed": int, "runs_dir": str, "resume": str | None},
+    "train": {"name": str, "runs_dir": str, "allow": list, "resume": str | None},
     "evaluate": {**_COMMON, "parts": list, "output": str | None, "batch_size": int | None},
     "predict": {
         **_COMMON,

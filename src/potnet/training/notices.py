@@ -57,7 +57,7 @@ def few_steps(steps: int, epochs: int, batch_size: int) -> str | None:
         f"few steps: {epochs} epochs are {steps} steps of the optimizer, and fewer than {FEW_STEPS} learn "
         "little. "
         f"Give more epochs (trainer.max_epochs={math.ceil(epochs * factor)})"
-        + (f" or smaller batches (data.batch_size={smaller})" if smaller < batch_size else "")
+        + (f" or smaller batches (data.batch_size={smaller})" if 4 <= smaller < batch_size else "")
     )
 
 
