@@ -1,8 +1,7 @@
 """`potnet COMMAND ...`: one command over the entry points. `potnet --help` lists them.
 
-To add one: a line in `COMMANDS`, a module with `main()`, and for a command with a configuration
-conf/NAME.yaml and conf/hydra/help/NAME.yaml, its help. Nothing is imported before it is known which command is
-meant.
+To add one: a line in `COMMANDS`, a module with `main()`, and where it has a configuration conf/NAME.yaml and
+its help, conf/hydra/help/NAME.yaml. Nothing is imported before it is known which command is meant.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
 
 
 class _Callable(types.ModuleType):
-    """A module that is called like a function: a function of this name would hide the module, or be hidden."""
+    """A module that is called like a function; a function of this name would hide it, or be hidden."""
 
     def __call__(self, *overrides: str, **settings: Any) -> Any:
         from potnet.runs.trained import train_from_python

@@ -44,7 +44,7 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         missing = [path for path in (free, *free.parents) if not path.exists()]
         try:
             free.mkdir(parents=True)
-            _made.extend(missing)
+            _made[:] = missing
         except FileExistsError:
             free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
             continue
@@ -73,7 +73,7 @@ def remove_unused_run_dir(folder: str | Path | None = None) -> None:
     if any(path.name not in _WORTHLESS for path in first.iterdir()):
         return
     shutil.rmtree(first, ignore_errors=True)
-    for outer in made[1:]:
+    for outer in made[1:] if first in made else ():
         with suppress(OSError):  # another run is in there
             outer.rmdir()
 
@@ -90,10 +90,12 @@ def folder_name(number: int, overrides: str | None) -> str:
     words = []
     for override in re.split(r",(?=[+~]*[\w./@-]+=)", overrides or ""):
         key, _, value = override.partition("=")
-        leaf = re.split(r"[./@]", key)[-1]
+        text = re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")
         # The name of an option says what it is.
-        text = value if "." not in key and re.fullmatch(r"[A-Za-z]\w*", value) else f"{leaf}-{value}"
-        words += [re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII).strip("-")] if override else []
+        is_option = "." not in key and re.fullmatch(r"[A-Za-z]\w*", text)
+        words += (
+            [text if is_option else f"{re.split(r'[./@]', key)[-1].lstrip('+~')}-{text}"] if override else []
+        )
     name = "_".join([str(number), *words])
     if len(name) <= 60:
         return name

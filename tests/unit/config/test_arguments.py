@@ -62,7 +62,7 @@ def test_files_need_no_key() -> None:
     assert value(ready[2]) == ["a.cif", "b(2).cif", "x=1.cif"]
     assert readable("evaluate", ["runs/a"]) == ["checkpoint='runs/a'"]
     assert readable("train", ["runs/a"]) == ["runs/a"]  # which Hydra refuses
-    with pytest.raises(ConfigError, match=r"a\.cif: give inputs as words or as inputs="):
+    with pytest.raises(ConfigError, match=r"a\.cif: give inputs either as words or as inputs="):
         readable("predict", ["a.cif", "inputs=b.cif"])
 
 
