@@ -150,9 +150,8 @@ class Block:
         real = self._real
         if self.pairs is not None:
             real = real.masked_fill(~self.pairs[..., None], 0.0)
-        waves = self.reciprocal_sum.weights(self.cell, self.kernels).sum(1)
         background = self._background(torch.linalg.det(self.cell).abs(), self.kernels)
-        return real.amax(1), waves + background.abs() + self._origin(self.kernels)
+        return real.amax(1), self.reciprocal_sum.itself + background.abs() + self._origin(self.kernels)
 
 
 class _Fused(torch.autograd.Function):

@@ -30,10 +30,10 @@ from potnet.lattice.kernels import Kernel
 
 _Function = Callable[[Tensor], Tensor]
 
-# Two grids of this many points over a range of about 60 leave a cutoff's exponent, about 25, a quarter of a
+# Two grids of this many points over a range of about 60 leave a cutoff's exponent, about 25, a tenth of a
 # percent too large. Where the batch is large, more and smaller grids cost less than the few calls they save.
-_GRID, _ROUNDS = 32, 2
-_SMALL_GRID, _SMALL_ROUNDS, _LARGE_BATCH = 5, 4, 256
+_GRID, _ROUNDS = 40, 2
+_SMALL_GRID, _SMALL_ROUNDS, _LARGE_BATCH = 6, 4, 256
 # What multiplies exp(-exponent), the number of lattice points within reach above all: less than exp of this.
 _PREFACTOR = 40.0
 # See `_likely_count`.

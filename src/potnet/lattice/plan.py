@@ -75,7 +75,7 @@ class Chunk:
         equal: Whether all have as many.
         images: Largest integer coordinates of real-space lattice points, for `cells.points_within`.
         waves: The same in reciprocal space.
-        widths: Counts of both, where they are known beforehand.
+        widths: Counts of both in half a ball, where they are known beforehand.
     """
 
     index: Tensor
@@ -246,7 +246,7 @@ def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float) -> l
 
 
 def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
-    """Fill in the widths of all chunks, with one transfer from a GPU for all of them."""
+    """Fill in the widths of all chunks (points in half a ball), with one transfer from a GPU for all of them."""
     counts = []
     for chunk in found:
         basis = cell[chunk.index]
@@ -254,10 +254,14 @@ def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
         if chunk.atoms > 1:
             radius = radius + cells.farthest_corner(basis)
         dual = 2 * math.pi * torch.linalg.inv_ex(basis)[0].transpose(1, 2)
-        counts.append(cells.inside(cells.box(chunk.images, basis), basis, radius).sum(1).amax())
-        half = cells.box(chunk.waves, basis, half=True)
-        within = cells.inside(half, dual, plan.reciprocal_cutoff[chunk.index])
-        counts.append(within.sum(1).amax() if len(half) else counts[-1] * 0)
+        for lattice, reach, largest in (
+            (basis, radius, chunk.images),
+            (dual, plan.reciprocal_cutoff[chunk.index], chunk.waves),
+        ):
+            points = cells.box(largest, lattice, half=True)
+            # A column of False, for a box without points.
+            within = torch.nn.functional.pad(cells.inside(points, lattice, reach), (0, 1))
+            counts.append(within.sum(1).amax())
     widths = torch.stack(counts).tolist()
     for i, chunk in enumerate(found):
         chunk.widths = (widths[2 * i], widths[2 * i + 1])

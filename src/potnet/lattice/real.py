@@ -15,6 +15,8 @@ from potnet.lattice.kernels import Kernel, RealTerms
 
 #: Rows and columns of a symmetric tensor in Voigt order: xx yy zz yz xz xy.
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
+# Å², farther than any cutoff, and harmless in float32 products.
+_FAR = 1e18
 
 
 @dataclass
@@ -57,14 +59,17 @@ class RealSum:
 
     # ------------------------------------------------------- terms picked first, as a CPU likes it
 
-    def _picked(self, vectors: Tensor, translations: Tensor, some: slice) -> tuple[Tensor, Tensor, RealTerms, Tensor]:
-        """Row of each term in (b * m), its separation (T, 3), what kernels need, and eta (T,)."""
+    def _picked(
+        self, vectors: Tensor, translations: Tensor, some: slice
+    ) -> tuple[Tensor, Tensor, RealTerms, Tensor]:
+        """Place of each term in (b, m, K) and (b * m), what kernels need, and eta (T,)."""
         num_images, m = translations.shape[1], some.stop - some.start
         part = vectors[:, some].contiguous()
         with torch.no_grad():
             chosen = self._chosen(part, translations, some.start)
-            row = chosen // num_images  # crystal * m + pair
-            crystal = row // m
+            row = cells.quotient(chosen, num_images)  # crystal * m + pair
+            crystals = torch.arange(len(part), device=part.device).repeat_interleave(m, output_size=len(part) * m)
+            crystal = crystals.index_select(0, row)
             image = chosen + (crystal - row) * num_images  # crystal * num_images + image
         separation = part.flatten(0, 1).index_select(0, row)
         separation = separation + translations.flatten(0, 1).index_select(0, image)
@@ -73,27 +78,27 @@ class RealSum:
             self.nearest2 = self.nearest2.scatter_reduce(0, crystal, r2.detach(), "amin")
         eta = self.eta.index_select(0, crystal)
         x = eta * r2
-        return row, separation, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
+        return chosen, row, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
 
     def _picked_values(self, kernels: list[Kernel], vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
         b, m = len(vectors), some.stop - some.start
-        row, _, terms, eta = self._picked(vectors, translations, some)
+        _, row, terms, eta = self._picked(vectors, translations, some)
         columns = [
             vectors.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels
         ]
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _picked_slopes(self, vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
-        b, m = len(vectors), some.stop - some.start
-        row, separation, terms, eta = self._picked(vectors, translations, some)
-        moments = torch.cat([torch.ones_like(terms.r2)[:, None], separation, _products(separation)], 1)
+        b, m, num_images = len(vectors), some.stop - some.start, translations.shape[1]
+        chosen, row, terms, eta = self._picked(vectors, translations, some)
         columns = []
         for kernel in self.kernels:
             value, slope = kernel.real_slope(terms, eta)
-            weighted = moments * slope[:, None]
-            weighted[:, 0] = value
-            columns.append(vectors.new_zeros(b * m, 10).index_add_(0, row, weighted))
-        return torch.stack(columns, 1).view(b, m, -1, 10)
+            total = vectors.new_zeros(b * m).index_add_(0, row, value)
+            # Back in their places, so that a matrix product adds them up: cheaper than ten columns a term.
+            placed = vectors.new_zeros(b * m * num_images).scatter_(0, chosen, slope)
+            columns.append((total.view(b, m), placed.view(b, m, num_images)))
+        return _with_moments(columns, vectors[:, some], translations)
 
     def _chosen(self, part: Tensor, translations: Tensor, start: int) -> Tensor:
         """Places in (b, m, K) of the terms within the cutoff, and maybe of a few just beyond it, (T,)."""
@@ -106,12 +111,15 @@ class RealSum:
         farthest2 = image2.amax(1) if image2.shape[1] else self.cutoff
         limit = (self.cutoff**2 + 1e-5 * farthest2)[:, None] - length2
         if self.pairs is not None:
-            limit = limit.masked_fill(~self.pairs[:, start : start + part.shape[1]], -math.inf)
-        base = image2.masked_fill(~self.mask, math.inf).to(dtype)[:, None]
-        product = torch.baddbmm(base, part.to(dtype), translations.to(dtype).transpose(1, 2), alpha=2)
+            limit = limit.masked_fill(~self.pairs[:, start : start + part.shape[1]], -_FAR)
+        base = image2.masked_fill(~self.mask, _FAR).to(dtype)[:, None]
+        # |v + t|² - cutoff² as one product of (v, -limit) and (2 t, 1).
+        left = torch.cat([part, -limit[..., None]], -1).to(dtype)
+        right = torch.cat([2 * translations, torch.ones_like(translations[..., :1])], -1).to(dtype)
+        product = torch.baddbmm(base, left, right.transpose(1, 2))
         if start == 0:  # an atom is not its own neighbour
-            product[:, 0].masked_fill_((image2 == 0) & self.mask, math.inf)
-        return (product <= limit.to(dtype)[..., None]).view(-1).nonzero()[:, 0]
+            product[:, 0].masked_fill_((image2 == 0) & self.mask, _FAR)
+        return cells.nonzero((product <= 0).view(-1))
 
     # ------------------------------------------- all pairs and images, as a GPU likes it: no sizes to read
 
@@ -143,21 +151,29 @@ class RealSum:
 
     def _dense_slopes(self, vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
         counts, terms, eta = self._all(vectors, translations, some)
-        part = vectors[:, some]
-        # With s = v + t the moments of s follow from those of t, which all pairs share.
-        t = torch.cat([torch.ones_like(translations[..., :1]), translations, _products(translations)], -1)
         columns = []
         for kernel in self.kernels:
             value, slope = kernel.real_slope(terms, eta)
-            moments = slope.masked_fill(~counts, 0.0) @ t
-            zeroth, first, second = moments[..., :1], moments[..., 1:4], moments[..., 4:]
-            cross = torch.stack(
-                [part[..., i] * first[..., j] + part[..., j] * first[..., i] for i, j in VOIGT], -1
-            )
-            strain = second + cross + zeroth * _products(part)
-            total = value.masked_fill(~counts, 0.0).sum(-1)
-            columns.append(torch.cat([total[..., None], first + zeroth * part, strain], -1))
-        return torch.stack(columns, 2)
+            columns.append((value.masked_fill(~counts, 0.0).sum(-1), slope.masked_fill(~counts, 0.0)))
+        return _with_moments(columns, vectors[:, some], translations)
+
+
+def _with_moments(columns: list[tuple[Tensor, Tensor]], part: Tensor, translations: Tensor) -> Tensor:
+    """Sums and derivatives (b, m, Q, 10) from sums (b, m) and slopes R'/r (b, m, K) of each kernel.
+
+    The derivatives are sums of slope * s and slope * s s with s = v + t; they follow from those of t, which
+    all pairs share.
+    """
+    t = torch.cat([torch.ones_like(translations[..., :1]), translations, _products(translations)], -1)
+    products = _products(part)
+    result = []
+    for total, slope in columns:
+        moments = slope @ t
+        zeroth, first, second = moments[..., :1], moments[..., 1:4], moments[..., 4:]
+        cross = [part[..., i] * first[..., j] + part[..., j] * first[..., i] for i, j in VOIGT]
+        strain = second + torch.stack(cross, -1) + zeroth * products
+        result.append(torch.cat([total[..., None], first + zeroth * part, strain], -1))
+    return torch.stack(result, 2)
 
 
 def _products(vectors: Tensor) -> Tensor:

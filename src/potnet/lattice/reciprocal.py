@@ -23,18 +23,26 @@ class ReciprocalSum:
     mask: Tensor  # (b, K), False for padding
     working_set: float  # bytes
 
+    def __post_init__(self) -> None:
+        #: (b, Q) what an atom sees of itself, once sums are known.
+        self.itself = self.eta.new_zeros(len(self.eta), len(self.kernels))
+
     def weights(self, cell: Tensor, kernels: list[Kernel]) -> Tensor:
         """F of all kernels, G and -G together, (b, K, Q). Differentiable in `cell` (b, 3, 3)."""
         g2, volume = self._squares(cell)
-        eta = self.eta[:, None]
-        weight = torch.stack([k.reciprocal(g2, eta, volume[:, None]) for k in kernels], -1)
-        return 2 * weight.masked_fill(~self.mask[..., None], 0.0)
+        weight = torch.stack([k.reciprocal(g2, self.eta[:, None], volume) for k in kernels], -1)
+        self.itself = weight.detach().sum(1)
+        return weight
 
     def _squares(self, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared wave vectors (b, K), a harmless value for padding, and volumes (b,)."""
+        """Squared wave vectors (b, K), and volumes (b, K) that make F what is to be summed.
+
+        F is proportional to 1 / volume: half of it counts G and -G, an infinite one leaves padding out.
+        """
         basis = 2 * math.pi * torch.linalg.inv_ex(cell)[0].transpose(1, 2)
-        g2 = cells.squared_norm(self.miller @ basis)
-        return g2.masked_fill(~self.mask, 1.0), torch.linalg.det(cell).abs()
+        g2 = cells.squared_norm(self.miller @ basis).masked_fill(~self.mask, 1.0)
+        half = 0.5 * torch.linalg.det(cell).abs()[:, None]
+        return g2, torch.where(self.mask, half, math.inf)
 
     def cosines(self, vectors: Tensor, cell: Tensor, kernels: list[Kernel]) -> Tensor:
         """Pair by pair: cheapest for few atoms. The pair at index 0 is an atom with itself. (b, m, Q)."""
@@ -87,9 +95,8 @@ class ReciprocalSum:
             products = torch.stack([waves[..., i] * waves[..., j] for i, j in VOIGT], -1)
             trace = waves.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
             for kernel in self.kernels:
-                value, slope = kernel.reciprocal_slope(g2, self.eta[:, None], volume[:, None])
-                value = (2 * value.masked_fill(~self.mask, 0.0))[..., None]
-                slope = (2 * slope.masked_fill(~self.mask, 0.0))[..., None]
+                value, slope = kernel.reciprocal_slope(g2, self.eta[:, None], volume)
+                value, slope = value[..., None], slope[..., None]
                 even.append(torch.cat([value, -2 * slope * products - value * trace], -1))
                 odd.append(-value * waves)
             b, pairs, num_kernels = vectors.shape[0], vectors.shape[1] - 1, len(self.kernels)
@@ -101,6 +108,7 @@ class ReciprocalSum:
                 phase = fractional @ (2 * math.pi * self.miller[:, some].transpose(1, 2))
                 cosine = torch.baddbmm(cosine, phase.cos(), even_weight[:, some])
                 sine = torch.baddbmm(sine, phase.sin(), odd_weight[:, some])
+            self.itself = even_weight[..., ::7].sum(1)
             cosine = torch.cat([even_weight.sum(1)[:, None], cosine], 1).unflatten(-1, (num_kernels, 7))
             sine = torch.cat([sine.new_zeros(b, 1, 3 * num_kernels), sine], 1)
             sine = sine.unflatten(-1, (num_kernels, 3))

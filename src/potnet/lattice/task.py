@@ -227,14 +227,14 @@ class Task:
         where = self.batch[:, None].expand(-1, 3)
         for row, sign in enumerate((1, -1)):
             spread[row].scatter_reduce_(0, where, sign * fractional, "amax", include_self=False)
-        moved = (rounded * spread.sum(0).round()).sum(-1)
+        moved = (rounded * spread.sum(0).round()).norm(dim=-1)
         farthest = torch.zeros_like(edges).scatter_reduce(0, self.batch, positions.norm(dim=-1), "amax")
         return bounds.rounding(
             [kernel.detached() for kernel in self.kernels],
             self._real,
             self._smooth,
             self._nearest,
-            farthest + edges + 2 * moved,
+            farthest + edges + 0.4 * moved,
             edges,
             self.plan.eta,
             self.plan.real_cutoff,
