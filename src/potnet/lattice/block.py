@@ -89,8 +89,10 @@ class Block:
         computed in the same pass.
         """
         wanted = torch.is_grad_enabled() and (self.cell.requires_grad or self.vectors.requires_grad)
-        fused = wanted and not any(kernel.requires_grad() for kernel in self.kernels)
         few = self.positions.shape[1] <= FEW_ATOMS
+        fused = wanted and not any(kernel.requires_grad() for kernel in self.kernels)
+        # How a sum changes with a parameter that follows the volume is known for the sum as a whole only.
+        fused = fused and (few or not any(kernel.volume_exponent for kernel in self.kernels))
         if fused:
             total: Tensor = _Fused.apply(self.vectors, self.cell, self, few)
         else:
