@@ -36,8 +36,9 @@ _GRID, _ROUNDS = 40, 2
 _SMALL_GRID, _SMALL_ROUNDS, _LARGE_BATCH = 6, 4, 256
 # What multiplies exp(-exponent), the number of lattice points within reach above all: less than exp of this.
 _PREFACTOR = 40.0
-# See `_likely_count`.
-_SAFETY = 1.0
+# Shells of points come at once where a density would have them come gradually: this factor keeps more than
+# 99.9 % of the sums of real crystals within the accuracy (measured: `benchmarks/lattice_sums.py`).
+_SAFETY = 3.0
 
 
 def _count(radius: Tensor, kappa: Tensor, inverse_heights: Tensor) -> Tensor:
