@@ -5,7 +5,13 @@ sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.
 """
 
 from potnet.lattice.direct import truncated_sums
-from potnet.lattice.ewald import LatticeSums, lattice_sums
+from potnet.lattice.ewald import (
+    LatticeDerivatives,
+    LatticeSums,
+    backward_through,
+    lattice_sums,
+    lattice_sums_and_derivatives,
+)
 from potnet.lattice.inputs import LatticeError, complete_pairs
 from potnet.lattice.potentials import (
     Coulomb,
@@ -21,6 +27,7 @@ from potnet.lattice.potentials import (
 __all__ = [
     "Coulomb",
     "InversePower",
+    "LatticeDerivatives",
     "LatticeError",
     "LatticeSums",
     "LennardJones",
@@ -29,7 +36,9 @@ __all__ = [
     "Pauli",
     "Potential",
     "ScreenedCoulomb",
+    "backward_through",
     "complete_pairs",
     "lattice_sums",
+    "lattice_sums_and_derivatives",
     "truncated_sums",
 ]
