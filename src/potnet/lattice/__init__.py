@@ -2,9 +2,12 @@
 
 from potnet.lattice import Coulomb, London, Pauli, lattice_sums
 sums = lattice_sums(cell, positions, batch, [Coulomb(), London(), Pauli(alpha=3.0)], accuracy=1e-8)
+energies = lattice_energies(cell, positions, batch, charges, [Coulomb()], accuracy=1e-6, forces=True)
 """
 
 from potnet.lattice.direct import truncated_sums
+from potnet.lattice.energies import COULOMB_EV_ANGSTROM, EnergySums, LatticeEnergies, lattice_energies
+from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.ewald import LatticeSums, lattice_sums
 from potnet.lattice.inputs import LatticeError, complete_pairs
 from potnet.lattice.potentials import (
@@ -19,8 +22,12 @@ from potnet.lattice.potentials import (
 )
 
 __all__ = [
+    "COULOMB_EV_ANGSTROM",
     "Coulomb",
+    "EnergyBound",
+    "EnergySums",
     "InversePower",
+    "LatticeEnergies",
     "LatticeError",
     "LatticeSums",
     "LennardJones",
@@ -30,6 +37,7 @@ __all__ = [
     "Potential",
     "ScreenedCoulomb",
     "complete_pairs",
+    "lattice_energies",
     "lattice_sums",
     "truncated_sums",
 ]

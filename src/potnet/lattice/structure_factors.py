@@ -21,7 +21,7 @@ from potnet.lattice.potentials import Kernel
 from potnet.lattice.radial import background, reciprocal_part
 
 # Complex numbers of one block of phases, (atoms, k1 k2): what stays in a CPU's cache.
-_CACHE = 2**17
+_CACHE = 2**15
 # A block ends where padding would make it cost so much more than its crystals alone.
 _PADDING = 1.5
 # Structure factors of a block: 256 MiB.
@@ -73,8 +73,8 @@ def make_blocks(num_atoms: Tensor, boxes: Tensor) -> list[tuple[Tensor, int, tup
             padded = count * _waves(grown[1:]) * grown[0]
             phases = count * grown[0] * (2 * grown[1] + 1) * (2 * grown[2] + 1)
             if stop > start and (
-                padded > _PADDING * cost + _CACHE
-                or phases > 2 * _CACHE
+                padded > _PADDING * cost + 2**17
+                or phases > 2**18
                 or count * _waves(grown[1:]) > _MOST_WAVES
             ):
                 break
@@ -143,37 +143,37 @@ def reciprocal_field(
     step = max(1, _CACHE // (b * plane)) if not torch.is_grad_enabled() else n
     parts = [(s, min(s + step, n)) for s in range(0, n, step)]
     rho: Tensor | None = None
-    kept = None
     for s, e in parts:
-        third, both = _phases(fractional[:, s:e], box)
+        first, second, third = phases = _phases(fractional[:, s:e], box)
         left = (charges[:, s:e].transpose(1, 2)[:, :, None] * third.transpose(1, 2)[:, None]).flatten(1, 2)
-        product = left @ both
+        product = left @ (first[..., :, None] * second[..., None, :]).flatten(2)
         rho = product if rho is None else rho + product
-        kept = (third, both)
     assert rho is not None
     rho = rho.view(b, count, thirds, plane)
-    weighted = weight.view(b, count, thirds, plane) * rho.conj()
-    # (b, k3, C k12): what an atom meets on its way back.
-    weighted = weighted.transpose(1, 2).flatten(2)
+    weighted = (weight.view(b, count, thirds, plane) * rho.conj()).transpose(1, 2).flatten(2)
 
-    k1, k2 = miller[:plane, 0], miller[:plane, 1]
-    moments = torch.stack([k1, k2], -1)
-    k3 = torch.arange(thirds, dtype=cell.dtype, device=device)
+    # Back to the atoms, one axis after the other: sum over k3, then k2, then k1, each also times its index.
+    k1, k2, k3 = (
+        torch.arange(low, high + 1, dtype=cell.dtype, device=device)
+        for low, high in ((-box[0], box[0]), (-box[1], box[1]), (0, box[2]))
+    )
     potentials, gradients = [], []
     for s, e in parts:
-        if len(parts) == 1 and kept is not None:
-            third, both = kept
-        else:
-            third, both = _phases(fractional[:, s:e], box)
-        rows = torch.cat([third, third * k3], 1) if derivatives else third
-        back = (rows @ weighted).view(b, -1, count, plane)
-        back = back * (torch.cat([both, both], 1) if derivatives else both)[:, :, None]
-        near = back[:, : e - s]
-        potentials.append(near.real.sum(-1))
-        if derivatives:
-            first_two = near.imag @ moments  # (b, a, C, 2)
-            last = back[:, e - s :].imag.sum(-1, keepdim=True)
-            gradients.append(-2 * math.pi * torch.cat([first_two, last], -1))
+        first, second, third = phases if len(parts) == 1 else _phases(fractional[:, s:e], box)
+        sides = torch.cat([third, third * k3], 1) if derivatives else third
+        back = (sides @ weighted).view(b, -1, count, len(k1), len(k2))
+        if not derivatives:
+            line = (back @ second[:, :, None, :, None])[..., 0]
+            potentials.append((first[:, :, None] * line).real.sum(-1))
+            continue
+        pair = torch.stack([second, second * k2], -1)
+        line = back @ torch.cat([pair, pair], 1)[:, :, None]  # (b, 2 a, C, k1, 2)
+        line = line * torch.cat([first, first], 1)[:, :, None, :, None]
+        plain, mixed = line[:, : e - s, ..., 0], line[:, : e - s, ..., 1]
+        last = line[:, e - s :, ..., 0]
+        potentials.append(plain.real.sum(-1))
+        slopes = [plain.imag @ k1, mixed.imag.sum(-1), last.imag.sum(-1)]
+        gradients.append(-2 * math.pi * torch.stack(slopes, -1))
     select = inside.flatten().nonzero()[:, 0]
     potential = torch.cat(potentials, 1).flatten(0, 1).index_select(0, select)
     atoms = index.flatten().index_select(0, select)
@@ -199,15 +199,15 @@ def _miller(box: tuple[int, int, int], like: Tensor) -> Tensor:
     return torch.stack([first, second, third], -1)
 
 
-def _phases(fractional: Tensor, box: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """e^(2πi f3 k3) (b, a, K3) and e^(2πi (f1 k1 + f2 k2)) (b, a, K1 K2) of coordinates (b, a, 3)."""
+def _phases(fractional: Tensor, box: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """e^(2πi f k) of each axis, (b, a, K1), (b, a, K2) and (b, a, K3), of coordinates (b, a, 3)."""
     factors = []
     for axis, lowest in ((0, -box[0]), (1, -box[1]), (2, 0)):
         numbers = torch.arange(lowest, box[axis] + 1, dtype=fractional.dtype, device=fractional.device)
         angle = (2 * math.pi) * fractional[..., axis, None] * numbers
         factors.append(torch.complex(angle.cos(), angle.sin()))
     first, second, third = factors
-    return third, (first[..., :, None] * second[..., None, :]).flatten(2)
+    return first, second, third
 
 
 def _weights(
