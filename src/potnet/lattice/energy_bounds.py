@@ -30,7 +30,7 @@ from potnet.lattice.bounds import _count
 from potnet.lattice.potentials import Kernel
 
 # Exponents eta R² and G² / 4 eta that are tried: beyond the last, exp(-exponent) is below anything asked for.
-_EXPONENTS = (2.0, 62.0, 161)
+_EXPONENTS = (2.0, 62.0, 121)
 
 
 class EnergyBound(NamedTuple):
@@ -55,7 +55,7 @@ def choose_cutoffs(
     tolerance: Tensor,
     eta: Tensor,
     heights: Tensor,
-) -> tuple[Tensor, Tensor, EnergyBound]:
+) -> tuple[Tensor, Tensor, EnergyBound, EnergyBound]:
     """Smallest cutoffs that keep energies of atoms and forces within the tolerance.
 
     Args:
@@ -68,7 +68,8 @@ def choose_cutoffs(
         heights: (B, 3) Gram-Schmidt lengths of the reduced cells, Å.
 
     Returns:
-        Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and the bounds they guarantee.
+        Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and what they leave out at most, in real space and
+        among the waves.
     """
     low, high, count = _EXPONENTS
     exponent = torch.linspace(low, high, count, dtype=eta.dtype, device=eta.device)[:, None]  # (E, 1)
@@ -76,52 +77,49 @@ def choose_cutoffs(
     scale = charges_max * charges_sum  # (B, P)
     real = (exponent / eta).sqrt()  # (E, B)
     wave = (4 * eta * exponent).sqrt()
-    real_tails = _real_tails(kernels, weights, real, eta, heights) * scale  # (3, E, B, P)
-    wave_tails = _wave_tails(kernels, weights, wave, eta, heights) * scale
+    # Rows of the table: energies, forces, virials; real space, waves.
+    kinds = torch.arange(3, dtype=eta.dtype, device=eta.device)[:, None, None]
+    tails = []
+    for cutoff, rate, inverse, upper in (
+        (real, 2 * eta * real, 1 / heights, _real_upper),
+        (wave, wave / (2 * eta), heights / (2 * math.pi), _wave_upper),
+    ):
+        terms = upper(kernels, weights, cutoff, eta, heights.prod(-1))  # (3, E, B, P)
+        tails.append(terms * _count(cutoff, rate - kinds / cutoff, inverse)[..., None] * scale)
     half = 0.5 * tolerance
     chosen = []
-    for tails in (real_tails, wave_tails):
-        fits = ((tails[0] <= half) & (tails[1] <= half)).all(-1)  # (E, B)
-        # The first of the exponents from which on all fit; the last if none does, and the bound says so.
-        steps = (~fits).flip(0).to(torch.int64).cummax(0).values.flip(0).sum(0)
-        chosen.append(steps.clamp(max=count - 1))
-    pick = [at[None, None, :, None].expand(3, 1, -1, len(weights)) for at in chosen]
-    total = real_tails.gather(1, pick[0])[:, 0] + wave_tails.gather(1, pick[1])[:, 0]
+    for tail in tails:
+        fits = (tail[:2] <= half).all(0).all(-1)  # (E, B)
+        # Tails fall: the first of the exponents that fits, or the last if none does, and the bound says so.
+        chosen.append((~fits).sum(0).clamp(max=count - 1))
     crystal = torch.arange(len(eta), device=eta.device)
-    virial = total[2] * charges_sum / charges_max.clamp(min=1e-300)
-    bound = EnergyBound(total[0], total[1], virial)
-    return real[chosen[0], crystal], wave[chosen[1], crystal], bound
+    bounds = []
+    for tail, at in zip(tails, chosen, strict=True):
+        energy, force, virial = tail[:, at, crystal]
+        bounds.append(EnergyBound(energy, force, virial * charges_sum / charges_max.clamp(min=1e-300)))
+    # Waves carry 1/V, which a strain changes too.
+    bounds[1] = bounds[1]._replace(
+        virial=bounds[1].virial + bounds[1].energy * charges_sum / charges_max.clamp(min=1e-300)
+    )
+    return real[chosen[0], crystal], wave[chosen[1], crystal], bounds[0], bounds[1]
 
 
-def _real_tails(
-    kernels: list[Kernel], weights: Tensor, cutoff: Tensor, eta: Tensor, heights: Tensor
+def _real_upper(
+    kernels: list[Kernel], weights: Tensor, cutoff: Tensor, eta: Tensor, volume: Tensor
 ) -> Tensor:
-    """Bounds of the energy of a pair (half), force and virial (half), (3, E, B, P), beyond cutoffs (E, B)."""
-    inside = (cutoff * cutoff - 1 / eta).sqrt()
-    value = torch.stack([kernel.real_upper(cutoff, eta.expand_as(cutoff)) for kernel in kernels], -1)
-    closer = torch.stack([kernel.real_upper(inside, eta.expand_as(cutoff)) for kernel in kernels], -1)
-    slope = (2 / math.e * eta * cutoff)[..., None] * (closer @ weights.T)
-    kappa = 2 * eta * cutoff
-    inverse = 1 / heights
-    energy = 0.5 * (value @ weights.T) * _count(cutoff, kappa, inverse)[..., None]
-    force = slope * _count(cutoff, kappa - 1 / cutoff, inverse)[..., None]
-    virial = 0.5 * slope * (cutoff * _count(cutoff, kappa - 2 / cutoff, inverse))[..., None]
-    return torch.stack([energy, force, virial])
+    """Upper bounds of a pair's energy (half), force and virial (half) at `cutoff` (E, B) Å: (3, E, B, P)."""
+    both = torch.stack([cutoff, (cutoff * cutoff - 1 / eta).sqrt()])
+    upper = torch.stack([kernel.real_upper(both, eta.expand_as(both)) for kernel in kernels], -1) @ weights.T
+    slope = (2 / math.e * eta * cutoff)[..., None] * upper[1]
+    return torch.stack([0.5 * upper[0], slope, 0.5 * cutoff[..., None] * slope])
 
 
-def _wave_tails(
-    kernels: list[Kernel], weights: Tensor, cutoff: Tensor, eta: Tensor, heights: Tensor
+def _wave_upper(
+    kernels: list[Kernel], weights: Tensor, cutoff: Tensor, eta: Tensor, volume: Tensor
 ) -> Tensor:
-    """The same for the waves beyond cutoffs (E, B) 1/Å; the virial includes what comes from the volume."""
-    inside = (cutoff * cutoff - 4 * eta).sqrt()
-    volume = heights.prod(-1)
-    value = torch.stack([kernel.reciprocal_upper(cutoff, eta, volume) for kernel in kernels], -1) @ weights.T
-    closer = torch.stack([kernel.reciprocal_upper(inside, eta, volume) for kernel in kernels], -1) @ weights.T
-    kappa = cutoff / (2 * eta)
-    inverse = heights / (2 * math.pi)
-    energy = 0.5 * value * _count(cutoff, kappa, inverse)[..., None]
-    force = value * (cutoff * _count(cutoff, kappa - 1 / cutoff, inverse))[..., None]
-    slope = closer * (cutoff * cutoff / (2 * math.e * eta))[..., None]
-    virial = 0.5 * slope * _count(cutoff, kappa - 2 / cutoff, inverse)[..., None] + energy
-    return torch.stack([energy, force, virial])
-
+    """The same for a wave at `cutoff` (E, B) 1/Å."""
+    both = torch.stack([cutoff, (cutoff * cutoff - 4 * eta).sqrt()])
+    upper = torch.stack([kernel.reciprocal_upper(both, eta, volume) for kernel in kernels], -1) @ weights.T
+    rate = cutoff[..., None]
+    virial = 0.5 * upper[1] * rate * rate / (2 * math.e * eta)[:, None]
+    return torch.stack([0.5 * upper[0], rate * upper[0], virial])

@@ -19,9 +19,9 @@ from potnet.lattice.plan import _refuse_short_vectors, detached
 from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
 
-# Cost of a real-space pair, with finding it, in units of an atom's share of a wave vector; measured on a CPU core.
-# The optimum is flat: a factor of two costs a tenth.
-_COST_PAIR = 100.0
+# Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a wave
+# vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
+_COST_PAIR, _COST_WAVE = 100.0, 15.0
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
 MESH_PAYS = 10_000
 # Splitting parameter for a mesh, in units of the density^(2/3).
@@ -142,10 +142,10 @@ def make_energy_plan(
     else:
         meshed = torch.arange(len(cell) if method == "mesh" else 0, device=cell.device)
     if eta is None:
-        # Pairs cost ~ n² (s / eta)^1.5 / V, waves ~ n V (s eta)^1.5 times the box around the sphere.
+        # Pairs cost ~ n² (s / eta)^1.5 / V, waves ~ (n + 15) V (s eta)^1.5 times the box around the sphere.
         skew = reduced.norm(dim=-1).prod(-1) / volume
         n = num_atoms.to(cell.dtype)
-        split = (16.2 * _COST_PAIR * n / skew).pow(1 / 3) * volume ** (-2 / 3)
+        split = (16.2 * _COST_PAIR * n * n / (n + _COST_WAVE) / skew).pow(1 / 3) * volume ** (-2 / 3)
         split[meshed] = (_MESH_ETA * (n / volume) ** (2 / 3))[meshed]
     else:
         split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device)
@@ -156,7 +156,7 @@ def make_energy_plan(
             raise ValueError(f"eta must be positive, got {eta}")
     largest, total = charge_norms(charges, batch, len(cell))
     # Leave a tenth of the accuracy for rounding.
-    real, wave, bound = choose_cutoffs(
+    real, wave, beyond, missed = choose_cutoffs(
         kernels, coefficients, largest, total, 0.9 * tolerance, split, heights
     )
     mesh: dict[int, tuple[int, int, int]] = {}
@@ -169,12 +169,12 @@ def make_energy_plan(
             volume[meshed],
             largest[meshed],
             squares[meshed],
-            tolerance,
+            0.9 * tolerance,
         )
         for number, width in zip(meshed.tolist(), spacing.tolist(), strict=True):
             mesh[number] = mesh_shape(reduced[number], width)
-        bound.energy[meshed] += energy
-        bound.force[meshed] += force
+        missed.energy[meshed], missed.force[meshed] = energy, force
+    bound = EnergyBound(*(sum(both) for both in zip(beyond, missed, strict=True)))
     pairs = find_pairs(reduced, fractional, batch, real + skin)
     boxes = make_boxes(reduced, wave)
     if skin > 0:

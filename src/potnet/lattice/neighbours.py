@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Candidate pairs looked at together: about 100 bytes each.
-_CANDIDATES_AT_ONCE = 2**20
+# Candidate pairs looked at together, about 100 bytes each: what stays in a CPU's cache.
+_CANDIDATES_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
 # A bin holds about so many atoms at least, if there are enough.
 _ATOMS_PER_BIN = 3.0
 
@@ -196,10 +196,10 @@ def _chunks(cumulative: Tensor) -> list[tuple[int, int]]:
     """Ranges of rows whose work, given as its cumulative sum (R,), stays near `_CANDIDATES_AT_ONCE`."""
     if not len(cumulative):
         return []
-    total = int(cumulative[-1])
-    if total <= _CANDIDATES_AT_ONCE:
+    total, step = int(cumulative[-1]), _CANDIDATES_AT_ONCE.get(cumulative.device.type, 2**15)
+    if total <= step:
         return [(0, len(cumulative))]
-    marks = torch.arange(_CANDIDATES_AT_ONCE, total, _CANDIDATES_AT_ONCE, device=cumulative.device)
+    marks = torch.arange(step, total, step, device=cumulative.device)
     cuts = torch.searchsorted(cumulative, marks).add(1).tolist()
     cuts = sorted({0, *cuts, len(cumulative)})
     return list(zip(cuts[:-1], cuts[1:], strict=True))

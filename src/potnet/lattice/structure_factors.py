@@ -1,12 +1,15 @@
 """The reciprocal half of energies: sum over G of F(G) |sum over atoms of q e^(iGx)|², and its derivatives.
 
-The wave vectors are a box of Miller indices, so that e^(iGx) is a product of three short factors and the structure
-factors are matrix products (half of the box along the third vector, since G and -G are alike):
+The wave vectors are a box of Miller indices |k1| <= M1, |k2| <= M2, 0 <= k3 <= M3 (G and -G are alike), so that cosines
+and sines of Gx are sums of products of three short factors, cos or sin of 2π f k for each axis. Their sums over atoms
+are one matrix product in real numbers,
 
-    rho(k3, k12) = sum over atoms of [q e3(k3)] [e1(k1) e2(k2)],
+    T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],    s = cos or sin, k >= 0,
 
-and so is the way back to the atoms. A box that holds the sphere of the cutoff sums more terms than it must, never
-fewer, so crystals of different boxes share a block without masks: all get the largest.
+from which addition theorems, a product with signs, make the structure factors of the four combinations
+(±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that holds the sphere of the cutoff
+sums more terms than it must, never fewer, so crystals of different boxes share a block without masks: all get
+the largest.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from torch import Tensor
 from potnet.lattice.potentials import Kernel
 from potnet.lattice.radial import background, reciprocal_part
 
-# Complex numbers of one block of phases, (atoms, k1 k2): what stays in a CPU's cache.
-_CACHE = 2**15
+# Numbers of one block of phases, (atoms, s1 k1 s2 k2): what stays in a CPU's cache.
+_CACHE = 2**16
 # A block ends where padding would make it cost so much more than its crystals alone.
 _PADDING = 1.5
 # Structure factors of a block: 256 MiB.
@@ -133,47 +136,47 @@ def reciprocal_field(
     charges = columns.index_select(0, index.flatten()).view(b, n, count) * inside[..., None]
 
     basis = 2 * math.pi * inverse.transpose(1, 2)
-    miller = _miller(box, cell)  # (K, 3), k3 slowest
+    miller, multiplicity = _miller(box, cell)  # (K, 3), by signs of k1 and k2, then k3, k1, k2
     some = [kernel.select(members) for kernel in kernels]
-    weight, slope = _weights(some, coefficients, basis, miller, eta, volume, derivatives)
-    if count > weight.shape[1]:
-        weight = torch.cat([weight, weight], 1)
-    thirds, plane = box[2] + 1, (2 * box[0] + 1) * (2 * box[1] + 1)
+    weight, slope = _weights(some, coefficients, basis, miller, multiplicity, eta, volume, derivatives)
+    weights = weight if count == weight.shape[1] else torch.cat([weight, weight], 1)
+    lengths = [m + 1 for m in box]
+    octant, plane = math.prod(lengths), 4 * lengths[0] * lengths[1]
 
     step = max(1, _CACHE // (b * plane)) if not torch.is_grad_enabled() else n
     parts = [(s, min(s + step, n)) for s in range(0, n, step)]
-    rho: Tensor | None = None
+    total: Tensor | None = None
     for s, e in parts:
-        first, second, third = phases = _phases(fractional[:, s:e], box)
+        first, second, third = waves = _trigonometry(fractional[:, s:e], box)
         left = (charges[:, s:e].transpose(1, 2)[:, :, None] * third.transpose(1, 2)[:, None]).flatten(1, 2)
         product = left @ (first[..., :, None] * second[..., None, :]).flatten(2)
-        rho = product if rho is None else rho + product
-    assert rho is not None
-    rho = rho.view(b, count, thirds, plane)
-    weighted = (weight.view(b, count, thirds, plane) * rho.conj()).transpose(1, 2).flatten(2)
+        total = product if total is None else total + product
+    assert total is not None
+    signs = _signs(cell)
+    total = total.view(b, count, 2, lengths[2], 2, lengths[0], 2, lengths[1])
+    rho = signs @ total.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(b, count, 8, octant)
+    rho = rho.view(b, count, 2, 4 * octant)  # real and imaginary parts
+    weighted = signs.T @ (weights[:, :, None] * rho).view(b, count, 8, octant)
+    weighted = weighted.view(b, count, 2, 2, 2, lengths[2], lengths[0], lengths[1])
+    weighted = weighted.permute(0, 2, 5, 1, 3, 6, 4, 7).reshape(b, 2 * lengths[2], count * plane)
 
-    # Back to the atoms, one axis after the other: sum over k3, then k2, then k1, each also times its index.
-    k1, k2, k3 = (
-        torch.arange(low, high + 1, dtype=cell.dtype, device=device)
-        for low, high in ((-box[0], box[0]), (-box[1], box[1]), (0, box[2]))
-    )
+    # Back to the atoms, one axis after the other, and with each factor's derivative in its place.
     potentials, gradients = [], []
     for s, e in parts:
-        first, second, third = phases if len(parts) == 1 else _phases(fractional[:, s:e], box)
-        sides = torch.cat([third, third * k3], 1) if derivatives else third
-        back = (sides @ weighted).view(b, -1, count, len(k1), len(k2))
+        first, second, third = waves if len(parts) == 1 else _trigonometry(fractional[:, s:e], box)
+        sides = torch.cat([third, _derivative(third)], 1) if derivatives else third
+        back = (sides @ weighted).view(b, -1, count, 2 * lengths[0], 2 * lengths[1])
         if not derivatives:
             line = (back @ second[:, :, None, :, None])[..., 0]
-            potentials.append((first[:, :, None] * line).real.sum(-1))
+            potentials.append((first[:, :, None] * line).sum(-1))
             continue
-        pair = torch.stack([second, second * k2], -1)
-        line = back @ torch.cat([pair, pair], 1)[:, :, None]  # (b, 2 a, C, k1, 2)
-        line = line * torch.cat([first, first], 1)[:, :, None, :, None]
-        plain, mixed = line[:, : e - s, ..., 0], line[:, : e - s, ..., 1]
-        last = line[:, e - s :, ..., 0]
-        potentials.append(plain.real.sum(-1))
-        slopes = [plain.imag @ k1, mixed.imag.sum(-1), last.imag.sum(-1)]
-        gradients.append(-2 * math.pi * torch.stack(slopes, -1))
+        pair = torch.stack([second, _derivative(second)], -1)
+        line = back @ torch.cat([pair, pair], 1)[:, :, None]  # (b, 2 a, C, s1 k1, 2)
+        ends = torch.stack([first, _derivative(first)], -1)
+        point = line.transpose(-1, -2) @ torch.cat([ends, ends], 1)[:, :, None]  # (b, 2 a, C, 2, 2)
+        near = point[:, : e - s]
+        potentials.append(near[..., 0, 0])
+        gradients.append(torch.stack([near[..., 0, 1], near[..., 1, 0], point[:, e - s :, :, 0, 0]], -1))
     select = inside.flatten().nonzero()[:, 0]
     potential = torch.cat(potentials, 1).flatten(0, 1).index_select(0, select)
     atoms = index.flatten().index_select(0, select)
@@ -183,31 +186,60 @@ def reciprocal_field(
     held = torch.cat(gradients, 1) * charges.roll(num_potentials, -1)[..., None]  # at a, sources held
     gradient = held[:, :, :num_potentials] + held[:, :, count - num_potentials :]
     gradient = (gradient @ inverse.transpose(1, 2)[:, None]).flatten(0, 1).index_select(0, select)
-    one, other = rho[:, :num_potentials].flatten(2), rho[:, count - num_potentials :].flatten(2)
-    power = one.real * other.real + one.imag * other.imag  # (b, P, K)
+    power = (rho[:, :num_potentials] * rho[:, count - num_potentials :]).sum(2)  # (b, P, K)
     strain = _strain(power, weight[:, :num_potentials], slope, basis, miller)
     return atoms, Field(potential, gradient, strain)
 
 
-def _miller(box: tuple[int, int, int], like: Tensor) -> Tensor:
-    """(K, 3) Miller indices with k3 >= 0, in the order k3, k1, k2."""
-    ranges = [
-        torch.arange(low, high + 1, dtype=like.dtype, device=like.device)
-        for low, high in ((0, box[2]), (-box[0], box[0]), (-box[1], box[1]))
-    ]
-    third, first, second = (axis.flatten() for axis in torch.meshgrid(*ranges, indexing="ij"))
-    return torch.stack([first, second, third], -1)
+def _miller(box: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, 3) Miller indices, signs of k1 and k2 slowest, then k3, k1, k2 >= 0; and how often each counts (K,).
+
+    k3 > 0 stands for -G too; where k1 or k2 is 0, both signs are the same wave and count half.
+    """
+    third, first, second = torch.meshgrid(
+        *[torch.arange(m + 1, dtype=like.dtype, device=like.device) for m in (box[2], box[0], box[1])],
+        indexing="ij",
+    )
+    signs = like.new_tensor(_SIGNS)[:, :, None]
+    octant = torch.stack([first.flatten(), second.flatten(), third.flatten()])
+    flip = torch.cat([signs, torch.ones_like(signs[:, :1])], 1)  # (4, 3, 1)
+    miller = (flip * octant).transpose(1, 2).flatten(0, 1)
+    multiplicity = (1 + (third > 0)) * (1 - 0.5 * (first == 0)) * (1 - 0.5 * (second == 0))
+    return miller, multiplicity.flatten().to(like).repeat(4)
 
 
-def _phases(fractional: Tensor, box: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """e^(2πi f k) of each axis, (b, a, K1), (b, a, K2) and (b, a, K3), of coordinates (b, a, 3)."""
+_SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
+
+
+def _signs(like: Tensor) -> Tensor:
+    """(8, 8) from products of cos and sin, (s3, s1, s2), to real and imaginary parts for the four signs of k1, k2.
+
+    (c3 + i s3) (c1 + i a s1) (c2 + i b s2), multiplied out.
+    """
+    rows = []
+    for a, b in _SIGNS:
+        rows.append([1, 0, 0, -a * b, 0, -b, -a, 0])
+    for a, b in _SIGNS:
+        rows.append([0, b, a, 0, 1, 0, 0, -a * b])
+    return like.new_tensor(rows)
+
+
+def _trigonometry(fractional: Tensor, box: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """cos(2π f k) for k = 0..M, then sin: (b, a, 2 (M + 1)) for each axis, of coordinates (b, a, 3)."""
     factors = []
-    for axis, lowest in ((0, -box[0]), (1, -box[1]), (2, 0)):
-        numbers = torch.arange(lowest, box[axis] + 1, dtype=fractional.dtype, device=fractional.device)
-        angle = (2 * math.pi) * fractional[..., axis, None] * numbers
-        factors.append(torch.complex(angle.cos(), angle.sin()))
+    for axis in range(3):
+        numbers = torch.arange(box[axis] + 1, dtype=fractional.dtype, device=fractional.device)
+        angle = fractional[..., axis, None] * (2 * math.pi * numbers)
+        factors.append(torch.cat([angle.cos(), angle.sin()], -1))
     first, second, third = factors
     return first, second, third
+
+
+def _derivative(factor: Tensor) -> Tensor:
+    """Derivative of what `_trigonometry` gives with respect to f: 2π k (-sin, cos)."""
+    cosine, sine = factor.chunk(2, -1)
+    rate = 2 * math.pi * torch.arange(cosine.shape[-1], dtype=factor.dtype, device=factor.device)
+    return torch.cat([-rate * sine, rate * cosine], -1)
 
 
 def _weights(
@@ -215,28 +247,34 @@ def _weights(
     coefficients: Tensor,
     basis: Tensor,
     miller: Tensor,
+    multiplicity: Tensor,
     eta: Tensor,
     volume: Tensor,
     derivatives: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """F(G) of each potential, G and -G together, F(0) in its place: (b, P, K), and its slope in G²."""
+    """F(G) of each potential times `multiplicity`, F(0) in its place: (b, P, K), and its slope in G²."""
     first, second = torch.triu_indices(3, 3, device=basis.device)
     gram = basis @ basis.transpose(1, 2)
-    twice = torch.where(first == second, 1.0, 2.0).to(basis)
-    g2 = (gram[:, first, second] * twice) @ (miller[:, first] * miller[:, second]).T  # (b, K)
-    zero = (miller == 0).all(1)
-    g2 = g2.masked_fill(zero, 1.0)
-    factor = torch.where(miller[:, 2] > 0, 2.0, 1.0).to(basis)
-    values, slopes = [], []
-    for kernel in kernels:
-        value, slope = reciprocal_part(kernel, g2, eta, volume)
-        value = torch.where(zero, background(kernel, eta, volume)[:, None], value)
-        values.append(value * factor)
-        slopes.append(slope * factor)
-    weight = torch.einsum("pq,qbk->bpk", coefficients, torch.stack(values))
-    if not derivatives:
-        return weight, None
-    return weight, torch.einsum("pq,qbk->bpk", coefficients, torch.stack(slopes))
+    twice = (2.0 - (first == second).to(basis.dtype)) * gram[:, first, second]
+    g2 = twice @ (miller[:, first] * miller[:, second]).T  # (b, K)
+    zero = (miller == 0).all(1).to(basis.dtype)  # products with it are far cheaper than `where`
+    g2 = g2 + zero
+    factor = multiplicity * (1 - zero)
+    weight = slope = None
+    for kernel, column in zip(kernels, coefficients.T, strict=True):
+        value, change = reciprocal_part(kernel, g2, eta, volume)
+        value = value * factor + background(kernel, eta, volume)[:, None] * (multiplicity * zero)
+        weight = _accumulate(weight, column, value)
+        if derivatives:
+            slope = _accumulate(slope, column, change * factor)
+    assert weight is not None
+    return weight, slope
+
+
+def _accumulate(total: Tensor | None, column: Tensor, value: Tensor) -> Tensor:
+    """total + column * value, (b, P, K), for coefficients (P,) and values (b, K)."""
+    part = value[:, None] * column[:, None]
+    return part if total is None else total + part
 
 
 def _strain(power: Tensor, weight: Tensor, slope: Tensor | None, basis: Tensor, miller: Tensor) -> Tensor:
