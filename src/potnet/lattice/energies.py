@@ -269,7 +269,15 @@ def _by_autograd(
     plan: EnergyPlan, cell: Tensor, positions: Tensor, charges: Tensor, forces: bool, stress: bool
 ) -> LatticeEnergies:
     """Derivatives with respect to a strain and positions by autograd, for any kernel."""
-    wanted, work = torch.is_grad_enabled(), plan.work
+    work = plan.work
+    parameters = [
+        value
+        for kernel in _kernels(work.potentials, torch.linalg.det(cell).abs())[0]
+        for value in vars(kernel).values()
+        if isinstance(value, Tensor)
+    ]
+    inputs = [cell, positions, charges, *parameters]
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.set_grad_enabled(wanted or forces or stress):
         strain = cell.new_zeros(cell.shape, requires_grad=stress)
         moved = positions if positions.requires_grad or not forces else positions.detach().requires_grad_()
@@ -278,9 +286,9 @@ def _by_autograd(
         atom = 0.5 * charges * bilinear(work, strained, x, charges).potential
         crystal = _of_crystals(atom, work)
         force_columns, stress_columns = [], []
-        inputs = [moved] * forces + [strain] * stress
-        for column in crystal.sum(0) if inputs else ():
-            got = list(torch.autograd.grad(column, inputs, create_graph=wanted, retain_graph=True))
+        variables = [moved] * forces + [strain] * stress
+        for column in crystal.sum(0) if variables else ():
+            got = list(torch.autograd.grad(column, variables, create_graph=wanted, retain_graph=True))
             if forces:
                 force_columns.append(-got.pop(0))
             if stress:

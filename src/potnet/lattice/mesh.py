@@ -29,6 +29,8 @@ ORDER = 8
 _ATOMS_AT_ONCE = 2**12
 # Independent errors of many atoms: this many standard deviations are allowed for.
 _DEVIATIONS = 5.0
+# A finer mesh than this (2 GiB) is a mistake.
+_MOST_POINTS = 2**28
 # Nodes of the radial and angular quadrature of the estimate.
 _RADIAL, _ANGULAR = 48, 16
 
@@ -99,9 +101,17 @@ def mesh_spacings(
 
 
 def mesh_shape(cell: Tensor, spacing: float) -> tuple[int, int, int]:
-    """Numbers of mesh points, products of 2, 3 and 5 and even, for one cell (3, 3)."""
+    """Numbers of mesh points, products of 2, 3 and 5 and even, for one cell (3, 3).
+
+    Raises:
+        ValueError: If there are over 2^28.
+    """
     sizes = [max(2 * ORDER, math.ceil(length / spacing)) for length in cell.norm(dim=-1).tolist()]
     first, second, third = (_smooth(size) for size in sizes)
+    if first * second * third > _MOST_POINTS:
+        raise ValueError(
+            f"this accuracy needs a mesh of {first} x {second} x {third} points: use method='ewald' or a looser one"
+        )
     return first, second, third
 
 

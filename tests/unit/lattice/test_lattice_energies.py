@@ -20,7 +20,7 @@ from potnet.lattice import (
 
 
 def largest(difference):
-    return float(difference.abs().max())
+    return float(difference.detach().abs().max())
 
 
 @pytest.mark.parametrize("method", ["ewald", "mesh"])
@@ -33,12 +33,12 @@ def test_madelung(name, method):
         torch.zeros(len(charges), dtype=torch.int64),
         torch.tensor(charges, dtype=torch.float64)[:, None],
         [Coulomb()],
-        accuracy=1e-12 if method == "ewald" else 1e-10,
+        accuracy=1e-12 if method == "ewald" else 1e-7,
         method=method,
     )
     units = sum(1 for charge in charges if charge > 0)
     constant = -float(energies.crystal) * distance / units
-    assert abs(constant - MADELUNG[name]) < (2e-12 if method == "ewald" else 1e-9)
+    assert abs(constant - MADELUNG[name]) < (2e-12 if method == "ewald" else 1e-6)
 
 
 def test_all_kernels_in_a_mixed_batch_agree_with_pair_sums():
@@ -141,16 +141,17 @@ def test_torchpme(potential):
 def test_a_supercell_has_more_of_the_same(method):
     cell, positions, batch, charges = crystals((6,), 3, seed=7, neutral=True)
     potentials = [Coulomb(), London(), Pauli(1.5)]
-    options = {"accuracy": 1e-9, "forces": True, "stress": True, "method": method}
+    accuracy = 1e-9 if method == "ewald" else 1e-6
+    options = {"accuracy": accuracy, "forces": True, "stress": True, "method": method}
     one = lattice_energies(cell, positions, batch, charges, potentials, **options)
     many = torch.cat([positions + i * cell[0, 0] + j * cell[0, 2] for i in range(2) for j in range(3)])
     large = cell * torch.tensor([2.0, 1.0, 3.0])[:, None]
     more = lattice_energies(
         large, many, batch.repeat(6), charges.repeat(6, 1), potentials, **options
     )
-    assert largest(more.crystal - 6 * one.crystal) < 1e-7
-    assert largest(more.forces - one.forces.repeat(6, 1, 1)) < 1e-8
-    assert largest(more.stress - one.stress) < 1e-8
+    assert largest(more.crystal - 6 * one.crystal) < 36 * accuracy
+    assert largest(more.forces - one.forces.repeat(6, 1, 1)) < 2 * accuracy
+    assert largest(more.stress - one.stress) < 2 * accuracy
 
 
 def test_translation_rotation_and_choice_of_cell():

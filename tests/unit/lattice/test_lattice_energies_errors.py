@@ -56,7 +56,7 @@ def test_coincident_atoms():
 
 
 def test_short_lattice_vectors():
-    with pytest.raises(LatticeError, match="crystal 0: every site is 0.005"):
+    with pytest.raises(LatticeError, match="every site is 0.005 Å from its own image"):
         call(replace("cell", lambda c: c * (0.005 / c.norm(dim=-1).amin())))
 
 
