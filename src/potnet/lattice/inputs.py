@@ -83,7 +83,9 @@ def _explain(
         site -= int(num_atoms[:number].sum())
         raise LatticeError(f"crystal {number}: site {site} has coordinates that are not finite", number)
     number = int(singular.nonzero()[0])
-    raise LatticeError(f"crystal {number}: the cell is singular (zero volume): {cell[number].tolist()}", number)
+    raise LatticeError(
+        f"crystal {number}: the cell is singular (zero volume): {cell[number].tolist()}", number
+    )
 
 
 def checked_potentials(potentials: Sequence[Potential]) -> list[Potential]:

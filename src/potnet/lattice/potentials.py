@@ -182,9 +182,7 @@ class Morse(Potential):
         _positive("r_e", self.r_e)
         product = float(torch.as_tensor(self.alpha * self.r_e).max())
         if product > 100:
-            raise ValueError(
-                f"alpha * r_e must be at most 100, got {product:g}: exp of twice it is a factor"
-            )
+            raise ValueError(f"alpha * r_e must be at most 100, got {product:g}: exp of twice it is a factor")
 
     def terms(self, volume: Tensor) -> list[tuple[float | Tensor, Kernel]]:
         alpha = _double(self.alpha)

@@ -68,7 +68,9 @@ class RealSum:
         with torch.no_grad():
             chosen = self._chosen(part, translations, some.start)
             row = cells.quotient(chosen, num_images)  # crystal * m + pair
-            crystals = torch.arange(len(part), device=part.device).repeat_interleave(m, output_size=len(part) * m)
+            crystals = torch.arange(len(part), device=part.device).repeat_interleave(
+                m, output_size=len(part) * m
+            )
             crystal = crystals.index_select(0, row)
             image = chosen + (crystal - row) * num_images  # crystal * num_images + image
         separation = part.flatten(0, 1).index_select(0, row)
@@ -80,12 +82,12 @@ class RealSum:
         x = eta * r2
         return chosen, row, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
 
-    def _picked_values(self, kernels: list[Kernel], vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
+    def _picked_values(
+        self, kernels: list[Kernel], vectors: Tensor, translations: Tensor, some: slice
+    ) -> Tensor:
         b, m = len(vectors), some.stop - some.start
         _, row, terms, eta = self._picked(vectors, translations, some)
-        columns = [
-            vectors.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels
-        ]
+        columns = [vectors.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels]
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _picked_slopes(self, vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
@@ -144,7 +146,9 @@ class RealSum:
         crystal = torch.arange(len(part), device=part.device)[:, None, None]
         return counts, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
 
-    def _dense_values(self, kernels: list[Kernel], vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
+    def _dense_values(
+        self, kernels: list[Kernel], vectors: Tensor, translations: Tensor, some: slice
+    ) -> Tensor:
         counts, terms, eta = self._all(vectors, translations, some)
         columns = [kernel.real(terms, eta).masked_fill(~counts, 0.0).sum(-1) for kernel in kernels]
         return torch.stack(columns, -1)

@@ -262,7 +262,9 @@ def _kernels(
     if not any(isinstance(entry, Tensor) for row in entries for entry in row):
         largest = [sum(abs(float(entry)) for entry in row) for row in entries]
         return kernels, volume.new_tensor(entries), largest
-    flat = [torch.as_tensor(entry, dtype=volume.dtype, device=volume.device) for row in entries for entry in row]
+    flat = [
+        torch.as_tensor(entry, dtype=volume.dtype, device=volume.device) for row in entries for entry in row
+    ]
     if any(entry.ndim for entry in flat):
         flat = [entry.expand_as(volume) for entry in flat]
     return kernels, torch.stack(flat, -1).unflatten(-1, (len(rows), len(kernels))), None

@@ -175,7 +175,7 @@ def test_descriptors_are_cached(tmp_path: Path):
         CrystalGraph(
             f"c{n}",
             torch.tensor([n]),
-                torch.zeros(1, 3, dtype=torch.float64),
+            torch.zeros(1, 3, dtype=torch.float64),
             torch.eye(3, dtype=torch.float64),
             descriptor_index=torch.arange(n),
             descriptor_value=torch.full((n,), 0.5),

@@ -39,7 +39,9 @@ def crystals(sizes=(2, 1, 3, 24)):
     for n in sizes:
         cell = (14 * n) ** (1 / 3) * (np.eye(3) + 0.2 * rng.normal(size=(3, 3)))
         cases.append(Case(str(n), cell, scattered(cell, n, rng, 1.4)))
-    cases[0] = Case("skewed", np.array([[1, 0, 0], [2, 1, 0], [0, -1, 1]]) @ cases[0].cell, cases[0].positions)
+    cases[0] = Case(
+        "skewed", np.array([[1, 0, 0], [2, 1, 0], [0, -1, 1]]) @ cases[0].cell, cases[0].positions
+    )
     return tensors(cases)
 
 

@@ -127,7 +127,9 @@ def test_nothing_at_all():
     assert shapes == [(2, 0), (0, len(POTENTIAL)), (0, len(POTENTIAL))]
     with pytest.raises(ValueError, match="1 atoms but no crystal"):
         lattice_sums(torch.zeros(0, 3, 3), torch.zeros(1, 3), torch.tensor([0]), POTENTIAL)
-    with pytest.raises(LatticeError, match="crystal 1 has no atoms: every crystal needs at least one") as error:
+    with pytest.raises(
+        LatticeError, match="crystal 1 has no atoms: every crystal needs at least one"
+    ) as error:
         lattice_sums(torch.eye(3).repeat(3, 1, 1), torch.rand(2, 3), torch.tensor([0, 2]), POTENTIAL)
     assert error.value.crystal == 1
     with pytest.raises(ValueError, match="at least one potential"):
@@ -199,7 +201,8 @@ def test_batch_of_any_integers(dtype):
 
 
 @pytest.mark.parametrize(
-    "accuracy", [np.float32(1e-6), np.array(1e-6), torch.tensor(1e-6), np.full(3, 1e-6), torch.full((3,), 1e-6)]
+    "accuracy",
+    [np.float32(1e-6), np.array(1e-6), torch.tensor(1e-6), np.full(3, 1e-6), torch.full((3,), 1e-6)],
 )
 def test_accuracy_from_arrays(accuracy):
     potentials = [Coulomb(), London(), Pauli()]
