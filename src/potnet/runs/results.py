@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from potnet.config import pasteable
 from potnet.files import write_whole
-from potnet.training.loggers import tracking
+from potnet.inference.predictor import Predictor
 from potnet.runs.checkpoint import checkpoint_of
 from potnet.runs.evaluation import (
     Evaluation,
@@ -23,7 +23,7 @@ from potnet.runs.evaluation import (
 )
 from potnet.runs.periodic_table import error_by_element, plot_error_by_element
 from potnet.runs.plots import learning_curve, parity_plot
-from potnet.inference.predictor import Predictor
+from potnet.training.loggers import tracking
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -93,7 +93,11 @@ def conclude(
     )
     if not evaluations:
         log.warning("there is neither a validation nor a test part: nothing to evaluate")
-    print_table(f"{config['name']}: {', '.join(t.title for t in targets.values())}", evaluations, _shown(folder, config, facts))
+    print_table(
+        f"{config['name']}: {', '.join(t.title for t in targets.values())}",
+        evaluations,
+        _shown(folder, config, facts),
+    )
     return evaluations
 
 
