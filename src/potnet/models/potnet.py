@@ -46,7 +46,8 @@ class PotNet(nn.Module):
 
     Equal atoms, edges and pairs are computed once (`potnet.nn.symmetry`): the same function, in a fraction of
     the time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same
-    features of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not under `torch.compile`).
+    features of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not under
+    `torch.compile`).
 
     Args:
         width: Features of an atom.

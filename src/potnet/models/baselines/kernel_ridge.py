@@ -64,6 +64,8 @@ class KernelRidge(nn.Module):
         ValueError: A setting that makes no sense.
     """
 
+    closed_form = True
+
     needs = frozenset({"descriptors"})
     mean: Tensor
     length: Tensor
