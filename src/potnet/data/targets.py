@@ -242,7 +242,7 @@ class Target:
             raise DataError(f"{self.key} is infinite for {len(infinite)} crystals: {name_some(infinite)}")
         invalid = np.flatnonzero(self.scale.invalid(values) & ~missing).tolist()
         if invalid:
-            shown = name_some([f"{ids[row]} ({values[row]:g} {self.unit})" for row in invalid])
+            shown = name_some([f"{ids[row]} ({f'{values[row]:g} {self.unit}'.rstrip()})" for row in invalid])
             raise DataError(
                 f"{self.key} is {self.scale.refusal}, for {len(invalid)} crystals: {shown}. "
                 "Remove these crystals, or learn it as it is with target.transform=none"
@@ -303,7 +303,7 @@ class Targets(Mapping[str, Target]):
         if "key" in config:
             entries = {"": dict(config)}
         else:
-            entries = {str(key): {"key": str(key), **entry} for key, entry in config.items() if entry}
+            entries = {str(key): {"key": str(key), **dict(entry)} for key, entry in config.items() if entry}
         for key, entry in entries.items():
             check_arguments(Target, entry, f"target.{key}".rstrip("."))
         return cls([Target(**entry) for entry in entries.values()])
