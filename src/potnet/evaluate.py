@@ -11,8 +11,6 @@ from potnet.config import ConfigError, check_arguments, did_you_mean, entry_poin
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from potnet.runs.evaluation import Evaluation
-
 
 def evaluate_checkpoint(
     checkpoint: str | Path,
@@ -22,7 +20,7 @@ def evaluate_checkpoint(
     batch_size: int | None = None,
     device: str = "auto",
     allow: Sequence[str] = (),
-) -> list[Evaluation]:
+) -> list[Any]:
     """Predict the data and split a model was trained with.
 
     Args:
@@ -35,7 +33,7 @@ def evaluate_checkpoint(
         allow: Classes outside of potnet that the checkpoint and the run's config may build.
 
     Returns:
-        One for each part and target.
+        An `Evaluation` for each part and target.
 
     Raises:
         CheckpointError: The checkpoint cannot be used, or the data are no longer those of the run.

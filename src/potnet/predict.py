@@ -13,9 +13,6 @@ from potnet.files import check_writable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from potnet.data.features.featurizer import Failure
-
-
 def predict_files(
     checkpoint: str,
     inputs: str | Sequence[str],
@@ -26,7 +23,7 @@ def predict_files(
     max_memory_gib: float | None = None,
     device: str = "auto",
     allow: Sequence[str] = (),
-) -> tuple[int, list[Failure]]:
+) -> tuple[int, list[Any]]:
     """Predict files and write CSV, piece by piece, so memory does not grow with the number of crystals.
 
     What was predicted before an error or Ctrl-C is kept in the file.
@@ -39,8 +36,9 @@ def predict_files(
         device, allow: See `potnet.load`.
 
     Returns:
-        How many crystals were predicted, and which inputs could not be.
+        How many crystals were predicted, and a `Failure` for each input that could not be.
     """
+    from potnet.data.features.featurizer import Failure
     from potnet.inference.predictions import CsvTable
     from potnet.inference.predictor import Predictor
     from potnet.runs.choice import choose_checkpoint

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -15,6 +17,8 @@ from potnet.runs.errors import CheckpointError
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2
 """Of checkpoints. Raised whenever an older version of the package could not read a new one."""
@@ -27,6 +31,10 @@ def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, A
         config: Plain config of the run.
         data: Set up.
     """
+    from potnet.data.features.domain import training_domain
+
+    rows = data.dataset("train").rows
+    _warn_about_edges(data, rows)
     return {
         "format": FORMAT,
         "config": portable(config),
@@ -36,7 +44,22 @@ def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, A
         "split_hash": data.split.hash(),
         "versions": versions(),
         "elements": table_of_elements(),
+        "training": training_domain(data.store, rows),
     }
+
+
+def _warn_about_edges(data: CrystalDataModule, rows: np.ndarray) -> None:
+    """Say that crystals have no local edge, as with a cutoff that is too short."""
+    neighbors = data.featurizer.neighbors
+    if neighbors is None:
+        return
+    alone = int((data.store.num_edges[rows] == 0).sum())
+    if alone:
+        log.warning(
+            "%d of %d training crystals have no local edge with features.neighbors.cutoff=%s: the network sees "
+            "nothing of their structure through edges; choose a larger cutoff",
+            alone, len(rows), neighbors.get("cutoff"),
+        )  # fmt: skip
 
 
 def portable(config: Any) -> Any:
