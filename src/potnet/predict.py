@@ -19,6 +19,7 @@ def predict_files(
     output: str = "predictions.csv",
     on_error: Literal["raise", "skip"] = "skip",
     box: float | None = None,
+    plausibility: Literal["refuse", "warn", "ignore"] = "refuse",
     batch_size: int = 64,
     max_memory_gib: float | None = None,
     device: str = "auto",
@@ -32,7 +33,7 @@ def predict_files(
         checkpoint: See `potnet.load`.
         inputs: Files, folders, patterns.
         output: CSV file.
-        on_error, box, batch_size, max_memory_gib: See `Predictor.predict`.
+        on_error, box, plausibility, batch_size, max_memory_gib: See `Predictor.predict`.
         device, allow: See `potnet.load`.
 
     Returns:
@@ -51,7 +52,9 @@ def predict_files(
     failures: list[Failure] = []
     flagged = 0
     with CsvTable(Path(output)) as table:
-        for piece in predictor.tables(inputs, on_error, batch_size, box, max_memory_gib, progress=True):
+        for piece in predictor.tables(
+            inputs, on_error, batch_size, box, plausibility, max_memory_gib, progress=True
+        ):
             table.add(piece)
             failures += piece.failures
             flagged += sum(1 for flag in piece.flags if flag)

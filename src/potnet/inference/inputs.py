@@ -12,16 +12,21 @@ from typing import Any
 from potnet.crystals import (
     Crystal,
     CrystalError,
+    Plausibility,
     from_ase,
     from_jarvis,
     from_pymatgen,
     iterate_crystals,
+    unique_id,
 )
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
 """A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
 
-_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
+Outcome = tuple[int, Crystal | CrystalError]
+"""The number of an input, and a crystal of it or what is wrong with it."""
+
+_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -58,32 +63,23 @@ def _is_structure(file: Path) -> bool:
     return name.lower().endswith(_ENDINGS) or name.startswith(("POSCAR", "CONTCAR"))
 
 
-def crystals_of(items: Sequence[Any], box: float | None) -> Iterator[tuple[int, Crystal | CrystalError]]:
-    """The crystals of files and objects, in order.
-
-    A name that is taken gets its folder before it, and a number behind it if that is taken, too.
+def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:
+    """The crystals of files and objects, in order, each with an id of its own.
 
     Args:
         items: From `expand`.
         box: Å of vacuum around molecules; None refuses them.
-
-    Yields:
-        The number of the item, and a crystal or what is wrong with it.
+        plausibility: See `read_crystals`.
     """
     taken: set[str] = set()
     for number, item in enumerate(items):
-        for outcome in _outcomes(item, box, number):
-            if isinstance(outcome, CrystalError):
-                yield number, outcome
-                continue
-            name = outcome.id
-            if name in taken and isinstance(item, Path):
-                name = f"{item.parent}/{name}"
-            free, count = name, 2
-            while free in taken:
-                free, count = f"{name} ({count})", count + 1
-            taken.add(free)
-            yield number, outcome if free == outcome.id else replace(outcome, id=free)
+        for outcome in _outcomes(item, box, plausibility, number):
+            if isinstance(outcome, Crystal):
+                if outcome.id in taken:
+                    file = item if isinstance(item, Path) else None
+                    outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
+                taken.add(outcome.id)
+            yield number, outcome
 
 
 def name_of(item: Any, number: int) -> str:
@@ -91,9 +87,11 @@ def name_of(item: Any, number: int) -> str:
     return str(item) if isinstance(item, Path) else f"input {number}"
 
 
-def _outcomes(item: Any, box: float | None, number: int) -> Iterator[Crystal | CrystalError]:
+def _outcomes(
+    item: Any, box: float | None, plausibility: Plausibility, number: int
+) -> Iterator[Crystal | CrystalError]:
     if isinstance(item, Path):
-        yield from iterate_crystals(item, box)
+        yield from iterate_crystals(item, box, plausibility)
         return
     try:
         yield _from_object(item, box, str(number))

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from potnet.config import ConfigError
 from potnet.config.trusted import check_trusted
-from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, collate
+from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, Plausibility, collate
 from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
-from potnet.inference.inputs import Inputs, crystals_of, expand, name_of
+from potnet.inference.inputs import Inputs, Outcome, crystals_of, expand, name_of
 from potnet.inference.memory import (
     FEATURE_BYTES,
     GIB,
@@ -147,6 +147,7 @@ class Predictor:
         on_error: Literal["raise", "skip"] = "raise",
         batch_size: int = 64,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         max_memory_gib: float | None = None,
         max_pairs: int = 500_000,
         max_edges: int = 500_000,
@@ -160,6 +161,8 @@ class Predictor:
             on_error: "raise" stops at the first crystal that cannot be used, "skip" lists it in `failures`.
             batch_size: Most crystals that the network sees at a time.
             box: Å of vacuum around molecules without a cell; None refuses them.
+            plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+                `read_crystals`.
             max_memory_gib: Working memory for one batch, GiB; a crystal that takes more is not predicted. None is
                 four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
@@ -174,7 +177,7 @@ class Predictor:
             ConfigError: A setting that makes no sense.
         """
         tables = self.tables(
-            inputs, on_error, batch_size, box, max_memory_gib, max_pairs, max_edges, progress=progress
+            inputs, on_error, batch_size, box, plausibility, max_memory_gib, max_pairs, max_edges, progress
         )
         return joined([self._empty(), *tables])
 
@@ -184,6 +187,7 @@ class Predictor:
         on_error: Literal["raise", "skip"] = "raise",
         batch_size: int = 64,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         max_memory_gib: float | None = None,
         max_pairs: int = 500_000,
         max_edges: int = 500_000,
@@ -198,13 +202,14 @@ class Predictor:
         if max_memory_gib is not None and not max_memory_gib > 0:
             raise ConfigError(f"max_memory_gib={max_memory_gib}: give a positive number, or null to choose")
         limits = _Limits(batch_size, max_pairs, max_edges, max_memory_gib)
-        return self._tables(expand(inputs), on_error == "skip", box, limits, progress)
+        items = expand(inputs)
+        return self._tables(items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress)
 
     def _tables(
-        self, items: list[Any], skip: bool, box: float | None, limits: _Limits, progress: bool
+        self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: _Limits, progress: bool
     ) -> Iterator[Predictions]:
         with _bar(len(items), progress) as advance:
-            for crystals, failures in _chunks(items, box, skip):
+            for crystals, failures in _chunks(items, outcomes, skip):
                 yield self._table(crystals, failures, skip, limits)
                 advance(len(crystals) + len(failures))
 
@@ -375,13 +380,13 @@ def _disordered(elements: Sequence[int]) -> Crystal:
 
 
 def _chunks(
-    items: list[Any], box: float | None, skip: bool
+    items: list[Any], outcomes: Iterator[Outcome], skip: bool
 ) -> Iterator[tuple[list[Crystal], list[Failure]]]:
     """Crystals of some inputs at a time, with the inputs between them that could not be read."""
     crystals: list[Crystal] = []
     failures: list[Failure] = []
     pairs = 0
-    for number, outcome in crystals_of(items, box):
+    for number, outcome in outcomes:
         if isinstance(outcome, CrystalError):
             if not skip:
                 raise outcome

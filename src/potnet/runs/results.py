@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potnet.config import pasteable
 from potnet.config.trusted import targets_in
 from potnet.crystals.elements import symbol
 from potnet.files import csv_text, write_whole
@@ -186,7 +187,7 @@ def _shown(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) ->
         "run": str(_shortest(folder)),
     }
     if interrupted:
-        shown["continue"] = f"python -m potnet.train resume={_shortest(folder)}"
+        shown["continue"] = f"potnet train {pasteable('resume', _shortest(folder))}"
     return shown
 
 
