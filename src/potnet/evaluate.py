@@ -113,6 +113,9 @@ def main(config: DictConfig) -> None:
 
     output = settings.pop("output")
     settings["checkpoint"] = path_setting("checkpoint", settings["checkpoint"])
+    for name in ("path", "cache_dir"):
+        if settings[name] is not None:
+            settings[name] = path_setting(name, settings[name])
     if isinstance(settings["parts"], str):
         settings["parts"] = [settings["parts"]]
     check_arguments(evaluate_checkpoint, settings)

@@ -221,9 +221,7 @@ class Predictor:
         usable = []
         for crystal in crystals:
             needed = FEATURE_BYTES * len(crystal) ** 2 if self.featurizer.potentials else 0
-            if needed > limits.bytes(torch.device("cpu")):
-                self._refuse(crystal.id, _too_large(len(crystal), needed, limits), skip, failures)
-            else:
+            if self._fits(crystal.id, len(crystal), needed, torch.device("cpu"), skip, limits, failures):
                 usable.append(crystal)
         graphs = self._featurized(usable, skip, failures)
         given = {crystal.id: crystal for crystal in usable}
@@ -258,17 +256,43 @@ class Predictor:
             more_pairs, more_edges = self._size(graph)
             if more_pairs + more_edges > UNMEASURED:
                 needed = SAFETY * self._bytes_of_one() * (more_pairs + more_edges)
-                if needed > limits.bytes(self.device):
-                    self._refuse(graph.id, _too_large(len(graph.z), needed, limits), skip, failures)
+                if not self._fits(graph.id, len(graph.z), needed, self.device, skip, limits, failures):
                     continue
-            full = pairs + more_pairs > limits.pairs or edges + more_edges > limits.edges
-            if held and (full or len(held) == limits.crystals or self._heavy(pairs + more_pairs + edges + more_edges, limits)):
+            full = (
+                len(held) == limits.crystals
+                or pairs + more_pairs > limits.pairs
+                or edges + more_edges > limits.edges
+                or self._heavy(pairs + more_pairs + edges + more_edges, limits)
+            )
+            if held and full:
                 yield held
                 held, pairs, edges = [], 0, 0
             held.append(graph)
             pairs, edges = pairs + more_pairs, edges + more_edges
         if held:
             yield held
+
+    def _fits(
+        self,
+        id: str,
+        atoms: int,
+        needed: float,
+        device: torch.device,
+        skip: bool,
+        limits: _Limits,
+        failures: list[Failure],
+    ) -> bool:
+        """Whether a crystal that takes so many bytes may be predicted; if not, it is refused."""
+        most = limits.bytes(device)
+        if needed <= most:
+            return True
+        what = "max_memory_gib" if limits.memory_gib is not None else "four fifths of what is available"
+        reason = (
+            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB ({what}): raise "
+            "max_memory_gib, or use a machine with more memory"
+        )
+        self._refuse(id, reason, skip, failures)
+        return False
 
     def _heavy(self, size: int, limits: _Limits) -> bool:
         """Whether a batch of this many pairs and edges would take more memory than there is."""
@@ -358,14 +382,6 @@ class _Limits:
     def bytes(self, device: torch.device) -> float:
         """Working memory of a batch."""
         return self.memory_gib * GIB if self.memory_gib is not None else SHARE * available_bytes(device)
-
-
-def _too_large(atoms: int, needed: float, limits: _Limits) -> str:
-    given = "max_memory_gib" if limits.memory_gib is not None else "of what is available"
-    return (
-        f"{atoms} atoms take about {needed / GIB:.1f} GiB, which is above the limit ({given}); raise "
-        "max_memory_gib, or use a machine with more memory"
-    )
 
 
 def _disordered(elements: Sequence[int]) -> Crystal:
