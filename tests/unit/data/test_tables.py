@@ -162,8 +162,9 @@ def test_columns_of_any_table(tmp_path: Path, name: str):
     data = source.load()
     assert data.name == "t"
     assert [crystal.id for crystal in data.crystals] == ["salt", "silicon", "third"]
-    assert data.targets == {"k_vrh": "GPa"}
+    assert data.targets == {"k_vrh": "GPa", "note": ""}
     np.testing.assert_array_equal(data.table.values("k_vrh"), [25.0, np.nan, 98.0])
+    assert data.table.values("note").tolist() == ["x", "y", None]
     assert data.split == {"salt": "train", "silicon": "test"}
     assert data.table.formulas == ["ClNa", "Si", "Si"]
     assert data.content_hash == source.content_hash()
@@ -247,9 +248,9 @@ def test_bad_csv(tmp_path: Path, text: str, message: str):
 
 def test_columns_that_are_not_there(tmp_path: Path):
     path = write_csv(tmp_path / "t.csv", ROWS)
-    with pytest.raises(DataError, match=r"data\.source\.structure=cfi: did you mean 'cif'"):
+    with pytest.raises(DataError, match=r"data\.source\.structure=cfi; did you mean cif"):
         TableSource(path, structure="cfi").load()
-    with pytest.raises(DataError, match=r"data\.source\.targets\.k_vrh=bluk: did you mean 'bulk'"):
+    with pytest.raises(DataError, match=r"data\.source\.targets\.k_vrh=bluk; did you mean bulk"):
         TableSource(path, targets={"k_vrh": "bluk"}).load()
 
 

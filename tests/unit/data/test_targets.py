@@ -32,9 +32,9 @@ def test_settings_round_trip():
 
 
 def test_misspelt_options():
-    with pytest.raises(DataError, match=r"target\.transform='log': did you mean 'log10'"):
+    with pytest.raises(DataError, match=r"target\.transform='log'; did you mean log10"):
         Target("k", transform="log")
-    with pytest.raises(DataError, match=r"target\.on_missing='dorp': did you mean 'drop'"):
+    with pytest.raises(DataError, match=r"target\.on_missing='dorp'; did you mean drop"):
         Target("k", on_missing="dorp")
 
 
