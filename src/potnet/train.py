@@ -39,8 +39,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         resume: Continue from the folder's last checkpoint.
 
     Returns:
-        MAE of the best checkpoint on the validation part, in the target's learned unit; None if there is
-        no such part.
+        The monitored metric of the best checkpoint on the validation part; None if there is no such part.
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
@@ -86,12 +85,13 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    monitor = setup.monitor_of(config, module.targets)
     data = setup.build_data(config, module.model)
     data.prepare_data()
     data.setup()
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
-    module.set_statistics(*data.statistics())
+    module.fit_scalers(data)
     module.record = setup.record_of(config, data)
     if rank() == 0:
         setup.write_split(folder, data)
@@ -108,13 +108,14 @@ def _train(
         callbacks = [
             table,
             SeedEachBatch(config["seed"]),
-            TrainingProgress(module.target.learned_unit),
-            *setup.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
+            TrainingProgress(module.targets, monitor),
+            *setup.build_callbacks(config["callbacks"], bool(data.split.val), monitor),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
             StopOnSignal(folder / "checkpoints"),
-            *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+            *checkpoints(folder / "checkpoints", bool(data.split.val), monitor),
         ]
-        trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder)
+        derived = bool(module.targets.derived)
+        trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder, derived)
         last = checkpoint_of(folder, (LAST,)) if resume else None
         interrupted = setup.fit(trainer, module, data, last)
         if not trainer.is_global_zero:
@@ -122,10 +123,10 @@ def _train(
         seconds["train"] = table.seconds
 
     seconds["total"] = earlier + time.perf_counter() - started
-    evaluations = conclude(folder, config, data, table, seconds, interrupted, loggers)
+    evaluations = conclude(folder, config, data, table, seconds, interrupted, loggers, monitor)
     if interrupted:
         sys.exit(INTERRUPTED)
-    return next((e.metrics["mae"] for e in evaluations if e.part == "val"), None)
+    return setup.judged(evaluations, monitor, table.rows)
 
 
 @entry_point("train")

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -99,12 +100,23 @@ def sweep_name(otherwise: str | None) -> str | None:
     return folder.name if folder.is_absolute() else "/".join(parts[-2:]) or otherwise
 
 
+def _target_keys(target: Any) -> list[str]:
+    """Keys of one target, or of several by name."""
+    if target is None or not len(target):
+        raise ConfigError("there is no target: choose one, such as target=k_vrh")
+    return [str(target["key"])] if "key" in target else [str(key) for key in target]
+
+
 def register_resolvers() -> None:
     """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("choice", choice, replace=True)
+    OmegaConf.register_new_resolver("target_key", lambda target: _target_keys(target)[0], replace=True)
+    OmegaConf.register_new_resolver(
+        "target_keys", lambda target: "_".join(_target_keys(target)), replace=True
+    )
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
 

@@ -10,7 +10,7 @@ from potnet.data.splits.grouped import FoldSplit, RatioSplit
 from potnet.data.splits.published import MatbenchFold, PublishedSplit
 from potnet.data.splits.recipes import GivenSplit, ListedSplit, ShuffledSplit, Split
 from potnet.data.table import CrystalTable, Dataset, Removal
-from potnet.data.targets import Target
+from potnet.data.targets import Target, Targets
 
 if TYPE_CHECKING:
     from potnet.data.datamodule import CrystalDataModule, CrystalDataset
@@ -40,6 +40,7 @@ __all__ = [
     "Split",
     "TableSource",
     "Target",
+    "Targets",
 ]
 
 

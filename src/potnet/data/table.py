@@ -104,10 +104,9 @@ class SomeRows(Mapping[str, np.ndarray]):
     """Some rows of the columns of another mapping; nothing is copied before it is asked for."""
 
     def __init__(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
-        if isinstance(columns, SomeRows):
-            columns, rows = columns.columns, columns.rows[rows]
-        self.columns = columns
-        self.rows = rows
+        inner = columns if isinstance(columns, SomeRows) else None
+        self.columns: Mapping[str, np.ndarray] = columns if inner is None else inner.columns
+        self.rows = rows if inner is None else inner.rows[rows]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.columns[key][self.rows]
@@ -158,7 +157,7 @@ def check_ids(name: str, ids: Sequence[str], repeated: np.ndarray) -> None:
         DataError: Some do; they are named.
     """
     if repeated.any():
-        twice = list(dict.fromkeys(ids[row] for row in np.flatnonzero(repeated)))
+        twice = list(dict.fromkeys(ids[row] for row in np.flatnonzero(repeated).tolist()))
         raise DataError(
             f"{name}: {len(twice)} ids stand for several crystals: {name_some(twice)}. "
             "Give each crystal an id of its own"
@@ -244,7 +243,7 @@ class Dataset:
         if on_error != "skip":
             check_ids(name, ids, repeated)
         else:
-            removed[:0] = [repeated_id(ids[row]) for row in np.flatnonzero(repeated)]
+            removed[:0] = [repeated_id(ids[row]) for row in np.flatnonzero(repeated).tolist()]
         rows = np.flatnonzero(~repeated).tolist()
         check_any(name, len(rows), removed)
         if parts is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from potnet.config import ConfigError, build, locate
+from potnet.config import ConfigError, locate
 from potnet.crystals import (
     Crystal,
     CrystalBatch,
@@ -30,9 +30,12 @@ from potnet.crystals import (
     iterate_crystals,
 )
 from potnet.data.features.featurizer import Failure, Featurizer
-from potnet.data.targets import Target
+from potnet.data.targets import Targets
 from potnet.files import csv_text, write_whole
 from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from potnet.training.networks import build_network
+from potnet.training.outputs import values_of
+from potnet.training.scaling import scalers_of
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
 """A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
@@ -46,41 +49,50 @@ class Predictions:
     """Predicted values, in the order of the inputs.
 
     Attributes:
-        key: Name of the property.
-        unit: Unit of the values.
+        targets: What was predicted.
         ids: n names.
-        values: n numbers in `unit`.
+        columns: Of each target of crystals: n numbers in its unit, or names of classes; of each class of a
+            classification also its probability, under `KEY_probability_CLASS`.
         failures: Inputs that could not be used, and why.
     """
 
-    key: str
-    unit: str
+    targets: Targets
     ids: list[str] = field(default_factory=list)
-    values: list[float] = field(default_factory=list)
+    columns: dict[str, list[Any]] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[tuple[str, float]]:
+    @property
+    def values(self) -> list[Any]:
+        """The column of the first target."""
+        return self.columns[self.targets.first.key]
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
         return iter(zip(self.ids, self.values, strict=True))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write CSV, `id` and the property."""
+        """Write CSV: `id`, and a column for each target."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, csv_text(("id", self.key), ((id, f"{value:.6g}") for id, value in self)))
+        columns = [[_text(value) for value in column] for column in self.columns.values()]
+        rows = zip(self.ids, *columns, strict=True)
+        write_whole(path, csv_text(("id", *self.columns), rows))
+
+
+def _text(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 class Predictor:
-    """A trained network, its features and its target.
+    """A trained network, its features and its targets.
 
     Args:
         model: The network, whose outputs are scaled.
-        target: What it learned.
+        scalers: Of its targets.
+        targets: What it learned.
         featurizer: The features it learned from.
-        mean: Of the training targets, in the learned unit.
-        std: The same.
         record: What the checkpoint says about the run: config, versions, split.
         device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
     """
@@ -88,19 +100,17 @@ class Predictor:
     def __init__(
         self,
         model: nn.Module,
-        target: Target,
+        scalers: nn.ModuleDict,
+        targets: Targets,
         featurizer: Featurizer,
-        mean: float = 0.0,
-        std: float = 1.0,
         record: dict[str, Any] | None = None,
         device: str = "auto",
     ) -> None:
         self.device = choose_device(device)
         self.model = model.to(self.device).eval()
-        self.target = target
+        self.scalers = scalers.to(self.device)
+        self.targets = targets
         self.featurizer = featurizer
-        self.mean = mean
-        self.std = std
         self.record = record or {}
 
     @classmethod
@@ -122,12 +132,12 @@ class Predictor:
         if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
             raise CheckpointError(f"{file}: its model {settings['model'].get('_target_')} is not a network")
         try:
-            model = build(settings["model"], "model", nested=False)
-            prefix = "model."
-            model.load_state_dict(
-                {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            )
-            target = Target(**settings["target"])
+            targets = Targets.from_config(settings["targets"])
+            model, scalers = build_network(settings["model"], targets), scalers_of(targets)
+            for part, name in ((model, "model."), (scalers, "scalers.")):
+                part.load_state_dict(
+                    {k.removeprefix(name): v for k, v in weights.items() if k.startswith(name)}
+                )
             featurizer = Featurizer.from_settings(record["features"], device=device)
         except (RuntimeError, KeyError, TypeError, ConfigError) as error:
             version = record.get("versions", {}).get("potnet", "?")
@@ -135,29 +145,13 @@ class Predictor:
             raise CheckpointError(
                 f"{file}: its weights do not fit its settings (written by potnet {version}): {reason}"
             ) from error
-        return cls(model, target, featurizer, float(weights["mean"]), float(weights["std"]), record, device)
+        return cls(model, scalers, targets, featurizer, record, device)
 
-    @torch.inference_mode()
-    def learned(self, batch: CrystalBatch) -> Tensor:
-        """Predictions of featurized crystals in the target's learned unit, (B,) float64 on the CPU."""
-        output = self.model(batch.to(self.device))
-        return output.double().cpu() * self.std + self.mean
-
-    def predict_batches(self, batches: Iterable[CrystalBatch]) -> tuple[list[str], Tensor, Tensor]:
-        """Predict batches that carry their targets.
-
-        Returns:
-            ids, and predictions and targets (n,) float64, both in the learned unit.
-        """
-        ids: list[str] = []
-        predictions: list[Tensor] = []
-        targets: list[Tensor] = []
-        for batch in batches:
-            ids += batch.ids
-            predictions.append(self.learned(batch))
-            targets.append(self.target.transform(batch.targets[self.target.key].cpu()))
-        empty = torch.empty(0, dtype=torch.float64)
-        return ids, torch.cat([*predictions, empty]), torch.cat([*targets, empty])
+    @torch.no_grad()
+    def learned(self, batch: CrystalBatch) -> dict[str, Tensor]:
+        """Values of featurized crystals in the learned units, float64 on the CPU; see `outputs.values_of`."""
+        found = values_of(self.model, self.scalers, self.targets, batch.to(self.device))
+        return {key: value.cpu() for key, value in found.items()}
 
     def predict(
         self,
@@ -178,7 +172,7 @@ class Predictor:
             progress: Show a bar.
 
         Returns:
-            Values in the target's physical unit (for a log target the value, not its logarithm).
+            Values in the targets' physical units (for a log target the value, not its logarithm).
 
         Raises:
             CrystalError: A crystal that cannot be used, with `on_error="raise"`.
@@ -190,7 +184,7 @@ class Predictor:
         if batch_size < 1:
             raise ConfigError(f"batch_size={batch_size}: give at least 1")
         items = expand(inputs)
-        result = Predictions(self.target.key, self.target.unit)
+        result = Predictions(self.targets, columns={name: [] for name in self._columns()})
         failures = None if on_error == "raise" else result.failures
         with _bar(len(items), progress) as advance:
             for crystals in _chunks(_read(items, box, failures, advance)):
@@ -205,7 +199,7 @@ class Predictor:
     ) -> None:
         """Predict one batch. If the network refuses it (an unknown element), find out which crystal it is."""
         try:
-            values = self.target.inverse(self.learned(collate(graphs)))
+            values = self.learned(collate(graphs))
         except ValueError as error:
             if failures is None:
                 raise
@@ -216,7 +210,29 @@ class Predictor:
                 self._predict_graphs([graph], failures, result)
             return
         result.ids += [graph.id for graph in graphs]
-        result.values += values.tolist()
+        for name, column in self._rows(values).items():
+            result.columns[name] += column
+
+    def _columns(self) -> list[str]:
+        """Names of the columns of predictions."""
+        return list(self._rows({}))
+
+    def _rows(self, values: Mapping[str, Tensor]) -> dict[str, list[Any]]:
+        """Columns from values in the learned units; empty ones without any."""
+        found: dict[str, list[Any]] = {}
+        for key, target in self.targets.items():
+            if target.per == "atom" or target.shape:
+                continue
+            value = values.get(key)
+            if not target.is_class:
+                found[key] = [] if value is None else target.physical(value).tolist()
+                continue
+            classes = target.classes or ()
+            chances = torch.zeros(0, len(classes)) if value is None else torch.softmax(value, -1)
+            found[key] = [classes[n] for n in chances.argmax(-1).tolist()]
+            for n, name in enumerate(classes):
+                found[f"{key}_probability_{name}"] = chances[:, n].tolist()
+        return found
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever an older version of the package could not read a new checkpoint."""
 
 BEST, LAST = "best.ckpt", "last.ckpt"

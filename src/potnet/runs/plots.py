@@ -13,6 +13,8 @@ from potnet.runs.figures import BLUE, INK, ORANGE, new_figure
 if TYPE_CHECKING:
     from matplotlib.axis import Axis
 
+    from potnet.data.targets import Target
+
 TRAIN, VALIDATION, TEST = "#9aa5b1", ORANGE, BLUE
 
 
@@ -72,35 +74,46 @@ def parity_plot(
     figure.savefig(path)
 
 
-def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], unit: str) -> None:
+def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], target: Target) -> None:
     """Errors of training and validation by epoch.
 
     Args:
         path: PNG to write.
         rows: Of metrics.csv.
-        unit: Of the errors.
+        target: Whose.
     """
     from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(5.0, 4.6)
-    for key, label, color in (("train/mae", "training", TRAIN), ("val/mae", "validation", VALIDATION)):
-        points = [(int(row["epoch"]) + 1, float(row[key])) for row in rows if row.get(key) not in (None, "")]
+    names = ("error", "accuracy") if target.is_class else ("mae", "mae")
+    for part, name, color in (("train", names[0], TRAIN), ("val", names[1], VALIDATION)):
+        points = _points(rows, f"{part}/{target.key}/{name}")
         if not points:
             continue
         x, y = zip(*points, strict=True)
+        if name == "accuracy":
+            y = tuple(1 - value for value in y)
+        label = "training" if part == "train" else "validation"
         axes.plot(x, y, color=color, linewidth=1.6, marker="o" if len(x) < 3 else None, label=label)
-        if key == "val/mae":
+        if part == "val":
             best = int(np.nanargmin(y)) if np.isfinite(y).any() else 0
             axes.scatter([x[best]], [y[best]], color=color, s=28, zorder=3)
             axes.annotate(
                 f"{y[best]:.4f}", (x[best], y[best]), xytext=(0, -14), textcoords="offset points",
                 ha="center", color=color, fontsize=9,
             )  # fmt: skip
-    axes.set_yscale("log")
-    _plain_log(axes.yaxis)
+    if not target.is_class:
+        axes.set_yscale("log")
+        _plain_log(axes.yaxis)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"MAE, {unit}" if unit else "MAE")
+    what = "wrong classes" if target.is_class else f"MAE, {target.metric_unit}".rstrip(", ")
+    axes.set_ylabel(f"{target.title}: {what}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
     figure.savefig(path)
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:
+    """Number of the epoch, from 1, and the value of a column, where there is one."""
+    return [(int(row["epoch"]) + 1, float(row[key])) for row in rows if row.get(key) not in (None, "")]

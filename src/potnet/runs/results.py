@@ -13,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from potnet.files import write_whole
 from potnet.training.loggers import tracking
 from potnet.runs.checkpoint import checkpoint_of
-from potnet.runs.evaluation import Evaluation, evaluate, print_table, write_predictions
+from potnet.runs.evaluation import (
+    Evaluation,
+    evaluate,
+    metrics_by_part,
+    print_table,
+    write_predictions,
+)
 from potnet.runs.periodic_table import error_by_element, plot_error_by_element
 from potnet.runs.plots import learning_curve, parity_plot
 from potnet.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
-    from potnet.data.targets import Target
+    from potnet.data.targets import Targets
     from potnet.training.callbacks import MetricsTable
 
 log = logging.getLogger(__name__)
@@ -34,6 +40,7 @@ def conclude(
     seconds: dict[str, float],
     interrupted: bool,
     loggers: Sequence[Any],
+    monitor: str,
 ) -> list[Evaluation]:
     """Evaluate the best checkpoint from its file, as `potnet.evaluate` does, and write and show the results.
 
@@ -45,6 +52,7 @@ def conclude(
         seconds: Time of the stages so far, with their "total".
         interrupted: Whether training was.
         loggers: Told the final figures.
+        monitor: Name of the metric that chose the best checkpoint.
 
     Returns:
         The evaluations of validation and test, as far as there are such parts.
@@ -67,41 +75,51 @@ def conclude(
         "checkpoint": checkpoint.name,
         "interrupted": interrupted,
     }
-    target = predictor.target
+    targets = predictor.targets
     write_predictions(folder / "predictions.csv", evaluations)
     if table.rows:
-        learning_curve(folder / "learning_curve.png", table.rows, target.learned_unit)
-    test = next((evaluation for evaluation in evaluations if evaluation.part == "test"), None)
-    if test is not None:
-        _draw(folder, test, target, data)
+        for key, target in targets.items():
+            learning_curve(folder / picture("learning_curve", key, targets), table.rows, target)
+    tests = [evaluation for evaluation in evaluations if evaluation.part == "test" and evaluation.ids]
+    for test in tests:
+        _draw(folder, test, targets, data)
     # The last of the run's own files: where it is, a run is finished, and a sweep skips it.
-    content = {evaluation.part: evaluation.metrics for evaluation in evaluations} | facts
+    content = {"format": 2, **metrics_by_part(evaluations), "monitor": monitor, **facts}
     write_whole(folder / "metrics.json", json.dumps(content, indent=2) + "\n")
-    worst = tracking.worst_crystals(test, target, data) if test is not None else []
+    worst = tracking.worst_crystals(tests[0], data) if tests else []
     tracking.log_results(
         loggers, tracking.Results(folder, tracking.summary(evaluations, facts), worst, checkpoint)
     )
     if not evaluations:
         log.warning("there is neither a validation nor a test part: nothing to evaluate")
-    print_table(f"{config['name']}: {target.name}", evaluations, _shown(folder, config, facts))
+    print_table(f"{config['name']}: {', '.join(t.title for t in targets.values())}", evaluations, _shown(folder, config, facts))
     return evaluations
 
 
-def _draw(folder: Path, test: Evaluation, target: Target, data: CrystalDataModule) -> None:
-    """Predictions against targets, and the error of each element where formulas are known."""
-    parity_plot(
-        folder / "parity.png",
-        test.target.numpy(),
-        test.prediction.numpy(),
-        test.metrics,
-        target.name,
-        target.unit,
-        target.settings()["transform"] == "log10",
-    )
-    errors = tracking.absolute_errors(test, target)
+def picture(name: str, key: str, targets: Targets) -> str:
+    """File of a picture of one target: "parity.png", or "parity_k_vrh.png" where there are several."""
+    return f"{name}.png" if len(targets) == 1 else f"{name}_{key}.png"
+
+
+def _draw(folder: Path, test: Evaluation, targets: Targets, data: CrystalDataModule) -> None:
+    """Predictions against labels, and the error of each element where formulas are known."""
+    target = test.target
+    if not target.is_class:
+        parity_plot(
+            folder / picture("parity", test.key, targets),
+            test.label.numpy(),
+            test.prediction.numpy(),
+            test.metrics,
+            target.title,
+            target.unit,
+            target.scale.axis == "log",
+        )
+    errors = test.errors.tolist()
     by_element = error_by_element(tracking.formulas_of(test, data) or [""] * len(errors), errors)
     if by_element:
-        plot_error_by_element(folder / "error_by_element.png", by_element, target.name, target.learned_unit)
+        unit = target.metric_unit if not target.is_class else "1 - probability of the class"
+        path = folder / picture("error_by_element", test.key, targets)
+        plot_error_by_element(path, by_element, target.title, unit)
 
 
 def _shown(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, str]:

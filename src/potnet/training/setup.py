@@ -7,11 +7,12 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import ConfigError, build, check_arguments, locate
+from potnet.config import ConfigError, build, check_arguments, did_you_mean, locate
+from potnet.data.targets import Targets
 from potnet.files import csv_text, write_whole
 from potnet.runs.checkpoint import FORMAT, versions
 from potnet.training.processes.devices import check_devices
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from potnet.data import CrystalDataModule
+    from potnet.runs.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +67,10 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
         config: Plain config with `data`, `target` and `features`.
         model: Declares what it `needs`.
     """
-    target = build({"_target_": "potnet.data.Target", **config["target"]}, "target")
+    targets = Targets.from_config(config["target"])
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     data: CrystalDataModule = build(
-        data_settings(config["data"]), "data", target=target, featurizer=featurizer, needs=model.needs
+        data_settings(config["data"]), "data", targets=targets, featurizer=featurizer, needs=model.needs
     )
     return data
 
@@ -115,9 +117,47 @@ def check_trainer(config: Mapping[str, Any]) -> None:
     check_devices(config)
 
 
-def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback]:
-    """The chosen callbacks; without a validation part those that watch it are left out, and this is said."""
-    chosen = {name: entry for name, entry in config.items() if entry is not None}
+def monitor_of(config: Mapping[str, Any], targets: Targets) -> str:
+    """The metric that checkpoints, early stopping and sweeps watch.
+
+    Raises:
+        ConfigError: It is not one of this run.
+    """
+    monitor = config.get("monitor") or targets.monitor
+    valid = ["val/loss"]
+    for key, target in targets.items():
+        valid += [f"val/{key}/{name}" for name in (("accuracy",) if target.is_class else ("mae", "rmse"))]
+    if monitor not in valid:
+        raise ConfigError(f"monitor={monitor}{did_you_mean(str(monitor), valid)}")
+    return str(monitor)
+
+
+def judged(
+    evaluations: Sequence[Evaluation], monitor: str, rows: Sequence[Mapping[str, Any]]
+) -> float | None:
+    """The monitored metric of the best checkpoint; None without a validation part."""
+    for evaluation in evaluations:
+        name = monitor.removeprefix(f"val/{evaluation.key}/")
+        if evaluation.part == "val" and name in evaluation.metrics:
+            return float(evaluation.metrics[name])
+    losses = [float(row[monitor]) for row in rows if row.get(monitor) not in (None, "")]
+    return min(losses, default=None)
+
+
+def build_callbacks(config: Mapping[str, Any], validates: bool, monitor: str) -> list[Callback]:
+    """The chosen callbacks; without a validation part those that watch it are left out, and this is said.
+
+    Args:
+        config: Name -> config of a callback, or None; one without a `monitor` that takes one gets `monitor`.
+        validates: Whether there is a validation part.
+        monitor: Name of the metric that judges the run.
+    """
+    chosen = {name: dict(entry) for name, entry in config.items() if entry is not None}
+    from potnet.training.callbacks import mode_of
+
+    for entry in chosen.values():
+        if "monitor" in entry and entry["monitor"] is None:
+            entry |= {"monitor": monitor, "mode": mode_of(monitor)}
     if not validates:
         for name in [
             name for name, entry in chosen.items() if str(entry.get("monitor", "")).startswith("val/")
@@ -128,9 +168,20 @@ def build_callbacks(config: Mapping[str, Any], validates: bool) -> list[Callback
 
 
 def build_trainer(
-    config: Mapping[str, Any], callbacks: list[Callback], loggers: list[Any], folder: Path
+    config: Mapping[str, Any],
+    callbacks: list[Callback],
+    loggers: list[Any],
+    folder: Path,
+    derivatives: bool = False,
 ) -> Trainer:
     """Lightning's Trainer, with fixed what the run's folder and table rely on.
+
+    Args:
+        config: Of the Trainer.
+        callbacks: All of them.
+        loggers: All of them.
+        folder: Of the run.
+        derivatives: Whether validation differentiates, as for forces.
 
     Raises:
         ConfigError: A setting that Lightning refuses.
@@ -158,6 +209,7 @@ def build_trainer(
             accelerator=_accelerator(config.get("accelerator", "auto")),
             plugins=plugins,
             enable_progress_bar=False,
+            inference_mode=not derivatives,
             enable_model_summary=False,
             # The sampler of CrystalDataModule orders the crystals by seed and epoch.
             use_distributed_sampler=False,

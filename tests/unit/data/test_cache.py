@@ -76,7 +76,7 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     expected = collate(featurizer.featurize([crystals[row] for row in rows]))
     batch = store.batch(rows)
     assert batch.ids == expected.ids == [f"c{row}" for row in rows]
-    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_vector", "pair_index", "pair_sums"):
+    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_shift", "pair_index", "pair_sums"):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
     torch.testing.assert_close(batch.targets, expected.targets)
     graph = store.graph(5)
@@ -91,7 +91,7 @@ def test_absent_fields_stay_absent(
     source: TableSource, featurizer: Featurizer, tmp_path: Path, needs: set[str]
 ):
     batch = cached_features(source, featurizer.restricted(needs), tmp_path).batch([0, 1])
-    assert (batch.edge_index is not None) == (batch.edge_vector is not None) == ("edges" in needs)
+    assert (batch.edge_index is not None) == (batch.edge_shift is not None) == ("edges" in needs)
     assert (batch.pair_index is not None) == (batch.pair_sums is not None) == ("pairs" in needs)
 
 
@@ -113,6 +113,7 @@ def test_descriptors_are_cached(tmp_path: Path):
         CrystalGraph(
             f"c{n}",
             torch.tensor([n]),
+            torch.zeros(1, 3),
             torch.eye(3),
             descriptor_index=torch.arange(n),
             descriptor_value=torch.full((n,), 0.5),
@@ -368,10 +369,10 @@ def test_cache_dir_that_is_no_folder(source: TableSource, featurizer: CountingFe
 
 
 class _Refusing(CountingFeaturizer):
-    def _local(self, crystal: Crystal) -> Any:
+    def _local(self, crystal: Crystal, labels: bool) -> Any:
         if crystal.id in ("c1", "c8", "c9"):
             raise CrystalError("refused", crystal.id)
-        return super()._local(crystal)
+        return super()._local(crystal, labels)
 
 
 def test_failures_are_kept_with_their_reason(

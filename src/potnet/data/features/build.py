@@ -88,8 +88,8 @@ def build(
 ) -> None:
     """Featurize a data set into a folder; shards that an earlier run finished are kept.
 
-    The source is read once, and its crystals are staged on disk: memory does not grow with the structures. The
-    caller holds the lock of the folder. Equal data and settings give equal bytes, whatever the number of
+    The source is read once, and its crystals are staged on disk: memory does not grow with the structures.
+    The caller holds the lock of the folder. Equal data and settings give equal bytes, whatever the number of
     processes and however often the work was cut off: each shard is computed by one thread, and on its own.
 
     Args:

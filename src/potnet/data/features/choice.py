@@ -72,8 +72,8 @@ def choose(
         large = atoms > max_atoms
         if large.all():
             raise DataError(
-                f"data.max_atoms={max_atoms}: none of the {len(rows)} crystals of {name} is as small as that, "
-                f"the smallest has {atoms.min()} atoms"
+                f"data.max_atoms={max_atoms}: none of the {len(rows)} crystals of {name} is as small as "
+                f"that, the smallest has {atoms.min()} atoms"
             )
         removed += [
             Removal(ids[row], TOO_LARGE, f"{size} atoms, more than data.max_atoms={max_atoms}")

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, Descriptor
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.features.settings import (
     build_descriptor,
     build_potential,
@@ -87,7 +88,7 @@ class Featurizer:
         descriptor: Descriptor | Mapping[str, Any] | None = None,
     ) -> None:
         if cell not in _CELLS:
-            raise DataError(f"features.cell={cell!r}: {did_you_mean(str(cell), _CELLS)}")
+            raise DataError(f"features.cell={cell!r}{did_you_mean(str(cell), _CELLS)}")
         if potentials is not None and not len(potentials):
             raise DataError(
                 "features.potentials is empty: name at least one potential, or null for no pair sums"
@@ -171,7 +172,7 @@ class Featurizer:
         """
         needs = frozenset(needs)
         for need in needs - set(NEEDS):
-            raise DataError(f"a model asks for the unknown feature {need!r}: {did_you_mean(need, NEEDS)}")
+            raise DataError(f"a model asks for the unknown feature {need!r}{did_you_mean(need, NEEDS)}")
         edges = not needs.isdisjoint({"edges", "angles"})
         if edges and self.neighbors is None:
             raise DataError(
@@ -197,6 +198,7 @@ class Featurizer:
         crystals: Sequence[Crystal],
         failures: list[Failure] | None = None,
         progress: Progress | None = None,
+        labels: bool = True,
     ) -> list[CrystalGraph]:
         """Features of each crystal, in order; sums are computed for all crystals together.
 
@@ -205,16 +207,18 @@ class Featurizer:
             failures: Collects the crystals that could not be featurized, which are then left out.
                 None raises on the first of them.
             progress: Told of crystals done.
+            labels: Whether graphs carry the properties of their crystals as targets; prediction needs none.
 
         Raises:
-            CrystalError: Names the crystal and what is wrong with it.
+            CrystalError: Names the crystal and what is wrong with it. Labels that are arrays (forces, stress)
+                need `cell="as_given"`: atoms of a reduced cell are fewer, or in other places.
         """
         prepared: list[tuple[Crystal, dict[str, Tensor]]] = []
         # Without sums the whole of a crystal is done in the first stage, otherwise about half.
         share = 1.0 if self.potentials is None else 0.5
         for number, crystal in enumerate(crystals, 1):
             try:
-                prepared.append(self._local(crystal))
+                prepared.append(self._local(crystal, labels))
             except ValueError as error:
                 _record(crystal.id, error, failures)
             if progress and number % _REPORT_EVERY == 0:
@@ -224,7 +228,7 @@ class Featurizer:
         standard = [crystal for crystal, _ in prepared]
         sums = [None] * len(standard) if self.potentials is None else self._all_sums(standard, failures)
         graphs = [
-            _graph(crystal, arrays, pair_sums)
+            _graph(crystal, arrays, pair_sums, labels)
             for (crystal, arrays), pair_sums in zip(prepared, sums, strict=True)
             if self.potentials is None or pair_sums is not None
         ]
@@ -232,18 +236,20 @@ class Featurizer:
             progress((1 - share) * len(crystals))
         return graphs
 
-    def _local(self, crystal: Crystal) -> tuple[Crystal, dict[str, Tensor]]:
+    def _local(self, crystal: Crystal, labels: bool) -> tuple[Crystal, dict[str, Tensor]]:
         """The crystal in its standard cell, and all arrays of `CrystalGraph` but the sums."""
         from potnet.crystals import line_graph, local_edges, standardize
 
+        if labels and self.cell != "as_given":
+            _refuse_arrays(crystal)
         arrays: dict[str, Tensor] = {}
         start = time.perf_counter()
         crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)
         start = self._clock("standardize", start)
         if self.neighbors is not None:
-            index, vector = local_edges(crystal, **self.neighbors)
+            index, shift = local_edges(crystal, **self.neighbors)
             arrays["edge_index"] = torch.from_numpy(index)
-            arrays["edge_vector"] = torch.from_numpy(vector).to(torch.float32)
+            arrays["edge_shift"] = torch.from_numpy(shift).to(torch.int32)
             if self.angles:
                 arrays["angle_index"] = torch.from_numpy(line_graph(index, len(crystal)))
             start = self._clock("neighbors", start)
@@ -304,7 +310,7 @@ class Featurizer:
 def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
     for key in neighbors:
         if key not in _NEIGHBORS:
-            raise DataError(f"features.neighbors.{key} is unknown: {did_you_mean(str(key), _NEIGHBORS)}")
+            raise DataError(f"features.neighbors.{key} is unknown{did_you_mean(str(key), _NEIGHBORS)}")
     filled = {**_NEIGHBORS, **neighbors}
     if filled["cutoff"] is None and filled["k"] is None:
         raise DataError("features.neighbors: give cutoff (Å), k, or both; null for no local edges at all")
@@ -344,12 +350,29 @@ def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:
     failures.append(Failure(id, reason))
 
 
-def _graph(crystal: Crystal, arrays: dict[str, Tensor], pair_sums: Tensor | None) -> CrystalGraph:
+def _refuse_arrays(crystal: Crystal) -> None:
+    arrays = [key for key, value in crystal.properties.items() if isinstance(value, np.ndarray)]
+    if arrays:
+        raise CrystalError(
+            f"{', '.join(arrays)}: labels of atoms and tensors belong to the cell as it is given, but "
+            "features.cell=primitive reduces it: set features.cell=as_given",
+            f"crystal {crystal.id!r}",
+        )
+
+
+def _graph(
+    crystal: Crystal, arrays: dict[str, Tensor], pair_sums: Tensor | None, labels: bool
+) -> CrystalGraph:
+    targets = {
+        key: torch.tensor(value) if isinstance(value, np.ndarray) else value
+        for key, value in (crystal.properties.items() if labels else ())
+    }
     return CrystalGraph(
         id=crystal.id,
         z=torch.tensor(crystal.z),
-        cell=torch.tensor(crystal.cell, dtype=torch.float32),
+        positions=torch.tensor(crystal.positions),
+        cell=torch.tensor(crystal.cell),
         pair_sums=pair_sums,
-        targets=dict(crystal.properties),
+        targets=targets,
         **arrays,
     )

@@ -2,8 +2,8 @@
 
 `labels.parquet` has a row for each crystal of the cache, in order: `id`, `part`, `formula`, and a column for
 each label that is a number (`number:KEY`) or text (`text:KEY`). Units, the names of labels that are arrays
-(they are in the shards), and whether there is a split are in its metadata. `removed.parquet` lists the crystals
-that were left out, and why.
+(they are in the shards), and whether there is a split are in its metadata. `removed.parquet` lists the
+crystals that were left out, and why.
 """
 
 from __future__ import annotations

@@ -1,22 +1,25 @@
 """Crystals on their way from a source to features: read once, kept on disk, read back in any order.
 
-A source is read from one end to the other, a chunk of crystals at a time. What must be known before the features
-are computed (ids, parts of the split, labels, sizes) is then read column by column, so no list of all crystals
-is ever in memory, and each shard can be computed by whichever process, from the rows that it is told.
+A source is read from one end to the other, a chunk of crystals at a time. What must be known before the
+features are computed (ids, parts of the split, labels, sizes) is then read column by column, so no list of
+all crystals is ever in memory, and each shard can be computed by whichever process, from the rows that it is
+told.
 
 A folder `stage` in that of the cache holds one Arrow file a chunk and, once the source has been read to its
-end, `stage.json`. It is removed when the cache is finished. A start that was cut off in between finds it again.
+end, `stage.json`. It is removed when the cache is finished. A start that was cut off in between finds it
+again.
 
-Columns of a chunk: `id`, `part`, `formula`, `cell` (9 numbers), `positions` (3 n), `z` (n), `atoms` (n), and for
-each label of some crystal of the chunk `number:KEY`, `text:KEY`, or `array:KEY` with its `shape:KEY`.
+Columns of a chunk: `id`, `part`, `formula`, `cell` (9 numbers), `positions` (3 n), `z` (n), `atoms` (n), and
+for each label of some crystal of the chunk `number:KEY`, `text:KEY`, or `array:KEY` with its `shape:KEY`.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from potnet.crystals import Crystal
+from potnet.crystals import Crystal, is_atom_label
 from potnet.data.sources.base import NOT_STATED, Sample, Source
 from potnet.data.table import Removal, objects
 from potnet.files import write_whole
+
+log = logging.getLogger(__name__)
 
 _NOTES = "stage.json"
 # A chunk ends at this many crystals or atoms: some megabytes.
@@ -57,6 +62,7 @@ def stage(source: Source, folder: Path, on_error: str) -> Stage:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     sizes: list[int] = []
+    shapes: dict[str, tuple[int, ...] | None] = {}
     removed: list[tuple[int, Removal]] = []
     chunk: list[Sample] = []
     atoms = total = 0
@@ -69,6 +75,7 @@ def stage(source: Source, folder: Path, on_error: str) -> Stage:
         total += 1
         atoms += len(item.crystal)
         stated |= item.part is not NOT_STATED
+        _note_shapes(item.crystal, shapes)
         if len(chunk) == _CHUNK_CRYSTALS or atoms >= _CHUNK_ATOMS:
             _write(folder, len(sizes), chunk)
             sizes.append(len(chunk))
@@ -76,8 +83,12 @@ def stage(source: Source, folder: Path, on_error: str) -> Stage:
     if chunk:
         _write(folder, len(sizes), chunk)
         sizes.append(len(chunk))
+    for key in [key for key, shape in shapes.items() if shape is None]:
+        log.warning("%s: %s is no label, as its shape is not the same for all crystals", source.name, key)
     notes = {
         "content": content,
+        "arrays": sorted(key for key, shape in shapes.items() if shape is not None),
+        "irregular": sorted(key for key, shape in shapes.items() if shape is None),
         "sizes": sizes,
         "units": dict(source.units),
         "has_split": stated,
@@ -97,6 +108,7 @@ class Stage:
         content: What was read, and how.
         units: Label -> unit, as far as the source knows them.
         has_split: Whether the source says which part each crystal is in.
+        arrays: Labels that are arrays of one shape (for each atom, if they are labels of atoms), sorted.
         removed: Crystals that the source has left out, each with the number of crystals before it.
 
     Raises:
@@ -109,6 +121,8 @@ class Stage:
         self.content: dict[str, str] = notes["content"]
         self.units: dict[str, str] = notes["units"]
         self.has_split: bool = notes["has_split"]
+        self.arrays: tuple[str, ...] = tuple(notes["arrays"])
+        self._irregular = set(notes["irregular"])
         self.removed = [(row, Removal(*entry)) for row, *entry in notes["removed"]]
         self._starts = np.cumsum([0, *notes["sizes"]])
 
@@ -118,7 +132,7 @@ class Stage:
     @property
     def keys(self) -> list[str]:
         """All labels, sorted."""
-        return sorted({*self.units, *self._kinds})
+        return sorted({*self.units, *self._kinds} - self._irregular)
 
     def texts(self, name: str) -> pa.ChunkedArray:
         """The column "id", "part" or "formula" of all crystals."""
@@ -129,11 +143,6 @@ class Stage:
         """(n,) int64, atoms of each crystal."""
         parts = [table.column("atoms").to_numpy() for table in self._tables()]
         return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """Labels that are arrays, sorted."""
-        return tuple(key for key in self.keys if "array" in self._kinds.get(key, ()))
 
     def columns(self) -> Mapping[str, np.ndarray]:
         """The labels that are numbers or text, each read when it is asked for; see `CrystalTable.values`."""
@@ -153,7 +162,7 @@ class Stage:
         for chunk in np.unique(chunks).tolist():
             wanted = rows[chunks == chunk]
             table = self._table(chunk).take(pa.array(wanted - self._starts[chunk]))
-            found.update(zip(wanted.tolist(), _crystals(table), strict=True))
+            found.update(zip(wanted.tolist(), _crystals(table, self._irregular), strict=True))
         return [found[row] for row in rows.tolist()]
 
     def is_number(self, key: str) -> bool:
@@ -227,6 +236,14 @@ class _Columns(Mapping[str, np.ndarray]):
 
 def _chunk_file(folder: Path, chunk: int) -> Path:
     return folder / f"{chunk:06d}.arrow"
+
+
+def _note_shapes(crystal: Crystal, shapes: dict[str, tuple[int, ...] | None]) -> None:
+    """Shape of each label that is an array (of an atom's share, if it is one of atoms); None if it varies."""
+    for key, value in crystal.properties.items():
+        if isinstance(value, np.ndarray):
+            shape = value.shape[1:] if is_atom_label(key) else value.shape
+            shapes[key] = shape if shapes.setdefault(key, shape) == shape else None
 
 
 def _write(folder: Path, chunk: int, samples: Sequence[Sample]) -> None:
@@ -311,14 +328,14 @@ def _split(column: pa.ChunkedArray) -> list[np.ndarray]:
     return np.split(flat, np.cumsum(lengths)[:-1])
 
 
-def _crystals(table: pa.Table) -> list[Crystal]:
+def _crystals(table: pa.Table, without: Collection[str]) -> list[Crystal]:
     cells = np.array(table.column("cell").combine_chunks().flatten().to_numpy()).reshape(-1, 3, 3)
     positions = [value.reshape(-1, 3) for value in _split(table.column("positions"))]
     numbers = [value.astype(np.int64) for value in _split(table.column("z"))]
     keys = dict.fromkeys(
         name.partition(":")[2] for name in table.column_names if ":" in name and not name.startswith("shape:")
     )
-    labels = {key: _values(table, key) for key in keys}
+    labels = {key: _values(table, key) for key in keys if key not in without}
     found = []
     for row, id in enumerate(table.column("id").to_pylist()):
         known = {key: values[row] for key, values in labels.items()}

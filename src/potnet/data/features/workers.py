@@ -43,8 +43,8 @@ def run_tasks(
 ) -> Iterator[Result]:
     """Call a function for each task in other processes, each with one thread.
 
-    Tasks are taken one by one as processes become free, so `tasks` may be a long generator. However it ends, by
-    an error or because the caller stops, the processes are gone afterwards. What the function logs below
+    Tasks are taken one by one as processes become free, so `tasks` may be a long generator. However it ends,
+    by an error or because the caller stops, the processes are gone afterwards. What the function logs below
     `potnet` is logged here, and an error that it raises is raised here.
 
     Args:
@@ -101,7 +101,8 @@ def _by_processes(
 def _by_ray(function: Callable[[Task], Result], tasks: Iterator[Task], workers: int) -> Iterator[Result]:
     if find_spec("ray") is None:
         raise DataError(
-            'data.featurize_backend=ray needs Ray, which is not installed: pip install "potnet[ray]", or take '
+            'data.featurize_backend=ray needs Ray, which is not installed: pip install "potnet[ray]", or '
+            "take "
             "data.featurize_backend=processes"
         )
     import ray
@@ -119,7 +120,8 @@ def _by_ray(function: Callable[[Task], Result], tasks: Iterator[Task], workers: 
                 outcome = ray.get(ready)
             except ray.exceptions.RayError as error:
                 raise CacheError(
-                    f"Ray could not finish {task}: {' '.join(str(error).split())[:300]}. Finished shards are kept"
+                    f"Ray could not finish {task}: {' '.join(str(error).split())[:300]}. Finished shards are "
+                    f"kept"
                 ) from error
             yield outcome.value()
             running.update((remote.remote(task), task) for task in islice(tasks, 1))
@@ -199,6 +201,7 @@ def _killed(error: BaseException, tasks: Sequence[Any]) -> CacheError:
     memory = "; if memory ran out, use fewer processes" if "SIGKILL" in text else ""
     at = " or ".join(map(str, tasks))
     return CacheError(
-        f"a process {how} at {at}{memory}: data.featurize_workers=1 works without further processes. Finished "
+        f"a process {how} at {at}{memory}: data.featurize_workers=1 works without further processes. "
+        f"Finished "
         "shards are kept"
     )

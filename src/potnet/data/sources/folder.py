@@ -98,8 +98,8 @@ class FolderSource(ReadableSource):
             on_error: See `Source`.
 
         Raises:
-            DataError: There is no such folder or table, or (with "raise") a name without a file or a file that
-                cannot be read.
+            DataError: There is no such folder or table, or (with "raise") a name without a file or a file
+                that cannot be read.
         """
         files = _Files(self.path)
         table = self._read_table(files)

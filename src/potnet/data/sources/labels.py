@@ -24,8 +24,8 @@ def label_of(value: Any, key: str = "", from_text: bool = False) -> Label | None
     """The label in a cell.
 
     Args:
-        value: Numbers (truth values are 0 and 1), lists or arrays of numbers, and short text are labels; null,
-            empty text, dictionaries and long text are none.
+        value: Numbers (truth values are 0 and 1), lists or arrays of numbers, and short text are labels;
+            null, empty text, dictionaries and long text are none.
         key: Name of the column: a stress is brought to (6,), see `voigt`.
         from_text: Whether numbers and lists may be written as text, as in CSV.
 

@@ -42,8 +42,8 @@ class TableSource(ReadableSource):
             called after file and number.
         structure: Column of the structures; None looks for `structure`, `cif`, `atoms`, `poscar` ...
         split: Column of the split; None looks for `split`.
-        targets: Label -> column, for columns that are called otherwise, such as `{k_vrh: bulk_modulus}`; or names
-            of columns that have to be there.
+        targets: Label -> column, for columns that are called otherwise, such as `{k_vrh: bulk_modulus}`; or
+            names of columns that have to be there.
         units: Label -> unit. Labels that are not named have no unit.
         where: Which rows to read, such as `'set == "Si"'` or `{set: Si}`; None reads all. See `Where`.
         box: Vacuum around molecules, Å; None refuses them. Extended XYZ and ASE only.
@@ -176,7 +176,7 @@ class TableSource(ReadableSource):
             used.update(record)
         crystal = from_serialized(structure, str(name), self.box)
         # Not by a copy of the crystal, which would be checked once more.
-        crystal.properties.update(self._labels({key: row[key] for key in row if key not in used}))  # type: ignore[arg-type]
+        crystal.properties.update(self._labels({key: row[key] for key in row if key not in used}))
         return Sample(crystal, _part(row[split_column]) if split_column in row else NOT_STATED)
 
     def _labels(self, row: Row) -> dict[str, Label]:

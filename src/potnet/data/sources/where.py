@@ -26,9 +26,9 @@ class Where:
     """A condition on one row of a table.
 
     Args:
-        condition: Text: comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`) of columns with numbers,
-            quoted text or lists, joined by `and`, `or`, `not`. Or a mapping column -> value, or list of values,
-            all of which have to hold.
+        condition: Text: comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`) of columns with
+            numbers, quoted text or lists, joined by `and`, `or`, `not`. Or a mapping column -> value, or list
+            of values, all of which have to hold.
 
     Raises:
         DataError: It is neither.
@@ -48,7 +48,8 @@ class Where:
             self._check(self._tree)
         elif not isinstance(condition, Mapping):
             raise DataError(
-                f"data.source.where={condition!r}: give a condition, such as 'set==\"Si\"', or {{column: value}}"
+                f"data.source.where={condition!r}: give a condition, such as 'set==\"Si\"', or {{column: "
+                f"value}}"
             )
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
@@ -80,7 +81,8 @@ class Where:
             parts = []
         else:
             raise DataError(
-                f"data.source.where={self.condition}: {ast.unparse(node)!r} is not understood; compare columns "
+                f"data.source.where={self.condition}: {ast.unparse(node)!r} is not understood; compare "
+                f"columns "
                 "with values, joined by and, or, not"
             )
         for part in parts:

@@ -20,7 +20,6 @@ from potnet.runs.checkpoint import versions
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
-    from potnet.data.targets import Target
     from potnet.runs.evaluation import Evaluation
 
 IMAGES = ("parity", "error_by_element", "learning_curve")
@@ -35,7 +34,7 @@ class Results:
 
     Attributes:
         folder: Of the run, with its pictures.
-        summary: Final figures, flat: "test/mae", "parameters", "seconds/total".
+        summary: Final figures, flat: "test/k_vrh/mae", "parameters", "seconds/total".
         worst: Rows of `WORST_COLUMNS`, the largest error first.
         checkpoint: The one that was judged.
     """
@@ -123,18 +122,14 @@ def log_results(loggers: Sequence[Any], results: Results) -> None:
 
 
 def summary(evaluations: Sequence[Evaluation], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of metrics.json, flat: "test/mae", "parameters", "seconds/total"."""
-    content = {evaluation.part: evaluation.metrics for evaluation in evaluations} | dict(facts)
+    """The content of metrics.json, flat: "test/k_vrh/mae", "parameters", "seconds/total"."""
     flat: dict[str, Any] = {}
-    for key, value in content.items():
+    for evaluation in evaluations:
+        place = f"{evaluation.part}/{evaluation.key}"
+        flat |= {f"{place}/{name}": value for name, value in evaluation.metrics.items()}
+    for key, value in facts.items():
         flat |= {f"{key}/{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
     return flat
-
-
-def absolute_errors(evaluation: Evaluation, target: Target) -> list[float]:
-    """n absolute errors in the learned unit, whose mean is the MAE."""
-    difference = target.transform(evaluation.prediction) - target.transform(evaluation.target)
-    return [float(error) for error in difference.abs()]
 
 
 def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
@@ -143,20 +138,18 @@ def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
     return [table.formulas[table.position[id]] for id in evaluation.ids] if table.formulas else []
 
 
-def worst_crystals(
-    evaluation: Evaluation, target: Target, data: CrystalDataModule, count: int = 20
-) -> list[tuple[Any, ...]]:
-    """Rows of `WORST_COLUMNS`; target and prediction in the physical unit, the error in the learned one."""
-    errors = absolute_errors(evaluation, target)
+def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int = 20) -> list[tuple[Any, ...]]:
+    """Rows of `WORST_COLUMNS`; label and prediction in the physical unit, the error in that of metrics."""
+    errors = evaluation.errors.nan_to_num(nan=-1.0).tolist()
     formulas = formulas_of(evaluation, data) or [""] * len(errors)
     atoms, position = data.store.num_atoms, data.store.table.position
-    worst = sorted(range(len(errors)), key=lambda n: -errors[n])[:count]
+    worst = sorted((n for n in range(len(errors)) if errors[n] >= 0), key=lambda n: -errors[n])[:count]
     return [
         (
             evaluation.ids[n],
             formulas[n],
             int(atoms[position[evaluation.ids[n]]]),
-            float(evaluation.target[n]),
+            float(evaluation.label[n]),
             float(evaluation.prediction[n]),
             errors[n],
         )
@@ -168,13 +161,16 @@ def units(target: Mapping[str, Any]) -> dict[str, str]:
     """The unit of every metric that is logged.
 
     Args:
-        target: Arguments of `Target`.
+        target: Of a run's config, see `Targets.from_config`.
     """
-    from potnet.data.targets import Target
+    from potnet.data.targets import Targets
 
-    learned = Target(**target).learned_unit
-    errors = ("train/mae", "val/mae", "val/rmse", "test/mae", "test/rmse")
-    return dict.fromkeys(errors, learned) | {
+    found: dict[str, str] = {}
+    for key, one in Targets.from_config(target).items():
+        names = ("accuracy", "f1") if one.is_class else ("mae", "rmse")
+        parts = ("train", "val", "test")
+        found |= {f"{part}/{key}/{name}": one.metric_unit for part in parts for name in names}
+    return found | {
         "train/loss": "",
         "val/loss": "",
         "train/grad_norm": "",
