@@ -106,7 +106,7 @@ class SomeRows(Mapping[str, np.ndarray]):
     def __init__(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
         inner = columns if isinstance(columns, SomeRows) else None
         self.columns: Mapping[str, np.ndarray] = columns if inner is None else inner.columns
-        self.rows = rows if inner is None else inner.rows[rows]
+        self.rows: np.ndarray = rows if inner is None else inner.rows[rows]
 
     def __getitem__(self, key: str) -> np.ndarray:
         return self.columns[key][self.rows]
