@@ -1,10 +1,15 @@
-"""Train a network: `python -m potnet.train --help`."""
+"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+
+From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
+`potnet.runs.trained.train_from_python`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +20,23 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 RESUMABLE = (
-    "trainer.",
     "data.num_workers",
     "data.featurize_workers",
     "data.cache_dir",
-    "callbacks.early_stopping.",
+    "trainer.max_time",
+    "callbacks.early_stopping.patience",
     "comparison_epochs.",  # of all models; that of the run is trainer.max_epochs
 )
-"""What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
+"""Settings that may change when a run is continued, as no epoch's result depends on them.
+
+`max_time` and `patience` say when a run stops, not what it computes until then. Everything else may change
+the last digits or more: precision, clipping, accumulation, the number and the kind of devices.
+"""
 
 
 def resumable(key: str) -> bool:
     """Whether a run may be continued with another value of this setting."""
-    return key.startswith(RESUMABLE) and key != "trainer.max_epochs"
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in RESUMABLE)
 
 
 def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float | None:
@@ -58,6 +67,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     setup.quieten()
     setup.check_seed(config["seed"])
     setup.check_trainer(config["trainer"])
+    devices.check_started(config["trainer"])
     ranks = devices.ranks_to_start(config["trainer"])
     if ranks > 1:
         return launch(config, folder, resume, ranks)
@@ -79,6 +89,7 @@ def _train(
     from potnet.training import closed_form, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.module import PropertyModule
+    from potnet.training.notices import LengthNotices
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
 
@@ -109,6 +120,7 @@ def _train(
             table,
             SeedEachBatch(config["seed"]),
             TrainingProgress(module.targets, monitor),
+            LengthNotices(config["data"]["batch_size"]),
             *setup.build_callbacks(config["callbacks"], bool(data.split.val), monitor),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
             StopOnSignal(folder / "checkpoints"),
@@ -145,43 +157,71 @@ def main(config: DictConfig) -> float | None:
         return run_job(config, folder, train, resumable)
     if config.resume is not None:
         return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
-    return train(plain(config), folder)
+    settings = plain(config)
+    del settings["allow"]  # what a file may build is never read from a file
+    return train(settings, folder)
 
 
 def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The config of an earlier run, with those overrides that leave its result alone.
 
+    Args:
+        folder: Of the run.
+        overrides: Of the command line. A class of the user's is trusted where `allow=[mynet.Net]` names it.
+
     Raises:
-        ConfigError: An override that would change the run.
+        ConfigError: An override that would change the run, or a config.yaml that asks for a class which
+            neither this package nor the user names.
         CheckpointError: There is no run to continue.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
+    from potnet.config import flat, pasteable, read_saved_config
     from potnet.runs.checkpoint import LAST, CheckpointError, checkpoint_of
 
     file = folder / "config.yaml"
+    place = pasteable("resume", folder)
     if not file.is_file():
-        raise ConfigError(f"resume={folder}: there is no config.yaml here; give the folder of a run")
+        raise ConfigError(f"{place}: there is no config.yaml here; give the folder of a run")
     if checkpoint_of(folder, (LAST,)) is None:
         raise CheckpointError(
-            f"resume={folder}: there is no {LAST}: this run stopped before its first epoch was done, or was "
+            f"{place}: there is no {LAST}: this run stopped before its first epoch was done, or was "
             "fitted in closed form, without epochs. Start a new run"
         )
-    saved = OmegaConf.load(file)
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "resume":
-            continue
-        if not resumable(key):
+    given: dict[str, Any] = {
+        override.get_key_element().lstrip("+"): override.value()
+        for override in OverridesParser.create().parse_overrides(overrides)
+    }
+    given.pop("resume", None)
+    saved = read_saved_config(file, given.pop("allow", None) or ())
+    before = flat(saved)
+    changed = {key: value for key, value in given.items() if key not in before or before[key] != value}
+    for key, value in changed.items():
+        if key not in before or not resumable(key):
+            valid = ", ".join(f"{name}*" if name.endswith(".") else name for name in RESUMABLE[:-1])
+            why = f"it was {before[key]}" if key in before else "this run has no such setting"
             raise ConfigError(
-                f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides "
-                "resume only trainer.* (but max_epochs), data.num_workers, data.cache_dir and "
-                "callbacks.early_stopping.* can be given. For anything else start a new run"
+                f"{key}={value}: {why}; a resumed run keeps its own settings, so that it continues "
+                f"exactly. Only {valid} may change. For anything else start a new run"
             )
-        OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-    config: dict[str, Any] = plain(saved)
-    return config
+    config = OmegaConf.create(saved)
+    for key, value in changed.items():
+        OmegaConf.update(config, key, value)
+    resumed: dict[str, Any] = plain(config)
+    return resumed
+
+
+class _Callable(types.ModuleType):
+    """A module that is called like a function; a function of this name would hide it, or be hidden."""
+
+    def __call__(self, *overrides: str, **settings: Any) -> Any:
+        from potnet.runs.trained import train_from_python
+
+        return train_from_python(*overrides, **settings)
 
 
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = _Callable

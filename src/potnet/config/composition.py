@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config.errors import ConfigError
+from potnet.config.paths import config_dir
 from potnet.config.resolvers import register_resolvers
 
 register_resolvers()
-
-
-def config_dir() -> Path:
-    """The folder of the YAML files: inside an installed package, or at the top of the repository."""
-    package = Path(__file__).parents[1]
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parents[1] / "conf"
 
 
 def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -36,11 +29,12 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
+    from potnet.config.adapt import adapt
     from potnet.config.messages import explain
 
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return hydra_compose(name, overrides=list(overrides))
+            return adapt(hydra_compose(name, overrides=list(overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, name)) from error
 

@@ -85,7 +85,7 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
     hints = _hints(function)
     for key, value in arguments.items():
         if key in hints:
-            _check_value(prefix + key, value, hints[key])
+            check_value(prefix + key, value, hints[key])
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _check_value(key: str, value: Any, hint: Any) -> None:
+def check_value(key: str, value: Any, hint: Any) -> None:
     """Refuse a plain value that an annotation of plain types and choices excludes."""
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     options = typing.get_args(hint) if is_union else (hint,)
@@ -112,6 +112,8 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         also = [] if type(None) not in kinds else ["null"]
         raise ConfigError(f"{key}={value}{did_you_mean(str(value), [*map(str, choices), *also])}")
     wanted = " or ".join(_KIND_NAMES.get(kind, str(kind)) for kind in kinds)
+    if isinstance(value, list):
+        raise ConfigError(f"{key}: expected {wanted}, and not a list ({', '.join(map(str, value))})")
     raise ConfigError(f"{key}={value!r}: expected {wanted}")
 
 
@@ -121,6 +123,7 @@ _KIND_NAMES = {
     bool: "true or false",
     str: "text",
     type(None): "null",
+    list: "a list",
 }
 
 
@@ -130,7 +133,7 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if kind in (str, bool, type(None)):
+    if kind in (str, bool, list, type(None)):
         return isinstance(value, kind)
     return not (isinstance(value, str) and typing.get_origin(kind) in (list, dict, tuple))
 

@@ -1,6 +1,6 @@
-"""What conf/ asks of Python: folders and names of runs, keys of services.
+"""Functions that the YAML files in conf/ call: folders and names of runs, keys of services.
 
-`register_resolvers` teaches these functions to OmegaConf, under the names that the YAML files use.
+`register_resolvers` registers them with OmegaConf, under the names that the YAML files use.
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import atexit
 import hashlib
 import os
+import re
 import shutil
 import tempfile
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ from potnet.training.processes.environment import rank
 def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
     """The folder of this run: that of the run to continue, or a new one named by date and time.
 
-    A new one is made here, so that of two runs that begin in the same second each gets its own.
+    A new one is made here, so that of two runs that begin in the same second each gets its own. If the run
+    fails before it has anything to keep, `remove_unused_run_dir` removes it.
     """
     if resume:
         # Hydra makes the folder of a run that is not there, and then it looks like one.
@@ -38,8 +41,10 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
     folder = Path(runs_dir) / str(name) / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     number, free = 2, folder
     while True:
+        missing = [path for path in (free, *free.parents) if not path.exists()]
         try:
             free.mkdir(parents=True)
+            _made[:] = missing
         except FileExistsError:
             free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
             continue
@@ -48,16 +53,53 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         return str(free)
 
 
-def folder_name(overrides: str) -> str:
-    """A name for the folder of a sweep's job: one level, and no longer than file systems allow.
+_made: list[Path] = []
+"""Folders made by `run_dir` in this process, the inner ones first."""
+
+_WORTHLESS = (".hydra", "log.txt", "train.log", "versions.json")
+"""What a run's folder may hold before there is anything to keep."""
+
+
+def remove_unused_run_dir(folder: str | Path | None = None) -> None:
+    """Remove the folder of a run that has not begun: the given one, or the one that `run_dir` made.
+
+    Folders around it that `run_dir` made are removed, too. A folder in which there is anything but Hydra's
+    notes is left alone, and so is the working folder.
+    """
+    made, _made[:] = list(_made), []
+    first = Path(folder) if folder is not None else made[0] if made else None
+    if first is None or not first.is_dir() or first.resolve() == Path.cwd():
+        return
+    if any(path.name not in _WORTHLESS for path in first.iterdir()):
+        return
+    shutil.rmtree(first, ignore_errors=True)
+    for outer in made[1:] if first in made else ():
+        with suppress(OSError):  # another run is in there
+            outer.rmdir()
+
+
+def folder_name(number: int, overrides: str | None) -> str:
+    """A short name for the folder of a sweep's job, which can be pasted into a shell: `3_pairs_none_seed-1`.
 
     Args:
-        overrides: Of the job, its number first. Where they are cut, a hash keeps the names apart.
+        number: Of the job.
+        overrides: Those that vary in the sweep, as Hydra joins them: `ablation=pairs_none,model.width=64`.
+            Of each, the last part of its key and its value are taken; what is no letter, number or one of
+            `. _ + -` becomes a `-`. Where names are cut, a hash keeps them apart.
     """
-    name = overrides.replace("/", "_")
-    if len(name) <= 150:
+    words = []
+    for override in re.split(r",(?=[+~]*[\w./@-]+=)", overrides or ""):
+        key, _, value = override.partition("=")
+        text = re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")
+        # The name of an option says what it is.
+        is_option = "." not in key and re.fullmatch(r"[A-Za-z]\w*", text)
+        words += (
+            [text if is_option else f"{re.split(r'[./@]', key)[-1].lstrip('+~')}-{text}"] if override else []
+        )
+    name = "_".join([str(number), *words])
+    if len(name) <= 60:
         return name
-    return f"{name[:141]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[:51]}_{hashlib.sha256(str(overrides).encode()).hexdigest()[:8]}"
 
 
 def run_folder(path: str | Path) -> Path:
@@ -108,7 +150,7 @@ def _target_keys(target: Any) -> list[str]:
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
+    """Register the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
     OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)

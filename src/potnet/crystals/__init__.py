@@ -7,13 +7,21 @@ from potnet.crystals.batch import (
     complete_pairs,
     edge_vectors,
 )
-from potnet.crystals.convert import from_ase, from_jarvis, from_pymatgen, from_record
 from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.descriptor import Descriptor
 from potnet.crystals.labels import is_atom_label
 from potnet.crystals.neighbors import line_graph, local_edges, local_vectors
-from potnet.crystals.read import iterate_crystals, read_crystals
-from potnet.crystals.serialized import from_serialized
+from potnet.crystals.reading import (
+    Plausibility,
+    from_ase,
+    from_jarvis,
+    from_pymatgen,
+    from_record,
+    from_serialized,
+    iterate_crystals,
+    read_crystals,
+    unique_id,
+)
 from potnet.crystals.standardize import standardize
 
 __all__ = [
@@ -22,6 +30,7 @@ __all__ = [
     "CrystalError",
     "CrystalGraph",
     "Descriptor",
+    "Plausibility",
     "collate",
     "complete_pairs",
     "edge_vectors",
@@ -37,4 +46,5 @@ __all__ = [
     "local_vectors",
     "read_crystals",
     "standardize",
+    "unique_id",
 ]

@@ -74,8 +74,8 @@ class Crystal:
     def __post_init__(self) -> None:
         source = f"crystal {self.id!r}" if self.id else ""
         try:
-            cell = np.array(self.cell, dtype=np.float64)
-            positions = np.array(self.positions, dtype=np.float64)
+            cell = _plain(self.cell)
+            positions = _plain(self.positions)
             z = np.array(self.z)
         except (TypeError, ValueError) as error:
             raise CrystalError(
@@ -113,7 +113,7 @@ class Crystal:
             CrystalError: As for the class.
         """
         try:
-            positions = np.asarray(fractional, dtype=np.float64) @ np.asarray(cell, dtype=np.float64)
+            positions = _plain(fractional) @ _plain(cell)
         except (TypeError, ValueError) as error:
             source = f"crystal {id!r}" if id else ""
             raise CrystalError(
@@ -185,6 +185,19 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
     return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
 
 
+def _plain(value: ArrayLike) -> NDArray[np.float64]:
+    """A new array of numbers. NumPy would make numbers of text and of truth values too: 15 of `1_5`.
+
+    Raises:
+        TypeError: It holds something else.
+        ValueError: Its rows differ in length.
+    """
+    array = np.array(value)
+    if array.size and array.dtype.kind not in "iuf":
+        raise TypeError(f"got {array.dtype} {array.ravel()[:3].tolist()}")
+    return array.astype(np.float64)
+
+
 def _check_atoms(positions: NDArray[np.float64], z: NDArray[Any], source: str) -> None:
     if positions.ndim != 2 or positions.shape[1] != 3:
         raise CrystalError(f"positions must be (n, 3), got {positions.shape}", source)
@@ -244,7 +257,7 @@ def _check_cell(cell: NDArray[np.float64], source: str) -> None:
 def _check_overlap(
     cell: NDArray[np.float64], positions: NDArray[np.float64], z: NDArray[np.int64], source: str
 ) -> None:
-    if _thinnest(cell) < 10 * MIN_DISTANCE:
+    if thinnest(cell) < 10 * MIN_DISTANCE:
         # A very skewed cell is as thin as one that is too small: look at its reduced form.
         import moyopy
 
@@ -253,9 +266,9 @@ def _check_overlap(
         except ValueError as error:
             raise CrystalError(f"the cell {cell.tolist()} can't be reduced ({error})", source) from None
         cell = np.array(reduced)
-        if _thinnest(cell) < 3 * MIN_DISTANCE:
+        if thinnest(cell) < 3 * MIN_DISTANCE:
             raise CrystalError(
-                f"lattice planes are {_thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
+                f"lattice planes are {thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
                 "lengths are in Å",
                 source,
             )
@@ -270,7 +283,7 @@ def _check_overlap(
         )
 
 
-def _thinnest(cell: NDArray[np.float64]) -> float:
+def thinnest(cell: NDArray[np.float64]) -> float:
     """Smallest distance between opposite faces, Å."""
     reciprocal = np.linalg.inv(cell)
     return float(1.0 / np.sqrt((reciprocal * reciprocal).sum(0).max()))

@@ -189,6 +189,12 @@ class Target:
                 f"{column} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
             )
         if not self.is_class:
+            if values.dtype == object:
+                row = next(row for row, value in enumerate(values) if value is not None)
+                raise DataError(
+                    f"{column} of {table.ids[row]} is {values[row]!r}, which is no number; for classes set "
+                    "target.kind=classification and target.classes"
+                )
             return np.asarray(values, dtype=np.float64)
         return self._classes(table.ids, values)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from potnet.config import pasteable
 from potnet.files import write_whole
 from potnet.training.loggers import tracking
 from potnet.runs.checkpoint import checkpoint_of
@@ -136,7 +137,7 @@ def _shown(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) ->
         "run": str(_shortest(folder)),
     }
     if interrupted:
-        shown["continue"] = f"python -m potnet.train resume={_shortest(folder)}"
+        shown["continue"] = f"potnet train {pasteable('resume', _shortest(folder))}"
     return shown
 
 

@@ -1,6 +1,6 @@
 """Many runs by one command, `python -m potnet.train -m ...`: continuing a sweep, and jobs that fail.
 
-A job's folder lies in the sweep's folder and is named by the job's number and overrides. So the same
+A job's folder lies in the sweep's folder and is named by the job's number and the settings that vary. So the same
 command with the same `hydra.sweep.dir` meets its own folders again: finished jobs are skipped, and hand the
 value that they reached to the sweeper; jobs that stopped half-way go on from their last checkpoint; the
 others start. A job that fails leaves `error.txt` in its folder and the other jobs alone. All of this holds
@@ -9,6 +9,7 @@ for every launcher and sweeper, as it happens inside the job.
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -20,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, open_dict, read_write
 
-from potnet.config import ConfigError, message_of, plain
+from potnet.config import ConfigError, flat, message_of, pasteable, plain, read_saved_config
+from potnet.config.arguments import hydra_quoted
 from potnet.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -60,6 +62,7 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
     from potnet.training.setup import with_absolute_source
 
     settings = plain(config)
+    allow = settings.pop("allow", ())
     if settings["resume"] is not None:
         raise ConfigError(
             f"resume={settings['resume']}: this continues a single run. To continue a sweep give the same "
@@ -68,7 +71,7 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
     metrics = finished(folder)
     last = checkpoint_of(folder, (LAST,))
     if metrics is not None or last is not None:
-        saved = plain(OmegaConf.load(folder / "config.yaml"))
+        saved = read_saved_config(folder / "config.yaml", [*allow, *_named(settings)])
         key = difference(saved, with_absolute_source(settings), resumable)
         if key is not None:
             raise ConfigError(
@@ -77,12 +80,17 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
             )
     (folder / ERROR).unlink(missing_ok=True)
     if metrics is not None:
-        value: float | None = metrics.get("val", {}).get("mae")
-        log.info("finished earlier, skipped: %s (validation MAE %s)", folder, value)
+        value = reached(metrics, folder)
+        log.info("finished earlier, skipped: %s (%s %s)", folder, metrics.get("monitor", "val/mae"), value)
         return value
     if last is not None:
         log.info("goes on from its last checkpoint: %s", folder)
     return train(settings, folder, last is not None)
+
+
+def _named(settings: Mapping[str, Any]) -> list[str]:
+    """The classes that the command itself names; what a job's folder builds may be any of them."""
+    return [value for key, value in flat(settings).items() if key.rpartition(".")[2] == "_target_"]
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
@@ -92,6 +100,29 @@ def finished(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return None if metrics.get("interrupted") else metrics
+
+
+def reached(metrics: Mapping[str, Any], folder: Path) -> float | None:
+    """The monitored metric of a finished run; None if it has no validation part.
+
+    Args:
+        metrics: Its metrics.json.
+        folder: Of the run. A loss is only in metrics.csv, of which the least one counts.
+    """
+    _, *key, name = str(metrics.get("monitor", "val/mae")).split("/")
+    found: Any = metrics.get("val", {})
+    for part in (*key, name):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    if found is not None or key:
+        return None if found is None else float(found)
+    try:
+        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return min(
+                (float(row[f"val/{name}"]) for row in csv.DictReader(file) if row.get(f"val/{name}")),
+                default=None,
+            )
+    except FileNotFoundError:
+        return None
 
 
 def difference(
@@ -111,17 +142,6 @@ def difference(
         if before.get(key) != now.get(key):
             return key
     return None
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every leaf by its full name; an empty mapping or list is a leaf, and so is a list of plain values."""
-    if isinstance(config, Mapping) and config:
-        items = config.items()
-    elif isinstance(config, list) and any(isinstance(entry, Mapping) for entry in config):
-        items = {str(number): entry for number, entry in enumerate(config)}.items()
-    else:
-        return {prefix.removesuffix("."): config}
-    return {key: value for name, inner in items for key, value in flat(inner, f"{prefix}{name}.").items()}
 
 
 @contextmanager
@@ -183,10 +203,15 @@ class SweepReport(Callback):
         folder = str(config.hydra.sweep.dir)
         with read_write(config), open_dict(config):
             config.hydra.sweep.dir = folder
-            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={_quoted(folder)}")
+            config.hydra.overrides.hydra.append(f"hydra.sweep.dir={hydra_quoted(folder)}")
+            # Names of folders say what varies.
+            excluded = [*config.hydra.job.config.override_dirname.exclude_keys, *_constant(config)]
+            keys = ",".join(map(hydra_quoted, excluded))
+            config.hydra.overrides.hydra.append(f"hydra.job.config.override_dirname.exclude_keys=[{keys}]")
         # A job that failed in an earlier sweep of this folder, and is not part of this one, is no news.
         self._earlier = {file: file.stat().st_mtime_ns for file in Path(folder).glob(f"*/{ERROR}")}
-        print(f"sweep: {folder} (to continue it: the same command with hydra.sweep.dir={folder})", flush=True)
+        command = pasteable("hydra.sweep.dir", folder)
+        print(f"sweep: {folder} (to continue it: the same command with {command})", flush=True)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the jobs that failed, each with its message.
@@ -214,6 +239,11 @@ def _number(error: Path) -> tuple[int, Path]:
     return (int(number) if number.isdigit() else sys.maxsize, error)
 
 
-def _quoted(value: str) -> str:
-    """A value in Hydra's quotes, in which nothing but the quote and the backslash before it is special."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+def _constant(config: DictConfig) -> list[str]:
+    """Keys on the command line that have one value in all jobs of a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    return [
+        override.get_key_element().lstrip("+~") for override in overrides if not override.is_sweep_override()
+    ]

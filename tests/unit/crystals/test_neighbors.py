@@ -84,6 +84,25 @@ def test_edges_point_from_target_to_source():
     np.testing.assert_allclose(vector, [[1, 0, 0], [-1, 0, 0]], atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"cutoff": 4.5}, {"cutoff": None, "k": 9, "symmetric": True}])
+def test_shifts_are_those_of_the_crystal_as_given(options):
+    """Skewed and left-handed cells, atoms far outside: shifts of another description would be no shorter."""
+    crystal = random_crystal(3)
+    moved = np.array([[4, -3, 2], [0, 0, 0], [-7, 5, 1], [60, -70, 100]])
+    positions = crystal.positions + np.resize(moved, (len(crystal), 3)) @ crystal.cell
+    far = Crystal(crystal.cell, positions, crystal.z)
+    (index, shift), (index_far, shift_far) = (local_edges(c, **options) for c in (crystal, far))
+    by_edge = {(*pair, *s) for pair, s in zip(index.T.tolist(), shift.tolist(), strict=True)}
+    offset = np.resize(moved, (len(crystal), 3))
+    back = shift_far + offset[index_far[0]] - offset[index_far[1]]
+    assert by_edge == {(*pair, *s) for pair, s in zip(index_far.T.tolist(), back.tolist(), strict=True)}
+    np.testing.assert_allclose(
+        np.linalg.norm(local_vectors(far, index_far, shift_far), axis=1),
+        np.linalg.norm(local_vectors(crystal, index, shift), axis=1),
+        atol=1e-9,
+    )
+
+
 def test_order_is_by_target_then_distance_then_source():
     index, vector = edges_and_vectors(named("Al2O3"), cutoff=4.0)
     distance = np.linalg.norm(vector, axis=1).round(6)

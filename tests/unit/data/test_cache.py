@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ from potnet.data.features import store as store_module
 from potnet.data.features.cache import cache_folder, cached_features
 from potnet.data.features.shards import pack
 from potnet.data.features.store import FeatureStore
+from potnet.data.sources import ReadableSource, Sample
 from potnet.files import cache_root, file_hash
 from potnet.lattice import Coulomb
 
@@ -76,7 +78,17 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     expected = collate(featurizer.featurize([crystals[row] for row in rows]))
     batch = store.batch(rows)
     assert batch.ids == expected.ids == [f"c{row}" for row in rows]
-    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_shift", "pair_index", "pair_sums"):
+    for name in (
+        "z",
+        "batch",
+        "num_atoms",
+        "positions",
+        "cell",
+        "edge_index",
+        "edge_shift",
+        "pair_index",
+        "pair_sums",
+    ):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
     torch.testing.assert_close(batch.targets, expected.targets)
     graph = store.graph(5)
@@ -84,6 +96,54 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     assert graph.targets == {"k_vrh": 15.0}
     np.testing.assert_array_equal(store.num_atoms, [2] * 10)
     np.testing.assert_array_equal(store.num_edges[rows], np.bincount(batch.batch[batch.edge_index[1]]))
+
+
+class LabelledSource(ReadableSource):
+    """Ten crystals of one or two atoms; the last shard has neither forces nor stress."""
+
+    name = "labelled"
+    licence = citation = ""
+    units: ClassVar = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+
+    def content_hash(self) -> str:
+        return "0"
+
+    def read(self, on_error: str = "raise") -> Iterator[Sample]:
+        for i in range(10):
+            n = 1 + i % 2
+            properties: dict[str, Any] = {"energy": float(i)}
+            if i < 8 and i != 3:
+                properties |= {"forces": np.full((n, 3), float(i)), "stress": np.arange(6.0) + i}
+            positions = 2.0 * np.arange(n)[:, None] * np.ones((1, 3))
+            yield Sample(Crystal(5.0 * np.eye(3), positions, [11] * n, f"c{i}", properties))
+
+
+def test_labels_of_atoms_and_tensors_are_cached(tmp_path: Path):
+    store = cached_features(LabelledSource(), Featurizer(device="cpu", cell="as_given"), tmp_path)
+    rows = [9, 1, 3, 4]
+    batch = store.batch(rows)
+    assert batch.targets["energy"].tolist() == rows
+    forces, stress = batch.targets["forces"], batch.targets["stress"]
+    assert forces.dtype == stress.dtype == torch.float64
+    assert forces.shape == (2 + 2 + 2 + 1, 3)
+    assert forces.isnan().all(1).tolist() == [True] * 2 + [False] * 2 + [True] * 2 + [False]
+    assert forces[[2, 3, 6]].tolist() == [[1.0] * 3, [1.0] * 3, [4.0] * 3]
+    assert stress.isnan().all(1).tolist() == [True, False, True, False]
+    assert stress[3].tolist() == [4.0 + i for i in range(6)]
+    graph = store.graph(4)
+    assert graph.targets["energy"] == 4.0
+    assert graph.targets["forces"].shape == (1, 3)
+    assert graph.targets["stress"].shape == (6,)
+    torch.testing.assert_close(collate([store.graph(r) for r in rows]).targets, batch.targets, equal_nan=True)
+
+
+def test_shifts_too_large_for_one_byte_are_stored_in_two(tmp_path: Path):
+    features = Featurizer(device="cpu", cell="as_given", neighbors={"cutoff": 2.0})
+    far = Crystal(5.0 * np.eye(3), [[0, 0, 0], [5.0 * 200 + 1.5, 0, 0]], [11, 17], "far")
+    near = dataclasses.replace(far, positions=np.array([[0, 0, 0], [1.5, 0, 0]]))
+    packed = [pack(features.featurize([crystal]))["edge_shift"] for crystal in (near, far)]
+    assert [shifts.dtype for shifts in packed] == [torch.int8, torch.int16]
+    assert packed[1][:, 0].abs().tolist() == [200, 200]
 
 
 @pytest.mark.parametrize("needs", [{"edges"}, {"pairs"}, set()])
@@ -113,8 +173,8 @@ def test_descriptors_are_cached(tmp_path: Path):
         CrystalGraph(
             f"c{n}",
             torch.tensor([n]),
-            torch.zeros(1, 3),
-            torch.eye(3),
+            torch.zeros(1, 3, dtype=torch.float64),
+            torch.eye(3, dtype=torch.float64),
             descriptor_index=torch.arange(n),
             descriptor_value=torch.full((n,), 0.5),
         )

@@ -141,7 +141,7 @@ def test_what_cannot_be_read_is_listed_if_asked(folder: Path):
         ("z", UNREADABLE),
         ("below/c.xyz", NOT_LISTED),
     ]
-    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: ASE can't read it"):
+    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: it breaks off after line 1: a scale is missing"):
         source.load()
 
 
@@ -155,3 +155,12 @@ def test_text_that_nobody_asked_for_is_no_error(folder: Path):
 def test_one_name_for_a_table_without_header(folder: Path, targets: str | list[str]):
     data = FolderSource(with_table(folder, "a,1\nb,2\nbelow/c,3\n"), targets=targets).load()
     assert data.table.values("k_vrh").tolist() == [1.0, 2.0, 3.0]
+
+
+def test_an_implausible_file_is_refused_or_read_as_asked(tmp_path: Path):
+    text = "x\n1.0\n4 0 0\n0 4 0\n0 0 4\nNa Cl\n1 1\nDirect\n0 0 0\n0.1 0 0\n"
+    (tmp_path / "a.vasp").write_text(text)
+    (tmp_path / "id_prop.csv").write_text("id,k_vrh\na,1\n")
+    with pytest.raises(DataError, match=r"a\.vasp: sites 0 and 1 \(Na-Cl\), .* are 0\.40 Å apart"):
+        FolderSource(tmp_path).load()
+    assert len(FolderSource(tmp_path, plausibility="warn").load().crystals) == 1

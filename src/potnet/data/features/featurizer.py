@@ -218,7 +218,9 @@ class Featurizer:
         share = 1.0 if self.potentials is None else 0.5
         for number, crystal in enumerate(crystals, 1):
             try:
-                prepared.append(self._local(crystal, labels))
+                if labels and self.cell != "as_given":
+                    _refuse_arrays(crystal)
+                prepared.append(self._local(crystal))
             except ValueError as error:
                 _record(crystal.id, error, failures)
             if progress and number % _REPORT_EVERY == 0:
@@ -236,12 +238,10 @@ class Featurizer:
             progress((1 - share) * len(crystals))
         return graphs
 
-    def _local(self, crystal: Crystal, labels: bool) -> tuple[Crystal, dict[str, Tensor]]:
+    def _local(self, crystal: Crystal) -> tuple[Crystal, dict[str, Tensor]]:
         """The crystal in its standard cell, and all arrays of `CrystalGraph` but the sums."""
         from potnet.crystals import line_graph, local_edges, standardize
 
-        if labels and self.cell != "as_given":
-            _refuse_arrays(crystal)
         arrays: dict[str, Tensor] = {}
         start = time.perf_counter()
         crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)

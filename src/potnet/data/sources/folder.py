@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from potnet.config.suggest import did_you_mean
-from potnet.crystals import Crystal, CrystalError, read_crystals
+from potnet.crystals import Crystal, CrystalError, Plausibility, read_crystals
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import label_of, number_of
@@ -43,6 +43,8 @@ class FolderSource(ReadableSource):
         units: Label -> unit. Labels that are not named have no unit.
         name: Name of the data set; by default that of the folder.
         box: Vacuum around molecules, Å; None refuses them.
+        plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+            `read_crystals`.
         licence: Licence of the data, printed once a run and kept in its folder.
         citation: What to cite, likewise.
     """
@@ -55,6 +57,7 @@ class FolderSource(ReadableSource):
         units: Mapping[str, str] | None = None,
         name: str | None = None,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         licence: str = "",
         citation: str = "",
     ) -> None:
@@ -66,6 +69,7 @@ class FolderSource(ReadableSource):
         self._units = dict(units or {})
         self.name = name or self.path.absolute().name
         self.box = box
+        self.plausibility: Plausibility = plausibility
         self.licence = licence
         self.citation = citation
 
@@ -77,7 +81,10 @@ class FolderSource(ReadableSource):
         """
         files = _Files(self.path)
         table = self._read_table(files)
-        digest = hashlib.sha256(json.dumps([table.keys, self._units, self.box], sort_keys=True).encode())
+        how: list[object] = [table.keys, self._units, self.box]
+        if self.plausibility != "refuse":
+            how.append(self.plausibility)
+        digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
         for entry in table.entries:
             file = files.find(entry.name)
             content = _hash(file) if isinstance(file, Path) else file
@@ -122,7 +129,7 @@ class FolderSource(ReadableSource):
         file = files.find(entry.name)
         if not isinstance(file, Path):
             raise DataError(file)
-        crystals = read_crystals(file, self.box)
+        crystals = read_crystals(file, self.box, self.plausibility)
         if len(crystals) > 1:
             raise DataError(f"{file} holds {len(crystals)} structures; one is wanted (or use data=table)")
         labels = {

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from potnet.crystals.reading.text import number
+
 if TYPE_CHECKING:
     from ase import Atoms
 
@@ -33,9 +35,9 @@ def label_of(value: Any, key: str = "", from_text: bool = False) -> Label | None
         A float, a float64 array, text; or None.
     """
     if from_text and isinstance(value, str):
-        number = _number(value)
-        if number is not None:
-            return number
+        found = number(value)
+        if found is not None:
+            return found
         if value.lstrip().startswith("["):
             try:
                 value = json.loads(value)
@@ -52,18 +54,13 @@ def label_of(value: Any, key: str = "", from_text: bool = False) -> Label | None
 
 
 def number_of(value: Any, from_text: bool = False) -> float | None:
-    """A number as a float; None for everything else (truth values and, unless asked for, text too)."""
+    """A number as a float; None for everything else (truth values and, unless asked for, text too).
+
+    Text is strict: `1_5` is no number, though Python takes it for 15.
+    """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
-    return _number(value) if from_text and isinstance(value, str) else None
-
-
-def _number(text: str) -> float | None:
-    """Text as a number; `1_5` is none, though Python takes it for 15."""
-    try:
-        return None if "_" in text else float(text)
-    except ValueError:
-        return None
+    return number(value) if from_text and isinstance(value, str) else None
 
 
 def _array(value: Any, key: str) -> np.ndarray | None:

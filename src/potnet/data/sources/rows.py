@@ -111,7 +111,7 @@ def parquet_rows(path: Path) -> Rows:
 
 def xyz_rows(path: Path) -> Rows:
     """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
-    from potnet.crystals.read import xyz_frames
+    from potnet.crystals.reading.xyz import xyz_frames
 
     with guarded(path):
         for where, frame in xyz_frames(path):

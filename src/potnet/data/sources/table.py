@@ -9,8 +9,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from potnet.config.suggest import did_you_mean
-from potnet.crystals import CrystalError, from_serialized
+from potnet.crystals import CrystalError, Plausibility, from_serialized, is_atom_label
+from potnet.crystals.reading.xyz import ID_KEYS
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import Label, label_of
@@ -20,7 +23,7 @@ from potnet.files import file_hash_once
 
 log = logging.getLogger(__name__)
 
-IDS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
+IDS = ID_KEYS
 _STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
 _RECORD = ("lattice", "frac", "z", "positions")
 
@@ -47,6 +50,8 @@ class TableSource(ReadableSource):
         units: Label -> unit. Labels that are not named have no unit.
         where: Which rows to read, such as `'set == "Si"'` or `{set: Si}`; None reads all. See `Where`.
         box: Vacuum around molecules, Å; None refuses them. Extended XYZ and ASE only.
+        plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+            `read_crystals`.
         licence: Licence of the data, printed once a run and kept in its folder.
         citation: What to cite, likewise.
         sha256: Expected checksum of the file; None does not check.
@@ -66,6 +71,7 @@ class TableSource(ReadableSource):
         units: Mapping[str, str] | None = None,
         where: str | Mapping[str, Any] | None = None,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         licence: str = "",
         citation: str = "",
         sha256: str | None = None,
@@ -82,6 +88,7 @@ class TableSource(ReadableSource):
         self.units = {**dict.fromkeys(self.targets, ""), **(units or {})}
         self.where = None if where is None else Where(where)
         self.box = box
+        self.plausibility: Plausibility = plausibility
         self.licence = licence
         self.citation = citation
         self.sha256 = sha256
@@ -104,6 +111,8 @@ class TableSource(ReadableSource):
                 f"expected {self.sha256[:16]}...); fetch or install it again"
             )
         how: list[Any] = [self.id, self.structure, self.split, self.targets, self.box]
+        if self.plausibility != "refuse":
+            how.append(self.plausibility)
         if self.where is not None:
             how.append(self.where.condition)
         return hashlib.sha256(json.dumps([found, self.units, how], sort_keys=True).encode()).hexdigest()
@@ -174,9 +183,18 @@ class TableSource(ReadableSource):
                 raise DataError(f"no structure in {_columns(row)}; name the column in data.source.structure")
             structure = _record({key: row[key] for key in record})
             used.update(record)
-        crystal = from_serialized(structure, str(name), self.box)
+        crystal = from_serialized(structure, str(name), self.box, self.plausibility)
         # Not by a copy of the crystal, which would be checked once more.
-        crystal.properties.update(self._labels({key: row[key] for key in row if key not in used}))
+        labels = self._labels({key: row[key] for key in row if key not in used})
+        for key, label in labels.items():
+            if isinstance(label, np.ndarray) and is_atom_label(key) and len(label) != len(crystal):
+                raise CrystalError(
+                    f"{key} is a label of atoms, so it needs one row for each of the {len(crystal)} atoms, "
+                    f"but "
+                    f"its shape is {label.shape}",
+                    f"crystal {crystal.id!r}",
+                )
+        crystal.properties.update(labels)  # type: ignore[arg-type]
         return Sample(crystal, _part(row[split_column]) if split_column in row else NOT_STATED)
 
     def _labels(self, row: Row) -> dict[str, Label]:

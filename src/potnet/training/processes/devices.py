@@ -24,11 +24,39 @@ def check_alone() -> None:
         )
 
 
+def check_started(trainer: Mapping[str, Any]) -> None:
+    """Refuse processes that torchrun or srun started and that the Trainer does not know of.
+
+    Each of them would train the whole network by itself, and write into the same folder.
+
+    Raises:
+        ConfigError: Their number is another one than that of the devices.
+    """
+    starter = started_by()
+    if starter is None:
+        return
+    started = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", 1)))
+    nodes = int(trainer.get("num_nodes", 1))
+    here = trainer.get("devices", 1)
+    if here in ("auto", -1, "-1") and trainer.get("accelerator") != "cpu":
+        return  # as many as there are GPUs: Lightning compares
+    wanted = devices(trainer) * nodes
+    if wanted != started:
+        each, rest = divmod(started, nodes)
+        count = f"trainer.devices={each if not rest else started}"
+        processor = "ddp" if trainer.get("accelerator") in ("gpu", "cuda") else "ddp_cpu"
+        raise ConfigError(
+            f"{starter} started {started} processes, but the settings ask for {wanted} (trainer.devices="
+            f"{here}, trainer.num_nodes={nodes}), so each would train the whole network by itself. Give "
+            f"trainer={processor} {count}, which are the devices of one node"
+        )
+
+
 def ranks_to_start(trainer: Mapping[str, Any]) -> int:
     """How many ranks a run needs that nobody has started yet; 1 if it can run in this process.
 
     Args:
-        trainer: Config of the Trainer, checked by `recipe.check_trainer`.
+        trainer: Config of the Trainer, checked by `setup.check_trainer`.
 
     Raises:
         ConfigError: Several nodes without torchrun or srun, or a strategy other than ddp.

@@ -200,6 +200,7 @@ def _explain(
     failed: Sequence[int], processes: Sequence[subprocess.Popen[bytes]], notes: Path, folder: Path
 ) -> str:
     """Of several failures the first: the others follow from it, as ranks that wait for a dead one fail."""
+    from potnet.config import pasteable
     from potnet.runs.checkpoint import LAST, checkpoint_of
 
     errors = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
@@ -221,4 +222,4 @@ def _explain(
     message += "; the other ranks were ended."
     if checkpoint_of(folder, (LAST,)) is None:
         return f"{message} There is no checkpoint yet: start a new run"
-    return f"{message} Continue from the last checkpoint with python -m potnet.train resume={folder}"
+    return f"{message} Continue from the last checkpoint with potnet train {pasteable('resume', folder)}"
