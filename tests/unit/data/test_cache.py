@@ -190,7 +190,7 @@ def test_descriptors_are_cached(tmp_path: Path):
 
 def test_crystals_without_edges(featurizer: Featurizer, tmp_path: Path):
     source = TableSource(
-        write_table(tmp_path / "t.jsonl", [cubic("a", 40.0), cubic("b", 4.0), cubic("c", 40.0)])
+        write_table(tmp_path / "t.jsonl", [cubic("a", 20.0), cubic("b", 4.0), cubic("c", 20.0)])
     )
     batch = cached_features(source, featurizer, tmp_path).batch([0, 1, 2])
     assert set(batch.edge_index.flatten().tolist()) == {2, 3}
@@ -429,10 +429,10 @@ def test_cache_dir_that_is_no_folder(source: TableSource, featurizer: CountingFe
 
 
 class _Refusing(CountingFeaturizer):
-    def _local(self, crystal: Crystal, labels: bool) -> Any:
+    def _local(self, crystal: Crystal) -> Any:
         if crystal.id in ("c1", "c8", "c9"):
             raise CrystalError("refused", crystal.id)
-        return super()._local(crystal, labels)
+        return super()._local(crystal)
 
 
 def test_failures_are_kept_with_their_reason(

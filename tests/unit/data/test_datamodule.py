@@ -239,10 +239,10 @@ def test_everything_that_is_left_out_is_counted(
     ]
     local = Featurizer._local
 
-    def refuse_odd(self: Featurizer, crystal: Crystal, labels: bool) -> Any:
+    def refuse_odd(self: Featurizer, crystal: Crystal) -> Any:
         if crystal.id == "odd":
             raise CrystalError("refused")
-        return local(self, crystal, labels)
+        return local(self, crystal)
 
     monkeypatch.setattr(Featurizer, "_local", refuse_odd)
     for _ in range(2):  # computed, and read from the cache
