@@ -78,6 +78,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         ("mbtr_krr", test): "fitted in closed form: it has no gradient, and one head"
         for test in (
             "test_several_heads_at_once",
+            "test_heads_of_atoms_alone_reach_every_trainable_parameter",
             "test_embedding_is_what_heads_read",
             "test_outputs_of_atoms_follow_their_order",
             "test_extensive_outputs_grow_with_the_cell",
@@ -272,14 +273,14 @@ HEADS = {
 }
 
 
-def with_heads(name: str, as_given: bool = False) -> nn.Module:
-    """An untrained model with one head of each kind."""
+def with_heads(name: str, heads: dict[str, Any] = HEADS, as_given: bool = False) -> nn.Module:
+    """An untrained model with these heads."""
     torch.manual_seed(7)
     if name in BASELINES:
-        model = build_from({**settings(name)["model"], "heads": HEADS}, "model", nested=False)
+        model = build_from({**settings(name)["model"], "heads": heads}, "model", nested=False)
         features = settings(name)["features"]
     else:
-        model, features = type(MODELS[name]())(**ARGUMENTS[name], heads=HEADS), FEATURES.settings()
+        model, features = type(MODELS[name]())(**ARGUMENTS[name], heads=heads), FEATURES.settings()
     if as_given:
         features = {**features, "cell": "as_given"}
     model.battery_features = Featurizer(**{**features, "device": "cpu"})
@@ -307,6 +308,13 @@ def test_several_heads_at_once(name):
     output["gap"].square().sum().backward()
     reached = {key for key, p in model.heads.named_parameters() if p.grad is not None}
     assert reached == {key for key, _ in model.heads.named_parameters() if key.startswith("gap.")}
+
+
+def test_heads_of_atoms_alone_reach_every_trainable_parameter(name):
+    model = with_heads(name, {"energy": {"extensive": True}}).train()
+    model(batch_of(model, ALL))["energy"].square().sum().backward()
+    silent = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not silent
 
 
 def test_embedding_is_what_heads_read(name):
