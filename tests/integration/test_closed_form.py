@@ -57,14 +57,14 @@ def test_a_fit_leaves_everything_in_its_folder(fitted: Run) -> None:
 
 def test_it_has_learned_something(fitted: Run) -> None:
     with (fitted.folder / "predictions.csv").open(newline="") as file:
-        values = torch.tensor([float(row["target"]) for row in csv.DictReader(file)]).log10()
+        values = torch.tensor([float(row["value"]) for row in csv.DictReader(file)]).log10()
     assert fitted.result < 0.8 * float((values - values.mean()).abs().mean())
 
 
 def test_evaluate_repeats_the_figures_exactly(fitted: Run, cache_dir: Path) -> None:
     metrics = json.loads((fitted.folder / "metrics.json").read_text())
     for evaluation in evaluate_checkpoint(fitted.folder, ["val", "test"], str(cache_dir)):
-        assert evaluation.metrics == metrics[evaluation.part]
+        assert evaluation.metrics == metrics[evaluation.part][evaluation.key]
 
 
 def test_predict_gives_what_the_run_gave(fitted: Run) -> None:

@@ -124,8 +124,8 @@ def test_the_checkpoint_holds_plain_data_and_tensors_only(trained: Run) -> None:
     assert record["features"]["potentials"][2]["alpha"] == 3.0
     assert record["split_hash"] == json.loads((trained.folder / "split.json").read_text())["hash"]
     assert record["versions"]["torch"]
-    assert {"mean", "std"} <= set(checkpoint["state_dict"])
-    assert 1 < float(checkpoint["state_dict"]["mean"]) < 3
+    assert {"scalers.k_vrh.mean", "scalers.k_vrh.std"} <= set(checkpoint["state_dict"])
+    assert 1 < float(checkpoint["state_dict"]["scalers.k_vrh.mean"]) < 3
 
 
 def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
@@ -134,7 +134,7 @@ def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
     name = "model.atom_embedding.weight"
     assert not torch.equal(averaged[name], current[name])
     torch.testing.assert_close(averaged[name], current[name], atol=0.1, rtol=0)
-    for exact in ("mean", "std"):
+    for exact in ("scalers.k_vrh.mean", "scalers.k_vrh.std"):
         assert torch.equal(averaged[exact], current[exact])
 
 
@@ -264,7 +264,7 @@ def test_without_validation_the_last_checkpoint_counts(
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["checkpoint"] == "last.ckpt"
     assert "val" not in metrics
-    assert metrics["test"]["n"] == 12
+    assert metrics["test"]["k_vrh"]["n"] == 12
     assert "callbacks.early_stopping is left out" in caplog.text
 
 

@@ -1,10 +1,10 @@
 """PotNet against outputs and gradients of the released code, on small networks with its weights."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from batch_examples import batch_with_vectors
 from torch import nn
 
 from potnet.crystals.batch import CrystalBatch
@@ -30,17 +30,16 @@ class GivenFeatures(nn.Module):
 def batch() -> CrystalBatch:
     stored = torch.load(FIXTURES / "inputs.pt", weights_only=True)
     inputs = stored["inputs"]
-    edge_vector = torch.zeros(len(inputs["edge_attr"]), 3)
-    edge_vector[:, 0] = inputs["edge_attr"]  # stored as distances
-    return CrystalBatch(
+    vectors = torch.zeros(len(inputs["edge_attr"]), 3)
+    vectors[:, 0] = inputs["edge_attr"]  # stored as distances
+    return batch_with_vectors(
+        vectors,
         ids=stored["ids"],
         # As each has features of its own, an element of its own.
         z=torch.arange(1, len(inputs["batch"]) + 1),
         batch=inputs["batch"],
         num_atoms=torch.bincount(inputs["batch"]),
-        cell=torch.eye(3).expand(6, 3, 3),
         edge_index=inputs["edge_index"],
-        edge_vector=edge_vector,
         pair_index=inputs["inf_edge_index"],
         pair_sums=inputs["inf_edge_attr"],
     )
@@ -56,13 +55,12 @@ def load(name: str) -> tuple[PublishedPotNet, dict]:
 
 
 def doubled(model: PublishedPotNet, batch: CrystalBatch) -> tuple[PublishedPotNet, CrystalBatch]:
-    batch = replace(batch, edge_vector=batch.edge_vector.double(), pair_sums=batch.pair_sums.double())
-    return model.double(), batch
+    return model.double(), batch.double()
 
 
 def training_step(model: PublishedPotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Outputs in training mode, and the norm of the gradient of mean(output²) in every parameter."""
-    output = model.train()(batch)
+    output = model.train()(batch)["value"]
     output.square().mean().backward()
     norms = {k: p.grad.norm().item() for k, p in model.named_parameters() if p.grad is not None}
     return output.detach(), norms
@@ -72,7 +70,7 @@ def training_step(model: PublishedPotNet, batch: CrystalBatch) -> tuple[torch.Te
 def test_evaluation_output(name, batch):
     model, stored = load(name)
     with torch.no_grad():
-        torch.testing.assert_close(model.eval()(batch), stored["output"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.eval()(batch)["value"], stored["output"], rtol=1e-5, atol=1e-5)
 
 
 # Some channels of the batch norm on pairs vary by 1e-3 of their mean, so it amplifies rounding: two
@@ -119,5 +117,5 @@ def test_foreign_weights_are_refused():
     with pytest.raises(ValueError, match=r"unexpected \['extra'\]"):
         PublishedPotNet.load_published({**weights, "extra": torch.zeros(1)})
     del weights["fc_out.bias"]
-    with pytest.raises(ValueError, match=r"missing \['readout\.output\.bias'\]"):
+    with pytest.raises(ValueError, match=r"missing \['heads\.value\.output\.bias'\]"):
         PublishedPotNet.load_published(weights)

@@ -332,3 +332,37 @@ def test_keys_come_from_the_environment_or_from_a_file(
     assert secret("MP_API_KEY") is None
     monkeypatch.setenv("WANDB_API_KEY", "def")
     assert secret("WANDB_API_KEY") == "def"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("inputs=Fe2(SO4)3.cif", """'inputs="Fe2(SO4)3.cif"'"""),
+        ("inputs=Grün.cif", """'inputs="Grün.cif"'"""),
+        ("inputs=runs/lr=0.1/a.cif", """'inputs="runs/lr=0.1/a.cif"'"""),
+        ("inputs=[x].cif", """'inputs="[x].cif"'"""),
+        ("inputs=Si#1.cif", """'inputs="Si#1.cif"'"""),
+        ('inputs=a"(b.cif', """'inputs="a\\"(b.cif"'"""),
+        ("(x", "write key=value"),
+    ],
+)
+def test_a_path_that_has_to_be_quoted_twice(override: str, message: str):
+    """The message says what to write in a shell, and that is then read as the path."""
+    with pytest.raises(ConfigError, match="cannot read") as caught:
+        compose("predict", [override])
+    assert message in str(caught.value)
+    if message.startswith("'"):
+        (written,) = shlex.split(message)
+        assert compose("predict", [written]).inputs == override.partition("=")[2]
+
+
+def test_a_comma_in_a_path_is_explained():
+    from potnet.config import explain
+
+    error = ValueError(
+        "Ambiguous value for argument 'inputs=a,b.cif'\n1. To use it as a list, use key=[value1,value2]\n"
+    )
+    assert explain(error, "predict") == (
+        "'inputs=a,b.cif' may be a list or a name with a comma: write 'inputs=\"a,b.cif\"' for one name, "
+        "inputs=[a,b.cif] for a list, or add -m to run once for each"
+    )

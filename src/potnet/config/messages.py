@@ -6,6 +6,7 @@ import difflib
 import errno
 import inspect
 import re
+import shlex
 import traceback
 from collections.abc import Iterable
 from typing import Any
@@ -29,7 +30,7 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     if found:  # by a resolver of ours
         return found[1]
     if isinstance(error, OverrideParseException):
-        return f"cannot read {error.override!r}: write key=value, and quote what the shell would change"
+        return _explain_override(str(error.override))
     if isinstance(error, MissingConfigException):
         found = re.search(r"Could not find '(.+?)'", text)
         if found:
@@ -39,6 +40,13 @@ def explain(error: BaseException, config_name: str = "train") -> str:
             valid = "" if "valid are" in hint else f" (valid: {', '.join(options)})"
             plugins = '; there are more with pip install "potnet[sweeps]"' if group in _PLUGINS else ""
             return f"unknown option {group}={option}{hint}{valid}{plugins}"
+    found = re.match(r"Ambiguous value for argument '(.*?)'\s+1\. ", text, flags=re.DOTALL)
+    if found:  # a comma: a list, a sweep, or a part of a name
+        key, _, value = found[1].partition("=")
+        return (
+            f"{found[1]!r} may be a list or a name with a comma: write {_shell_quoted(key, value)} for one "
+            f"name, {key}=[{value}] for a list, or add -m to run once for each"
+        )
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         key = found[1].partition("@")[0]
@@ -60,6 +68,20 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     if found and ("Missing mandatory value" in text or "MissingMandatoryValue" in type(error).__name__):
         return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _explain_override(override: str) -> str:
+    """What to write for an override that Hydra cannot read, such as a path with `( ) =` or an umlaut."""
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[+~]{0,2}[\w./@-]+", key):
+        return f"cannot read {override!r}: write key=value, and quote what the shell would change"
+    return f"cannot read {override!r}: quote the value twice, {_shell_quoted(key, value.strip())}"
+
+
+def _shell_quoted(key: str, value: str) -> str:
+    """An override as it is written in a shell: quoted once for Hydra, and once for the shell."""
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'{key}="{inner}"')
 
 
 def _explain_key(key: str, config_name: str) -> str:

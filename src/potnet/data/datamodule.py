@@ -352,7 +352,14 @@ def _as_is(batch: CrystalBatch) -> CrystalBatch:
 
 def _no_crystal() -> CrystalBatch:
     none = torch.zeros(0, dtype=torch.int64)
-    return CrystalBatch(ids=[], z=none, batch=none, num_atoms=none, cell=torch.zeros(0, 3, 3))
+    return CrystalBatch(
+        ids=[],
+        z=none,
+        batch=none,
+        num_atoms=none,
+        positions=torch.zeros(0, 3, dtype=torch.float64),
+        cell=torch.zeros(0, 3, 3, dtype=torch.float64),
+    )
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

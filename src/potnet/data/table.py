@@ -175,7 +175,7 @@ class Dataset:
 
     @cached_property
     def table(self) -> CrystalTable:
-        """The labels and the split, without structures."""
+        """The labels that are numbers and the split, without structures; arrays are among the features."""
         nan = float("nan")
         return CrystalTable(
             ids=[crystal.id for crystal in self.crystals],
@@ -184,6 +184,7 @@ class Dataset:
                     [crystal.properties.get(key, nan) for crystal in self.crystals], dtype=np.float64
                 )
                 for key in self.targets
+                if not any(isinstance(crystal.properties.get(key), np.ndarray) for crystal in self.crystals)
             },
             units=dict(self.targets),
             split=None if self.split is None else [self.split.get(crystal.id) for crystal in self.crystals],

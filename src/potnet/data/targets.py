@@ -299,11 +299,12 @@ class Targets(Mapping[str, Target]):
             return config
         if isinstance(config, Target):
             return cls([config])
+        plain: Mapping[str, Any] = config
         entries: dict[str, dict[str, Any]]
-        if "key" in config:
-            entries = {"": dict(config)}
+        if "key" in plain:
+            entries = {"": dict(plain)}
         else:
-            entries = {str(key): {"key": str(key), **entry} for key, entry in config.items() if entry}
+            entries = {str(key): {"key": str(key), **entry} for key, entry in plain.items() if entry}
         for key, entry in entries.items():
             check_arguments(Target, entry, f"target.{key}".rstrip("."))
         return cls([Target(**entry) for entry in entries.values()])

@@ -23,11 +23,13 @@ from potnet.crystals import (
     CrystalBatch,
     CrystalError,
     CrystalGraph,
+    Plausibility,
     collate,
     from_ase,
     from_jarvis,
     from_pymatgen,
     iterate_crystals,
+    unique_id,
 )
 from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.targets import Targets
@@ -159,6 +161,7 @@ class Predictor:
         on_error: Literal["raise", "skip"] = "raise",
         batch_size: int = 64,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         progress: bool = False,
     ) -> Predictions:
         """Predict crystals in files or in memory.
@@ -169,6 +172,8 @@ class Predictor:
             on_error: "raise" stops at the first crystal that cannot be used, "skip" lists it in `failures`.
             batch_size: Crystals the network sees at a time.
             box: Å of vacuum around molecules without a cell; None refuses them.
+            plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+                `read_crystals`.
             progress: Show a bar.
 
         Returns:
@@ -187,7 +192,7 @@ class Predictor:
         result = Predictions(self.targets, columns={name: [] for name in self._columns()})
         failures = None if on_error == "raise" else result.failures
         with _bar(len(items), progress) as advance:
-            for crystals in _chunks(_read(items, box, failures, advance)):
+            for crystals in _chunks(_read(items, box, plausibility, failures, advance)):
                 graphs = self.featurizer.featurize(crystals, failures=failures)
                 for start in range(0, len(graphs), batch_size):
                     self._predict_graphs(graphs[start : start + batch_size], failures, result)
@@ -253,7 +258,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-_ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
+_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -292,28 +297,35 @@ def _is_structure(file: Path) -> bool:
 
 
 def _read(
-    items: list[Any], box: float | None, failures: list[Failure] | None, advance: Callable[[int, int], None]
+    items: list[Any],
+    box: float | None,
+    plausibility: Plausibility,
+    failures: list[Failure] | None,
+    advance: Callable[[int, int], None],
 ) -> Iterator[Crystal]:
-    """The crystals of files and objects, in order. A name that is taken gets its folder before it."""
+    """The crystals of files and objects, in order, each with an id of its own."""
     taken: set[str] = set()
     for number, item in enumerate(items):
-        for outcome in _outcomes(item, box, number):
+        for outcome in _outcomes(item, box, plausibility, number):
             if isinstance(outcome, CrystalError):
                 if failures is None:
                     raise outcome
                 name = str(item) if isinstance(item, Path) else f"input {number}"
                 failures.append(Failure(name, str(outcome)))
                 continue
-            if outcome.id in taken and isinstance(item, Path):
-                outcome = replace(outcome, id=f"{item.parent}/{outcome.id}")
+            if outcome.id in taken:
+                file = item if isinstance(item, Path) else None
+                outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
             taken.add(outcome.id)
             yield outcome
         advance(1, 0)
 
 
-def _outcomes(item: Any, box: float | None, number: int) -> Iterator[Crystal | CrystalError]:
+def _outcomes(
+    item: Any, box: float | None, plausibility: Plausibility, number: int
+) -> Iterator[Crystal | CrystalError]:
     if isinstance(item, Path):
-        yield from iterate_crystals(item, box)
+        yield from iterate_crystals(item, box, plausibility)
         return
     try:
         yield _from_object(item, box, str(number))

@@ -21,14 +21,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.models.potnet_published import LOCAL_STRENGTH
 from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
-    Readout,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
 )
 
@@ -36,7 +40,7 @@ from potnet.nn import (
 LOCAL_RANGES = {"distance": (0.9, 5.0), "potential": (-0.8, -0.15)}
 
 
-class PotNet(nn.Module):
+class PotNet(Network):
     """Gated convolutions along local edges and, in a second branch, along complete pairs.
 
     x_i <- x_i + SiLU(LN(U h_i)) + SiLU(LN(U' h'_i)),
@@ -46,8 +50,8 @@ class PotNet(nn.Module):
 
     Equal atoms, edges and pairs are computed once (`potnet.nn.symmetry`): the same function, in a fraction of
     the time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same
-    features of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not under
-    `torch.compile`).
+    features of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not with
+    `fold=False`).
 
     Args:
         width: Features of an atom.
@@ -62,8 +66,10 @@ class PotNet(nn.Module):
         coefficients: P weights that combine the potentials into one channel; None keeps them apart.
         pair_bins: Gaussians of each potential of a pair.
         neighbors: Usual number of local edges of an atom; scales their sum.
-        dropout: Fraction of the features of every update, and of the readout, dropped in training.
+        dropout: Fraction of the features of every update, and of the heads, dropped in training.
         group_features: Whether to append ten one-hot features of the element's group.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
@@ -87,8 +93,10 @@ class PotNet(nn.Module):
         neighbors: float = 16.0,
         dropout: float = 0.0,
         group_features: bool = False,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         if local not in ("potential", "distance"):
             raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
         if pairs not in ("complete", "none"):
@@ -114,15 +122,16 @@ class PotNet(nn.Module):
             self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width, coefficients)
             self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
-        self.readout = Readout(width, nn.Sequential(nn.SiLU(), nn.Dropout(dropout)))
+        self.heads = Heads(
+            heads,
+            lambda spec: Head(
+                spec, width, width, [width], lambda: nn.Sequential(nn.SiLU(), nn.Dropout(dropout))
+            ),
+        )
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
-        """
-        folded = FoldedBatch(batch, "PotNet", pairs=self.pair_embedding is not None)
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "PotNet", self.fold, pairs=self.pair_embedding is not None)
         distance = folded.distance
         scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
         local, pairs = folded.local_edges(self.edge_embedding(scalar)), None
@@ -136,7 +145,8 @@ class PotNet(nn.Module):
             if pairs is not None:
                 change = change + self.pair_layers[i](x, pairs, of_pairs)
             x = x + self.dropout(change)
-        return self.readout(folded.atoms.spread(x), batch)
+        atoms = folded.atoms.spread(x)
+        return Embedding(atoms, aggregate(atoms, batch.batch, batch.num_crystals, "mean"))
 
 
 class PairChannels(nn.Module):

@@ -15,20 +15,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     BatchNorm,
     Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     MultiquadricBasis,
-    Readout,
     Scalars,
     ShiftedSoftplus,
     aggregate,
 )
+from potnet.nn.heads import DEFAULT_HEAD
 
 PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
 """Of Coulomb, London and Pauli, as combined in the paper's experiments."""
@@ -37,7 +42,7 @@ LOCAL_STRENGTH = -0.75
 """Of local edges as potentials, -0.75 / r with r in Å."""
 
 
-class PublishedPotNet(nn.Module):
+class PublishedPotNet(Network):
     """The published network and its published variants.
 
     Args:
@@ -55,6 +60,8 @@ class PublishedPotNet(nn.Module):
         pair_bins: Multiquadrics of a pair (of each potential of a pair without coefficients).
         bin_range: First and last center of both bases.
         group_features: Whether to append ten one-hot features of the element's group.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
@@ -76,8 +83,10 @@ class PublishedPotNet(nn.Module):
         pair_bins: int = 64,
         bin_range: Sequence[float] = (-4.0, 4.0),
         group_features: bool = False,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         _one_of("local", local, ("potential", "distance"))
         _one_of("pairs", pairs, ("none", "concatenated", "attention"))
         if width < 1 or layers < 1:
@@ -99,15 +108,11 @@ class PublishedPotNet(nn.Module):
         self.attentions = nn.ModuleList(
             PairAttention(width) for _ in range(layers if pairs == "attention" else 0)
         )
-        self.readout = Readout(width, ShiftedSoftplus())
+        self.heads = Heads(heads, lambda spec: Head(spec, width, width, [width], ShiftedSoftplus))
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
-        """
-        folded = FoldedBatch(batch, "PublishedPotNet", pairs=self.pair_embedding is not None)
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "PublishedPotNet", self.fold, pairs=self.pair_embedding is not None)
         distance = folded.distance
         scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
         edges, edges_of, pairs = folded.local_edges(self.edge_embedding(scalar)), folded.edges, None
@@ -122,7 +127,8 @@ class PublishedPotNet(nn.Module):
             if pairs is not None and self.pairs == "attention":
                 result = result + self.attentions[i](x, pairs, atoms)
             x = result
-        return self.readout(atoms.spread(x), batch)
+        x = atoms.spread(x)
+        return Embedding(x, aggregate(x, batch.batch, batch.num_crystals, "mean"))
 
     @classmethod
     def load_published(
@@ -133,7 +139,8 @@ class PublishedPotNet(nn.Module):
     ) -> PublishedPotNet:
         """Build a network from weights with the parameter names of the released code.
 
-        Sizes and variant follow from the weights. What they don't say are the two arguments.
+        Sizes and variant follow from the weights. What they don't say are the two arguments. The network has
+        one head, "value".
 
         Args:
             state_dict: Weights of the released code, by its parameter names.
@@ -306,8 +313,8 @@ _PUBLISHED_NAMES = (
     (r"transformer_conv_layers\.(\d+)\.lin_skip\.", r"attentions.\1.unused.skip."),
     (r"transformer_conv_layers\.(\d+)\.lin_concate\.", r"attentions.\1.unused.concat."),
     (r"transformer_conv_layers\.(\d+)\.skip_bn\.module\.", r"attentions.\1.unused.skip_norm."),
-    (r"fc\.0\.", "readout.hidden."),
-    (r"fc_out\.", "readout.output."),
+    (r"fc\.0\.", f"heads.{DEFAULT_HEAD}.hidden.0."),
+    (r"fc_out\.", f"heads.{DEFAULT_HEAD}.output."),
 )
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from potnet.crystals.batch import CrystalBatch
 from potnet.nn.aggregate import occurrences
@@ -125,10 +124,10 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
         crystal: (R,) int64, the crystal of each.
 
     Returns:
-        Each scalar by itself under `torch.compile`, whose graphs need sizes that don't depend on data, and
-        where a gradient in the scalars is asked for: those of equal ones differ.
+        The distinct values, which move in steps of `TOLERANCE`: too coarse for finite differences, and equal
+        ones share one gradient.
     """
-    if _kept_apart(scalars) or not len(scalars):
+    if not len(scalars):
         return Scalars(scalars, None)
     wide = scalars.double()
     # Crystals one after the other, too far apart to be taken together.
@@ -155,7 +154,7 @@ def nearly_equal_rows(values: Tensor, scaled: Tensor, crystal: Tensor) -> Scalar
     Returns:
         As for `nearly_equal`.
     """
-    if _kept_apart(values) or not len(values):
+    if not len(values):
         return Scalars(values, None)
     columns = [nearly_equal(column, crystal).colours() for column in scaled.unbind(1)]
     row = _classes(_mixed(*columns)).colours()
@@ -172,19 +171,12 @@ def fold(
         distance: Of the local edges.
         cosine: Of the angles; None for a network that reads none.
         potentials: Of the ordered pairs; None for a network that reads none.
-
-    Returns:
-        Where scalars are kept apart (see `nearly_equal`), every row is a class of its own. Otherwise what is
-        computed from them moves in steps of `TOLERANCE`: too coarse for finite differences.
     """
     assert batch.edge_index is not None
     angle_index = batch.angle_index if cosine is not None else None
     pair_index = batch.pair_index if potentials is not None else None
     parts = (batch.edge_index, angle_index, pair_index)
     sizes = [len(batch.z), *(0 if index is None else index.shape[1] for index in parts)]
-    given = [scalars.values for scalars in (distance, cosine, potentials) if scalars is not None]
-    if any(_kept_apart(values) for values in given):
-        return Fold(*(Classes(None, torch.arange(size, device=batch.z.device)) for size in sizes))
     source, target = batch.edge_index
     edge, atom = distance.colours(), _mixed(batch.batch, batch.z)
     before, found = (0, 0), (len(atom.unique()), 0)
@@ -211,15 +203,6 @@ def fold(
         ends = [atom.index_select(0, row) for row in pair_index]
         pairs = _classes(_mixed(potentials.colours(), *ends))
     return Fold(_classes(atom), _classes(edge), angles, pairs)
-
-
-def _kept_apart(scalars: Tensor) -> bool:
-    """Whether a gradient, forward or backward, is asked for, or sizes must not depend on data."""
-    return (
-        torch.compiler.is_compiling()
-        or scalars.requires_grad
-        or forward_ad.unpack_dual(scalars).tangent is not None
-    )
 
 
 def _classes(keys: Tensor) -> Classes:

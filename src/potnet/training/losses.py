@@ -79,7 +79,7 @@ class Objective:
     ) -> Tensor:
         """(): the weighted sum over targets of the mean over `counts` labels."""
         terms = [
-            target.weight * sums[key][0] / counts[key].clamp(min=1).to(sums[key][0].dtype)
+            target.weight * sums[key][0] / torch.where(counts[key] > 0, counts[key], 1)
             for key, target in targets.items()
         ]
         return torch.stack(terms).sum()

@@ -57,8 +57,6 @@ def _direct(
     outputs: Mapping[str, Tensor], scalers: nn.ModuleDict, targets: Targets, batch: CrystalBatch
 ) -> dict[str, Tensor]:
     values = {}
-    if isinstance(outputs, Tensor):  # TEMPORARY until models return dicts
-        outputs = {targets.first.key: outputs}
     for key, target in targets.direct.items():
         if key not in outputs:
             raise ValueError(f"the network gives {', '.join(outputs) or 'nothing'}, but the target is {key}")

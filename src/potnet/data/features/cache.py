@@ -28,7 +28,7 @@ from potnet.files import cache_root
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
-FORMAT = 3
+FORMAT = 4
 
 
 def cache_folder(

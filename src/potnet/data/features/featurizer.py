@@ -197,6 +197,7 @@ class Featurizer:
         crystals: Sequence[Crystal],
         failures: list[Failure] | None = None,
         progress: Progress | None = None,
+        labels: bool = True,
     ) -> list[CrystalGraph]:
         """Features of each crystal, in order; sums are computed for all crystals together.
 
@@ -205,15 +206,19 @@ class Featurizer:
             failures: Collects the crystals that could not be featurized, which are then left out.
                 None raises on the first of them.
             progress: Told of crystals done.
+            labels: Whether graphs carry the properties of their crystals as targets; prediction needs none.
 
         Raises:
-            CrystalError: Names the crystal and what is wrong with it.
+            CrystalError: Names the crystal and what is wrong with it. Labels that are arrays (forces, stress)
+                need `cell="as_given"`: atoms of a reduced cell are fewer, or in other places.
         """
         prepared: list[tuple[Crystal, dict[str, Tensor]]] = []
         # Without sums the whole of a crystal is done in the first stage, otherwise about half.
         share = 1.0 if self.potentials is None else 0.5
         for number, crystal in enumerate(crystals, 1):
             try:
+                if labels and self.cell != "as_given":
+                    _refuse_arrays(crystal)
                 prepared.append(self._local(crystal))
             except ValueError as error:
                 _record(crystal.id, error, failures)
@@ -224,7 +229,7 @@ class Featurizer:
         standard = [crystal for crystal, _ in prepared]
         sums = [None] * len(standard) if self.potentials is None else self._all_sums(standard, failures)
         graphs = [
-            _graph(crystal, arrays, pair_sums)
+            _graph(crystal, arrays, pair_sums, labels)
             for (crystal, arrays), pair_sums in zip(prepared, sums, strict=True)
             if self.potentials is None or pair_sums is not None
         ]
@@ -241,9 +246,9 @@ class Featurizer:
         crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)
         start = self._clock("standardize", start)
         if self.neighbors is not None:
-            index, vector = local_edges(crystal, **self.neighbors)
+            index, shift = local_edges(crystal, **self.neighbors)
             arrays["edge_index"] = torch.from_numpy(index)
-            arrays["edge_vector"] = torch.from_numpy(vector).to(torch.float32)
+            arrays["edge_shift"] = torch.from_numpy(shift).to(torch.int32)
             if self.angles:
                 arrays["angle_index"] = torch.from_numpy(line_graph(index, len(crystal)))
             start = self._clock("neighbors", start)
@@ -344,12 +349,29 @@ def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:
     failures.append(Failure(id, reason))
 
 
-def _graph(crystal: Crystal, arrays: dict[str, Tensor], pair_sums: Tensor | None) -> CrystalGraph:
+def _refuse_arrays(crystal: Crystal) -> None:
+    arrays = [key for key, value in crystal.properties.items() if isinstance(value, np.ndarray)]
+    if arrays:
+        raise CrystalError(
+            f"{', '.join(arrays)}: labels of atoms and tensors belong to the cell as it is given, but "
+            "features.cell=primitive reduces it: set features.cell=as_given",
+            f"crystal {crystal.id!r}",
+        )
+
+
+def _graph(
+    crystal: Crystal, arrays: dict[str, Tensor], pair_sums: Tensor | None, labels: bool
+) -> CrystalGraph:
+    targets = {
+        key: torch.tensor(value) if isinstance(value, np.ndarray) else value
+        for key, value in (crystal.properties.items() if labels else ())
+    }
     return CrystalGraph(
         id=crystal.id,
         z=torch.tensor(crystal.z),
-        cell=torch.tensor(crystal.cell, dtype=torch.float32),
+        positions=torch.tensor(crystal.positions),
+        cell=torch.tensor(crystal.cell),
         pair_sums=pair_sums,
-        targets=dict(crystal.properties),
+        targets=targets,
         **arrays,
     )

@@ -7,16 +7,20 @@ features (see `potnet.crystals.batch`); what was not asked for is absent:
 |---|---|---|---|
 | num_atoms | (C,) | int32 | |
 | z | (N,) | uint8 | atomic numbers |
-| cell | (C, 3, 3) | float32 | rows are lattice vectors, Å |
+| positions | (N, 3) | float64 | Å |
+| cell | (C, 3, 3) | float64 | rows are lattice vectors, Å |
 | num_edges | (C,) | int32 | |
 | edge_index | (2, E) | int32 | source, target; counted from 0 in each crystal |
-| edge_vector | (E, 3) | float32 | from target to source, Å |
+| edge_shift | (E, 3) | int8 | image of the source; int16 or int32 in a shard where it does not fit |
 | num_angles | (C,) | int32 | |
 | angle_index | (2, A) | int32 | pairs of edges; counted from 0 in each crystal |
 | pair_sums | (M, P) | float32 | |
 | num_descriptors | (C,) | int32 | |
 | descriptor_index | (K,) | int32 | |
 | descriptor_value | (K,) | float32 | |
+| target.NAME | (C, ...) or (N, ...) | float64 | labels that are arrays, of crystals or of atoms |
+
+Labels that are numbers are in the index of the cache.
 
 The name of a file ends in the beginning of its sha256, so a finished shard vouches for itself: it can be told
 from a damaged one before there is a manifest.
@@ -35,11 +39,13 @@ import torch
 from torch import Tensor
 
 from potnet.crystals import CrystalGraph
-from potnet.crystals.batch import RAGGED
+from potnet.crystals.batch import RAGGED, label_array
 from potnet.data.features.featurizer import Failure
 from potnet.files import write_whole
 
 SUFFIX = ".safetensors"
+LABEL = "target."
+"""Beginning of the names of labels."""
 _MARK = 12  # hexadecimal digits of the checksum in a file's name
 
 
@@ -76,15 +82,34 @@ def pack(graphs: Sequence[CrystalGraph]) -> dict[str, Tensor]:
     """The arrays of a shard; all graphs must have the same fields. Without any graph there are none."""
     if not graphs:
         return {"num_atoms": torch.empty(0, dtype=torch.int32)}
-    arrays = {"cell": torch.stack([graph.cell for graph in graphs]).to(torch.float32)}
+    arrays = {"cell": torch.stack([graph.cell for graph in graphs])} | _labels(graphs)
     for field in RAGGED:
         parts = [getattr(graph, field.name) for graph in graphs]
         if parts[0] is None:
             continue
         if field.per != "pairs":
             arrays[f"num_{field.per}"] = torch.tensor([field.length(p) for p in parts], dtype=torch.int32)
-        arrays[field.name] = torch.cat(parts, field.dim).to(field.stored).contiguous()
+        arrays[field.name] = _narrowed(torch.cat(parts, field.dim), field.stored).contiguous()
     return arrays
+
+
+def _labels(graphs: Sequence[CrystalGraph]) -> dict[str, Tensor]:
+    """Labels that are arrays, by name of the array in the shard."""
+    names = {key for graph in graphs for key, value in graph.targets.items() if isinstance(value, Tensor)}
+    sizes = [len(graph.z) for graph in graphs]
+    found = {
+        key: label_array(key, [graph.targets.get(key) for graph in graphs], sizes) for key in sorted(names)
+    }
+    return {LABEL + key: label.contiguous() for key, label in found.items() if label is not None}
+
+
+def _narrowed(value: Tensor, wanted: torch.dtype) -> Tensor:
+    """In the type wanted, or the next wider one that holds all values: cells as given may be very skewed."""
+    for dtype in (wanted, torch.int16, torch.int32):
+        narrow = value.to(dtype)
+        if wanted != torch.int8 or torch.equal(narrow.to(value.dtype), value):
+            return narrow
+    raise ValueError(f"edge shifts up to {int(value.abs().max())} lattice vectors: wrap atoms into the cell")
 
 
 def write_shard(

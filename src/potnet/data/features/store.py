@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.crystals import CrystalBatch, CrystalGraph
+from potnet.crystals import CrystalBatch, CrystalGraph, is_atom_label
 from potnet.crystals.batch import RAGGED, RaggedField, batch_of, joined
 from potnet.data.errors import CacheError
-from potnet.data.features.shards import ShardRecord, file_hash
+from potnet.data.features.shards import LABEL, ShardRecord, file_hash
 from potnet.data.table import CrystalTable
 
 MANIFEST = "manifest.json"
@@ -99,18 +99,41 @@ class FeatureStore:
             ]
             arrays[field.name] = joined(field, parts, lengths)
         within = (rows - self._first[places]).tolist()
+        targets = {key: torch.from_numpy(values[rows]) for key, values in self.table.targets.items()}
+        for key, shape in self._labels.items():
+            if is_atom_label(key):
+                parts = [
+                    self._label(s, key, (b - a, *shape), a, b)
+                    for s, (a, b) in zip(shard, spans["atoms"], strict=True)
+                ]
+            else:
+                parts = [
+                    self._label(s, key, (1, *shape), row, row + 1)
+                    for s, row in zip(shard, within, strict=True)
+                ]
+            targets[key] = torch.cat(parts)
         return batch_of(
             ids=[self.table.ids[row] for row in rows],
             cell=torch.stack([self._arrays[s]["cell"][row] for s, row in zip(shard, within, strict=True)]),
             lengths=lengths,
             arrays=arrays,
-            targets={key: torch.from_numpy(values[rows]) for key, values in self.table.targets.items()},
+            targets=targets,
         )
+
+    def _label(self, shard: int, key: str, size: tuple[int, ...], start: int, stop: int) -> Tensor:
+        """Some rows of a label that is an array; NaN where the shard lacks it."""
+        array = self._arrays[shard].get(LABEL + key)
+        return torch.full(size, float("nan"), dtype=torch.float64) if array is None else array[start:stop]
 
     def graph(self, row: int) -> CrystalGraph:
         """One crystal."""
         batch = self.batch([row])
-        targets = {key: float(value) for key, value in batch.targets.items()}
+        targets: dict[str, float | Tensor] = {}
+        for key, value in batch.targets.items():
+            if key in self._labels:
+                targets[key] = value if is_atom_label(key) else value[0]
+            else:
+                targets[key] = float(value)
         arrays = {field.name: getattr(batch, field.name) for field in RAGGED}
         return CrystalGraph(id=batch.ids[0], cell=batch.cell[0], targets=targets, **arrays)
 
@@ -132,6 +155,20 @@ class FeatureStore:
         # A shard whose crystals all failed has none.
         names = set().union(*self._arrays)
         return [field for field in RAGGED if field.name in names]
+
+    @cached_property
+    def _labels(self) -> dict[str, tuple[int, ...]]:
+        """Labels that are arrays, and the shape of a row of each."""
+        found: dict[str, tuple[int, ...]] = {}
+        for arrays in self._arrays:
+            for name, array in arrays.items():
+                key, shape = name.removeprefix(LABEL), tuple(array.shape[1:])
+                if name.startswith(LABEL) and found.setdefault(key, shape) != shape:
+                    raise CacheError(
+                        f"{key} has a different shape in different crystals: {found[key]} and {shape}; "
+                        "give all the same, and leave it out where it is missing"
+                    )
+        return found
 
     @cached_property
     def _arrays(self) -> list[dict[str, Tensor]]:

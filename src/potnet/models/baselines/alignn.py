@@ -10,23 +10,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     BatchNorm,
     Classes,
     Edges,
     ElementFeatures,
+    Embedding,
+    FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
-    fold,
-    local_distances,
-    nearly_equal,
 )
 
 FURTHEST = 8.0
 """Å, the last center of the Gaussians of a distance."""
 
 
-class ALIGNN(nn.Module):
+class ALIGNN(Network):
     """Four updates of bonds and angles, four of bonds alone, the mean over the atoms, and a linear layer.
 
     With atoms x, bonds y (from u to v) and angles z (from the bond e' = (u -> v) to e = (v -> w)), an ALIGNN
@@ -59,6 +62,8 @@ class ALIGNN(nn.Module):
         gcn_layers: Layers after these that update atoms and bonds.
         bins: Gaussians of the bond length, from 0 to 8 Å.
         angle_bins: Gaussians of the cosine, from -1 to 1.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges" and "angles".
@@ -77,8 +82,10 @@ class ALIGNN(nn.Module):
         gcn_layers: int = 4,
         bins: int = 80,
         angle_bins: int = 40,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         if min(width, embedding, alignn_layers, gcn_layers) < 1:
             raise ValueError(
                 "width, embedding, alignn_layers and gcn_layers must be at least 1, "
@@ -95,47 +102,23 @@ class ALIGNN(nn.Module):
         self.gcn_layers = nn.ModuleList(
             EdgeGatedConvolution(width, updates_edges=i + 1 < gcn_layers) for i in range(gcn_layers)
         )
-        self.output = nn.Linear(width, 1)
+        self.heads = Heads(heads, lambda spec: Head(spec, width, width, [], nn.Identity))
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch has no local edges or no angles, or an unknown element.
-        """
-        distance = local_distances(batch, "ALIGNN")
-        cosines = bond_cosines(batch)
-        assert batch.edge_index is not None
-        assert batch.angle_index is not None
-        crystal = batch.batch.index_select(0, batch.edge_index[1])
-        cosine = nearly_equal(cosines, crystal.index_select(0, batch.angle_index[1]))
-        atoms, bonds_of, angles_of, _ = fold(batch, distance, cosine)
-        bonds = bonds_of.edges(atoms, self.bond_embedding(*distance), distance, batch.edge_index)
-        angles = angles_of.edges(bonds_of, self.angle_embedding(*cosine), cosine, batch.angle_index)
-        x = self.atom_embedding(self.elements(batch).index_select(0, atoms.first), atoms.of)
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "ALIGNN", self.fold, angles=True)
+        atoms, bonds_of, angles_of = folded.atoms, folded.edges, folded.angles
+        bonds = folded.local_edges(self.bond_embedding(*folded.lengths))
+        angles = folded.angle_edges(self.angle_embedding(*folded.cosines))
+        x = self.atom_embedding(folded.of_atoms(self.elements(batch)), atoms.of)
         for of_bonds, of_angles in zip(self.bond_layers, self.angle_layers, strict=True):
             x, bonds = of_bonds(x, bonds, atoms, bonds_of)
             y, angles = of_angles(bonds.features, angles, bonds_of, angles_of)
             bonds = bonds._replace(features=y)
         for layer in self.gcn_layers:
             x, bonds = layer(x, bonds, atoms, bonds_of)
-        crystals = aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean")
-        return self.output(crystals).squeeze(-1)
-
-
-def bond_cosines(batch: CrystalBatch) -> Tensor:
-    """Cosines of the angles between the bonds of each pair of edges, as seen from the atom they share: (A,).
-
-    Raises:
-        ValueError: The batch has no angles.
-    """
-    if batch.angle_index is None or batch.edge_vector is None:
-        raise ValueError("ALIGNN needs angles, but the batch has none: featurize with neighbors and angles")
-    direction = F.normalize(batch.edge_vector, dim=-1)
-    first, second = batch.angle_index
-    # Vectors point from target to source: the first away from the shared atom, the second towards it.
-    cosine = -(direction.index_select(0, first) * direction.index_select(0, second)).sum(-1)
-    return cosine.clamp(-1.0, 1.0)
+        x = atoms.spread(x)
+        return Embedding(x, aggregate(x, batch.batch, batch.num_crystals, "mean"))
 
 
 class EdgeGatedConvolution(nn.Module):

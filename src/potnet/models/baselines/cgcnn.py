@@ -6,25 +6,28 @@ code (github.com/txie-93/cgcnn), which the paper does not spell out.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     BatchNorm,
     Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
 )
 
 
-class CGCNN(nn.Module):
+class CGCNN(Network):
     """Gated sums over the twelve nearest neighbours.
 
     v_i <- softplus(v_i + BN(sum_j sigmoid(f_ij) * softplus(c_ij))),
@@ -45,6 +48,8 @@ class CGCNN(nn.Module):
         hidden_layers: Its hidden layers, at least 1.
         cutoff: Å, the last center of the Gaussians, which begin at 0; that of the neighbours.
         bins: Number of Gaussians; 41 up to 8 Å are 0.2 Å wide and apart.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges".
@@ -63,8 +68,10 @@ class CGCNN(nn.Module):
         hidden_layers: int = 1,
         cutoff: float = 8.0,
         bins: int = 41,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         if min(width, layers, hidden, hidden_layers) < 1:
             raise ValueError(
                 "width, layers, hidden and hidden_layers must be at least 1, "
@@ -74,25 +81,18 @@ class CGCNN(nn.Module):
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.basis = GaussianBasis(0.0, cutoff, bins)
         self.convolutions = nn.ModuleList(CrystalGraphConvolution(width, bins) for _ in range(layers))
-        sizes = [width, *[hidden] * hidden_layers]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.output = nn.Linear(hidden, 1)
+        widths = [hidden] * hidden_layers
+        self.heads = Heads(heads, lambda spec: Head(spec, width, width, widths, nn.Softplus))
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch has no local edges, or an unknown element.
-        """
-        folded = FoldedBatch(batch, "CGCNN")
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and softplus of their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "CGCNN", self.fold)
         edges = folded.local_edges(self.basis(folded.distance))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for convolution in self.convolutions:
             x = convolution(x, edges, folded.atoms, folded.edges)
-        crystal = F.softplus(aggregate(folded.atoms.spread(x), batch.batch, batch.num_crystals, "mean"))
-        for layer in self.hidden:
-            crystal = F.softplus(layer(crystal))
-        return self.output(crystal).squeeze(-1)
+        x = folded.atoms.spread(x)
+        return Embedding(x, F.softplus(aggregate(x, batch.batch, batch.num_crystals, "mean")))
 
 
 class CrystalGraphConvolution(nn.Module):

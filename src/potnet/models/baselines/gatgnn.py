@@ -11,13 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     BatchNorm,
     Classes,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
     softmax,
 )
@@ -26,7 +31,7 @@ ELEMENTS = 103
 """Entries of a composition, H to Lr."""
 
 
-class GATGNN(nn.Module):
+class GATGNN(Network):
     """Augmented graph attention (AGAT) layers, composition attention (GI-M1), and the sum over the atoms.
 
     x is the 92 features of the element times a matrix; u_ij is LeakyReLU(0.2) of Gaussians of the distance
@@ -49,10 +54,12 @@ class GATGNN(nn.Module):
     Args:
         width: Features of atoms, edges and of the network after the sum.
         layers: Number of AGAT layers.
-        heads: Attention heads of each.
+        attention_heads: Of each.
         attention_width: Hidden layer of the composition attention.
         cutoff: Å, the last center of the Gaussians, which begin at 0; that of the neighbours.
         bins: Number of Gaussians; 41 up to 8 Å are 0.2 Å wide and apart.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges".
@@ -67,26 +74,27 @@ class GATGNN(nn.Module):
         self,
         width: int = 64,
         layers: int = 3,
-        heads: int = 4,
+        attention_heads: int = 4,
         attention_width: int = 32,
         cutoff: float = 8.0,
         bins: int = 41,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
-        if min(width, layers, heads, attention_width) < 1:
+        super().__init__(fold)
+        if min(width, layers, attention_heads, attention_width) < 1:
             raise ValueError(
-                "width, layers, heads and attention_width must be at least 1, "
-                f"got {width}, {layers}, {heads} and {attention_width}"
+                "width, layers, attention_heads and attention_width must be at least 1, "
+                f"got {width}, {layers}, {attention_heads} and {attention_width}"
             )
         self.elements = ElementFeatures()
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.basis = GaussianBasis(0.0, cutoff, bins)
         self.edge_embedding = nn.Linear(bins, width)
-        self.attentions = nn.ModuleList(AugmentedAttention(width, heads) for _ in range(layers))
+        self.attentions = nn.ModuleList(AugmentedAttention(width, attention_heads) for _ in range(layers))
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(layers))
         self.composition_attention = CompositionAttention(width, attention_width)
-        self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
-        self.output = nn.Linear(width, 1)
+        self.heads = Heads(heads, lambda spec: Head(spec, width, width, [width, width], nn.Softplus))
         self.unused = nn.ModuleDict(
             {
                 "composition": nn.Linear(ELEMENTS, width),
@@ -97,22 +105,16 @@ class GATGNN(nn.Module):
             }
         ).requires_grad_(False)
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch has no local edges, or an unknown element.
-        """
-        folded = FoldedBatch(batch, "GATGNN")
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their sum weighted by attention; see `Network.embed`."""
+        folded = FoldedBatch(batch, "GATGNN", self.fold)
         edges = folded.local_edges(F.leaky_relu(self.edge_embedding(self.basis(folded.distance)), 0.2))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for attention, norm in zip(self.attentions, self.norms, strict=True):
             x = F.softplus(norm(attention(x, edges, folded.edges), folded.atoms.of))
         x = folded.atoms.spread(x)
-        y = aggregate(x * self.composition_attention(x, batch), batch.batch, batch.num_crystals)
-        for layer in self.hidden:
-            y = F.softplus(layer(y))
-        return self.output(y).squeeze(-1)
+        weighted = x * self.composition_attention(x, batch)
+        return Embedding(x, aggregate(weighted, batch.batch, batch.num_crystals))
 
 
 class AugmentedAttention(nn.Module):

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from potnet.crystals import CrystalBatch
 from potnet.descriptors import term_of
+from potnet.nn.heads import HeadSpec, HeadSpecs, head_specs
 from potnet.nn.ridge import Report, Trial, cross_validate, gaussian, laplacian, linear, median_of_pairs, solve
 from potnet.nn.sparse import SparseColumns, SparseRows, overlaps
 
@@ -55,8 +56,10 @@ class KernelRidge(nn.Module):
         term_weights: w of k = 1, 2, 3.
         seed: Of the division into folds.
         memory_gib: Refuse to fit more crystals than this allows.
+        heads: One scalar of crystals, by the key of its target.
 
     Attributes:
+        closed_form: True: it is fitted by `fit`, not trained.
         trials: After `fit`, all that was tried.
         chosen: The best of these.
 
@@ -65,7 +68,6 @@ class KernelRidge(nn.Module):
     """
 
     closed_form = True
-
     needs = frozenset({"descriptors"})
     mean: Tensor
     length: Tensor
@@ -85,8 +87,17 @@ class KernelRidge(nn.Module):
         term_weights: Sequence[float] = (1.0, 1.0, 1.0),
         seed: int = 0,
         memory_gib: float = 8.0,
+        heads: HeadSpecs | None = None,
     ) -> None:
         super().__init__()
+        specs = head_specs(heads)
+        if list(specs.values()) != [HeadSpec()]:
+            asked = ", ".join(f"{key}: {spec}" for key, spec in specs.items())
+            raise ValueError(
+                "kernel ridge regression learns one number of crystals that does not grow with the cell, not "
+                f"{asked}; choose another model or target"
+            )
+        (self.key,) = specs
         if kernel not in ("gaussian", "laplacian", "linear"):
             raise ValueError(f"model.kernel={kernel}: give gaussian, laplacian or linear")
         for name, values in (("lengths", lengths), ("noises", noises)):
@@ -119,8 +130,8 @@ class KernelRidge(nn.Module):
         self.register_buffer("row", torch.empty(0, dtype=torch.int32))
         self.register_buffer("value", torch.empty(0, dtype=torch.float32))
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """(B,) float64 predictions.
+    def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
+        """(B,) float64 predictions, by the key of the target.
 
         Raises:
             ValueError: The model has not been fitted, or the batch has no descriptors.
@@ -129,7 +140,7 @@ class KernelRidge(nn.Module):
         if not len(self.dual):
             raise ValueError("kernel ridge regression has no training crystals yet: call fit first")
         distance = self._compare(rows)
-        return _KERNELS[self.kernel](distance, self.length) @ self.dual + self.mean
+        return {self.key: _KERNELS[self.kernel](distance, self.length) @ self.dual + self.mean}
 
     def fit(self, batches: Iterable[CrystalBatch], targets: Tensor, report: Report | None = None) -> None:
         """Choose length and noise by cross-validation, then fit all crystals.

@@ -11,16 +11,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     BatchNorm,
     Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
-    nearly_equal,
 )
 
 FURTHEST = 8.0
@@ -30,7 +34,7 @@ RIGHT_ANGLE = 1e-3
 """Cosines below this count as zero when the signs of the lattice vectors are chosen."""
 
 
-class Matformer(nn.Module):
+class Matformer(Network):
     """Five `MatformerConvolution`s, the mean over the atoms, Linear, SiLU, Linear.
 
     x is the 92 features of the element times a matrix; an edge is Linear, softplus, Linear of 128 Gaussians
@@ -54,8 +58,10 @@ class Matformer(nn.Module):
     Args:
         width: Features of atoms and edges.
         layers: Number of convolutions.
-        heads: Attention heads of each.
+        attention_heads: Of each.
         bins: Gaussians of a length, from 0 to 8 Å.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges".
@@ -66,10 +72,21 @@ class Matformer(nn.Module):
 
     needs = frozenset({"edges"})
 
-    def __init__(self, width: int = 128, layers: int = 5, heads: int = 4, bins: int = 128) -> None:
-        super().__init__()
-        if min(width, layers, heads) < 1:
-            raise ValueError(f"width, layers and heads must be at least 1, got {width}, {layers} and {heads}")
+    def __init__(
+        self,
+        width: int = 128,
+        layers: int = 5,
+        attention_heads: int = 4,
+        bins: int = 128,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
+    ) -> None:
+        super().__init__(fold)
+        if min(width, layers, attention_heads) < 1:
+            raise ValueError(
+                "width, layers and attention_heads must be at least 1, "
+                f"got {width}, {layers} and {attention_heads}"
+            )
         self.elements = ElementFeatures()
         self.atom_embedding = nn.Linear(self.elements.features, width)
         # exp(-(r - c)² / spacing): the width of a Gaussian is the square root of the spacing.
@@ -80,9 +97,8 @@ class Matformer(nn.Module):
             nn.Softplus(),
             nn.Linear(width, width),
         )
-        self.convolutions = nn.ModuleList(MatformerConvolution(width, heads) for _ in range(layers))
-        self.hidden = nn.Linear(width, width)
-        self.output = nn.Linear(width, 1)
+        self.convolutions = nn.ModuleList(MatformerConvolution(width, attention_heads) for _ in range(layers))
+        self.heads = Heads(heads, lambda spec: Head(spec, width, width, [width], nn.SiLU))
         self.unused = nn.ModuleDict(
             {
                 "edge_init": nn.Sequential(
@@ -92,27 +108,24 @@ class Matformer(nn.Module):
             }
         ).requires_grad_(False)
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch has no local edges, or an unknown element.
-        """
-        folded = FoldedBatch(batch, "Matformer")
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "Matformer", self.fold)
         atoms = folded.atoms
         local = folded.local_edges(self.edge_embedding(folded.distance))
-        edges = local.joined(self._self_edges(batch, atoms))
+        edges = local.joined(self._self_edges(batch, folded))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
         for convolution in self.convolutions:
             x = convolution(x, edges, atoms)
-        crystal = aggregate(atoms.spread(x), batch.batch, batch.num_crystals, "mean")
-        return self.output(F.silu(self.hidden(crystal))).squeeze(-1)
+        x = atoms.spread(x)
+        return Embedding(x, aggregate(x, batch.batch, batch.num_crystals, "mean"))
 
-    def _self_edges(self, batch: CrystalBatch, atoms: Classes) -> Edges:
+    def _self_edges(self, batch: CrystalBatch, folded: FoldedBatch) -> Edges:
         """One for each class of atoms and each distinct of the six lengths; opposite vectors have one."""
-        lengths = lattice_lengths(batch.cell)
+        atoms = folded.atoms
+        lengths = lattice_lengths(batch.cell).to(batch.dtype)
         crystals = torch.arange(len(lengths), device=lengths.device)
-        length = nearly_equal(lengths.flatten(), crystals.repeat_interleave(6))
+        length = folded.equal(lengths.flatten(), crystals.repeat_interleave(6))
         row = length.colours().view(-1, 6).index_select(0, batch.batch.index_select(0, atoms.first)).flatten()
         atom = torch.arange(len(atoms.first), device=row.device).repeat_interleave(6)
         times = lengths.new_full((len(row), 1), 2.0)

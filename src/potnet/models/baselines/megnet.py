@@ -13,12 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     EdgeLinear,
     Edges,
     ElementEmbedding,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     Set2Set,
     ShiftedSoftplus,
     aggregate,
@@ -53,7 +58,7 @@ class Members(NamedTuple):
     edge_times: Tensor
 
 
-class MEGNet(nn.Module):
+class MEGNet(Network):
     """Blocks that update edges, atoms and states in turn, then Set2Set.
 
     e' = phi_e([x_i, x_j, e, u]), x' = phi_v([x_i, mean_j e', u]), u' = phi_u([u, mean e', mean x'])
@@ -83,6 +88,8 @@ class MEGNet(nn.Module):
         basis_end: Å, last center of the Gaussians, which begin at 0.
         bins: Number of Gaussians.
         basis_width: Å, their width sigma in exp(-((r - c) / sigma)²).
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges".
@@ -104,8 +111,10 @@ class MEGNet(nn.Module):
         basis_end: float = 5.0,
         bins: int = 100,
         basis_width: float = 0.5,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         if min(width, hidden, layers, atom_features, steps) < 1:
             raise ValueError(
                 "width, hidden, layers, atom_features and steps must be at least 1, "
@@ -120,16 +129,17 @@ class MEGNet(nn.Module):
         self.pool_atoms = Set2Set(width, memory, steps)
         self.pool_edges = Set2Set(width, memory, steps)
         last = width // 2 if memory is None else memory
-        self.readout = mlp([2 * self.pool_atoms.features + width, width, last, 1])
+        pooled = 2 * self.pool_atoms.features + width
+        self.heads = Heads(heads, lambda spec: Head(spec, width, pooled, [width, last], ShiftedSoftplus))
         glorot_(self)
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and Set2Set of atoms and edges with the state of each crystal.
 
         Raises:
-            ValueError: If the batch has no local edges, or an unknown element.
+            ValueError: As for `Network.embed`.
         """
-        folded = FoldedBatch(batch, "MEGNet")
+        folded = FoldedBatch(batch, "MEGNet", self.fold)
         x = self.of_atoms(folded.of_atoms(self.embedding(batch)))
         edges = folded.local_edges(self.of_edges(self.basis(folded.distance)))
         features = Features(x, edges, self.of_states(x.new_zeros(batch.num_crystals, STATE)))
@@ -147,7 +157,7 @@ class MEGNet(nn.Module):
             self.pool_edges(features.edges.features, members.of_edge, batch.num_crystals, members.edge_times),
             features.states,
         ]
-        return self.readout(torch.cat(pooled, 1)).squeeze(-1)
+        return Embedding(folded.atoms.spread(features.atoms), torch.cat(pooled, 1))
 
 
 class Block(nn.Module):

@@ -15,18 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
 from potnet.nn import (
     Edges,
     ElementEmbedding,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpecs,
     ShiftedSoftplus,
     aggregate,
     glorot_,
 )
 
 
-class SchNet(nn.Module):
+class SchNet(Network):
     """Continuous-filter convolutions.
 
     x_i <- x_i + A ssp(B sum_j (C x_j) * w(r_ij) / n_i), w(r) = f(r) D' ssp(D g(r)), with g Gaussians of the
@@ -44,6 +49,8 @@ class SchNet(nn.Module):
         cutoff: Å, where the filters end; that of the neighbours.
         bins: Number of Gaussians, from 0 to the cutoff.
         reduce: How messages are reduced: "mean", over the neighbours, or "sum", as for molecules.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges".
@@ -61,8 +68,10 @@ class SchNet(nn.Module):
         cutoff: float = 5.0,
         bins: int = 25,
         reduce: Literal["mean", "sum"] = "mean",
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(fold)
         if min(width // 2, layers) < 1 or not cutoff > 0:
             raise ValueError(
                 "width must be at least 2, layers at least 1 and cutoff positive, "
@@ -75,26 +84,28 @@ class SchNet(nn.Module):
         # exp(-((r - c) / spacing)² / 2)
         self.basis = GaussianBasis(0.0, cutoff, bins, width=math.sqrt(2) * cutoff / (bins - 1))
         self.interactions = nn.ModuleList(Interaction(width, bins, reduce) for _ in range(layers))
-        self.atomwise = nn.Sequential(
-            nn.Linear(width, width // 2), ShiftedSoftplus(), nn.Linear(width // 2, 1)
+        self.reduce = reduce
+        self.heads = Heads(
+            heads, lambda spec: Head(spec, width, width, [width // 2], ShiftedSoftplus, pool="outputs")
         )
         glorot_(self)
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """With sums: the filters end smoothly, but the number of neighbours that a mean divides by jumps."""
+        return self.reduce == "sum"
 
-        Raises:
-            ValueError: If the batch has no local edges, or an unknown element.
-        """
-        folded = FoldedBatch(batch, "SchNet")
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "SchNet", self.fold)
         edges = folded.local_edges(self.basis(folded.distance))
         # Neighbours are found up to the rounding of coordinates beyond the cutoff.
         window = 0.5 + 0.5 * torch.cos(math.pi / self.cutoff * folded.distance.clamp(max=self.cutoff))
         x = folded.of_atoms(self.embedding(batch))
         for interaction in self.interactions:
             x = x + interaction(x, edges, window.unsqueeze(-1))
-        of_atoms = folded.atoms.spread(self.atomwise(x).squeeze(-1))
-        return aggregate(of_atoms, batch.batch, batch.num_crystals, "mean")
+        x = folded.atoms.spread(x)
+        return Embedding(x, aggregate(x, batch.batch, batch.num_crystals, "mean"))
 
 
 class Interaction(nn.Module):

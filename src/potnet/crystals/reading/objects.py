@@ -1,4 +1,4 @@
-"""`Crystal` from the objects of other libraries. None of them is imported: what is given is asked."""
+"""`Crystal` from the objects and dictionaries of other libraries, none of which is imported."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def from_jarvis(atoms: Mapping[str, Any], id: str = "") -> Crystal:
     z = np.array(
         [_atomic_number(s, f"site {i}", source) for i, s in enumerate(atoms["elements"])], dtype=np.int64
     )
-    if atoms.get("cartesian", False):
+    if _truth(atoms.get("cartesian", False), source):
         return Crystal(atoms["lattice_mat"], atoms["coords"], z, id)
     return Crystal.from_fractional(atoms["lattice_mat"], atoms["coords"], z, id)
 
@@ -135,6 +135,17 @@ def from_record(record: Mapping[str, Any]) -> Crystal:
         if type(value) in (int, float) and key != "id"  # bool is an int, but no property
     }
     return Crystal.from_fractional(record["lattice"], record["frac"], record["z"], id, properties)
+
+
+def _truth(value: Any, source: str) -> bool:
+    """A truth value, perhaps as text: "False" is false."""
+    if isinstance(value, bool | np.bool_) or value is None:
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in ("true", "false", ""):
+        return value.strip().lower() == "true"
+    if isinstance(value, numbers.Real) and value in (0, 1):
+        return bool(value)
+    raise CrystalError(f"cartesian has to be true or false, got {value!r}", source)
 
 
 def _atomic_number(symbol: Any, site: str, source: str) -> int:

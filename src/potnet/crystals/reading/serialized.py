@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import io
+import ast
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from potnet.crystals.cif import crystals_from_cif
-from potnet.crystals.convert import FULL_OCCUPANCY, from_ase, from_jarvis, from_pymatgen, from_record
 from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.elements import ATOMIC_NUMBERS
+from potnet.crystals.reading.check import Plausibility, checked
+from potnet.crystals.reading.cif import crystals_from_cif
+from potnet.crystals.reading.objects import (
+    FULL_OCCUPANCY,
+    from_ase,
+    from_jarvis,
+    from_pymatgen,
+    from_record,
+)
+from potnet.crystals.reading.poscar import crystal_from_poscar
+from potnet.crystals.reading.text import decode
 
 KINDS = "CIF, POSCAR, or a dictionary of JARVIS, pymatgen or ASE"
 
 
-def from_serialized(structure: Any, id: str = "", box: float | None = None) -> Crystal:
+def from_serialized(
+    structure: Any, id: str = "", box: float | None = None, plausibility: Plausibility = "ignore"
+) -> Crystal:
     """Read one structure, whichever of these it is.
 
     - text: CIF, POSCAR, or JSON of one of the dictionaries below;
@@ -28,6 +39,7 @@ def from_serialized(structure: Any, id: str = "", box: float | None = None) -> C
         structure: One structure.
         id: Name of the crystal.
         box: For ASE; see `from_ase`.
+        plausibility: What to do with a structure that cannot be right; see `read_crystals`.
 
     Returns:
         The crystal without properties.
@@ -36,7 +48,12 @@ def from_serialized(structure: Any, id: str = "", box: float | None = None) -> C
         CrystalError: It is none of these, holds several structures, or for any reason `Crystal` has.
     """
     source = f"crystal {id!r}" if id else ""
-    if isinstance(structure, str | bytes):
+    if isinstance(structure, bytes):
+        structure = decode(structure)
+    if isinstance(structure, str) and _is_cif(structure):
+        crystal = _from_cif(structure, source, plausibility)
+        plausibility = "ignore"  # it was looked at, with what else the file says
+    elif isinstance(structure, str):
         crystal = _from_text(structure, id, box)
     elif isinstance(structure, Mapping):
         crystal = _from_mapping(structure, id, box)
@@ -51,43 +68,57 @@ def from_serialized(structure: Any, id: str = "", box: float | None = None) -> C
     else:
         what = "nothing" if structure is None else f"a {type(structure).__name__}"
         raise CrystalError(f"a structure is wanted ({KINDS}), got {what}", source)
+    try:
+        checked(crystal, plausibility, boxed=box is not None, source=source)
+    except CrystalError as error:
+        raise CrystalError(error.reason, source) from None
     if crystal.id == (id or crystal.id) and not crystal.properties:
         return crystal  # a copy would be checked once more, which takes as long as reading it
     return replace(crystal, id=id or crystal.id, properties={})
 
 
-def _from_text(text: str | bytes, id: str, box: float | None) -> Crystal:
+def _is_cif(text: str) -> bool:
+    return "_cell_length_a" in text or text.lstrip("\ufeff \t\r\n").lower().startswith("data_")
+
+
+def _from_cif(text: str, source: str, plausibility: Plausibility) -> Crystal:
+    found = list(crystals_from_cif(text, plausibility, source or "CIF"))
+    if len(found) != 1:
+        raise CrystalError(f"one structure is wanted, the CIF has {len(found)}", source)
+    if isinstance(found[0], CrystalError):
+        raise CrystalError(found[0].reason, source)
+    return found[0]
+
+
+def _from_text(text: str, id: str, box: float | None) -> Crystal:
+    """A dictionary as text, or a POSCAR."""
     source = f"crystal {id!r}" if id else ""
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", errors="replace")
-    start = text.lstrip()
-    if start.startswith("{"):
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise CrystalError(f"the structure is not valid JSON ({error})", source) from None
-        return _from_mapping(content, id, box)
-    if "_cell_length_a" in text or start.lower().startswith("data_"):
-        found = list(crystals_from_cif(text))
-        if len(found) != 1:
-            raise CrystalError(f"one structure is wanted, the CIF has {len(found)}", source)
-        if isinstance(found[0], CrystalError):
-            raise CrystalError(found[0].reason, source)
-        return found[0]
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("{"):
+        return _from_mapping(_dictionary(text, source), id, box)
     if len(text.splitlines()) < 7:
         shown = " ".join(text.split())[:60]
         raise CrystalError(f"a structure is wanted ({KINDS}), got {shown!r}", source)
-    return _from_poscar(text, source)
-
-
-def _from_poscar(text: str, source: str) -> Crystal:
-    from potnet.crystals.read import read_ase
-
     try:
-        (atoms,) = read_ase(io.StringIO(text), "vasp")
-        return from_ase(atoms)
+        return crystal_from_poscar(text)
     except CrystalError as error:
-        raise CrystalError(error.reason, source) from error
+        raise CrystalError(f"no POSCAR: {error.reason}", source) from None
+
+
+def _dictionary(text: str, source: str) -> Mapping[str, Any]:
+    """A dictionary written as JSON, or as Python prints it."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        try:
+            content = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            raise CrystalError(
+                f"the structure is not valid JSON ({error}): write it by json.dumps", source
+            ) from None
+    if not isinstance(content, Mapping):
+        raise CrystalError(f"a structure is wanted ({KINDS}), got a {type(content).__name__}", source)
+    return content
 
 
 def _from_mapping(structure: Mapping[str, Any], id: str, box: float | None) -> Crystal:
