@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import shutil
@@ -11,28 +12,73 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
+from potnet import cli
 from potnet.config import compose
+from potnet.config.arguments import readable
 from potnet.data.__main__ import parser
 
 Run = Any  # conftest.Run
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 EXAMPLES = [text for language, text in FENCES if language == "python"]
-COMMANDS = [
-    match
-    for language, text in FENCES
-    if language != "python"
-    for match in re.findall(r"python -m potnet\.(\w+) ([^#\n]*)", text)
-]
+BLOCKS = [text for language, text in FENCES if language != "python"]
+COMMANDS = [match for text in BLOCKS for match in re.findall(r"^potnet (\w+) ([^#\n]*)", text, re.MULTILINE)]
 
 
-def test_the_readme_has_its_two_examples_and_its_commands() -> None:
-    assert len(EXAMPLES) == 2
+def test_the_readme_has_its_examples_and_its_commands() -> None:
+    assert len(EXAMPLES) == 3
     assert {entry for entry, _ in COMMANDS} == {"train", "evaluate", "predict", "report", "data"}
+    # Own crystals, training and prediction are on the first screen.
+    first = "\n".join(README.splitlines()[:25])
+    assert all(text in first for text in ("data=folder", "potnet train", "potnet predict new/*.cif"))
+
+
+def test_own_crystals_as_printed(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of the first screen, with a smaller network and one epoch."""
+    structures = tmp_path / "structures"
+    (tmp_path / "new").mkdir()
+    structures.mkdir()
+    lines = ["file,gap"]
+    for number, symbol in enumerate(("Cu", "Al", "Si", "Ge", "Ag", "Au", "Ni", "Pd", "Pt", "Pb")):
+        bulk(symbol).write(structures / f"{symbol}.cif")
+        lines.append(f"{symbol}.cif,{number / 4}")
+    (structures / "id_prop.csv").write_text("\n".join(lines) + "\n")
+    bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "new" / "salt.cif")
+    monkeypatch.chdir(tmp_path)
+    own = [(entry, shlex.split(text)) for entry, text in COMMANDS[:2]]
+    assert [entry for entry, _ in own] == ["train", "predict"]
+    small = [
+        "model.width=16",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        f"data.cache_dir={cache_dir}",
+    ]
+    assert cli.main(["train", *own[0][1], *small]) == 0
+    predicted = [str(path) for word in own[1][1] for path in (glob.glob(word) or [word])]  # as the shell does
+    assert cli.main(["predict", *predicted]) == 0
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("id,gap")
+    assert rows[1].startswith("salt")
+
+
+def test_training_from_python_as_printed(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POTNET_CACHE", str(cache_dir))
+    example = EXAMPLES[0].replace('"limit": 200', '"limit": 60').replace('"max_epochs": 5', '"max_epochs": 1')
+    assert example.count("60") == example.count('"max_epochs": 1') == 1
+    exec(compile(example, "README.md", "exec"), {})
+    test, *values = capsys.readouterr().out.splitlines()[-3:]
+    (folder,) = Path("runs/mp_bulk_modulus").iterdir()
+    assert re.fullmatch(rf"test MAE [\d.]+ in {folder}", test)
+    assert [float(line.split()[1]) > 0 for line in values] == [True, True]
 
 
 def test_the_sums_are_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
+    exec(compile(EXAMPLES[2], "README.md", "exec"), {})
     name, value, error = re.fullmatch(
         r"(Madelung constant) (\S+) error at most \[(.*)\]\n", capsys.readouterr().out
     ).groups()  # type: ignore[union-attr]
@@ -60,7 +106,7 @@ def test_the_commands_compose(entry: str, arguments: str) -> None:
     if entry == "data":
         parser().parse_args(shlex.split(arguments))
         return
-    overrides = [word for word in shlex.split(arguments) if word != "-m"]
+    overrides = [word for word in readable(entry, shlex.split(arguments)) if word != "-m"]
     if "-m" in shlex.split(arguments):
         # A sweep gives one config for each value: one of them stands for all.
         overrides = [override for override in overrides if not re.search(r"glob\(|,", override)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -52,16 +53,34 @@ def test_every_option_composes_and_its_parts_are_built(group: str, option: str, 
     config = composed(f"{group}={option}")
     if "width" in config["model"]:
         config["model"]["width"] = 16
-    module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
-    assert module.model.needs <= set(NEEDS)
-    build(config["data"]["source"], "data.source")
-    build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
-    settings = {name: value for name, value in data_settings(config["data"]).items() if name != "_target_"}
-    check_arguments(locate(config["data"]), settings | {"target": 0, "featurizer": 0, "needs": ()}, "data")
-    callbacks = build_callbacks(config["callbacks"], validates=True)
+    if is_new(config["model"], config["target"], config["objective"], config["optimizer"]):
+        module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+        assert module.model.needs <= set(NEEDS)
+    if is_new(config["data"], config["features"]):
+        build(config["data"]["source"], "data.source")
+        build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+        settings = {
+            name: value for name, value in data_settings(config["data"]).items() if name != "_target_"
+        }
+        check_arguments(
+            locate(config["data"]), settings | {"targets": 0, "featurizer": 0, "needs": ()}, "data"
+        )
     # Of what the trainer is given, only the devices may be missing here.
     trainer = config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    assert build_trainer(trainer, callbacks, [], tmp_path).max_epochs >= 1
+    if is_new(config["callbacks"], trainer):
+        callbacks = build_callbacks(config["callbacks"], True, "val/loss")
+        assert build_trainer(trainer, callbacks, [], tmp_path).max_epochs >= 1
+
+
+_built: set[str] = set()
+
+
+def is_new(*parts: dict) -> bool:
+    """Whether no option before had the same parts: then they need not be built again."""
+    text = json.dumps(parts, sort_keys=True)
+    new = text not in _built
+    _built.add(text)
+    return new
 
 
 @pytest.mark.parametrize("group", sorted(GROUPS))
