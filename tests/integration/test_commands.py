@@ -154,7 +154,7 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("predict", "checkpoint=[a,b]", "error: checkpoint: expected text, and not a list (a, b)"),
         ("train", "target=own", "error: missing key target.key"),
         ("train", "data.limit=-1", "data.limit"),
-        ("train", "model=potnet,schnet", "error: model=potnet,schnet has several values: add -m"),
+        ("train", "model=potnet,schnet", "add -m to run once for each"),
         ("evaluate", "checkpoint=2024", "error: 2024: no such checkpoint or folder"),
         ("evaluate", "checkpoint=runs/a(1)=b", "error: runs/a(1)=b: no such checkpoint or folder"),
     ],

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from potnet.config.errors import ConfigError
+from potnet.config.paths import groups
 from potnet.training.processes.environment import rank
 
 
@@ -92,7 +93,7 @@ def folder_name(number: int, overrides: str | None) -> str:
         key, _, value = override.partition("=")
         text = re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")
         # The name of an option says what it is.
-        is_option = "." not in key and re.fullmatch(r"[A-Za-z]\w*", text)
+        is_option = key in groups()
         words += (
             [text if is_option else f"{re.split(r'[./@]', key)[-1].lstrip('+~')}-{text}"] if override else []
         )
