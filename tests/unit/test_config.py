@@ -22,7 +22,6 @@ from potnet.config import (
     plain,
 )
 from potnet.config.resolvers import folder_name, remove_unused_run_dir, run_dir, secret
-from potnet.config.settings import check_settings
 from potnet.data.features.featurizer import NEEDS
 from potnet.data.targets import Targets
 from potnet.training.module import PropertyModule
@@ -277,21 +276,6 @@ def test_a_missing_key_that_others_refer_to_is_named_itself() -> None:
 
 def test_a_setting_without_effect_is_not_offered() -> None:
     assert "log_every_n_steps" not in compose("train").trainer
-
-
-@pytest.mark.parametrize(
-    ("name", "override", "message"),
-    [
-        ("predict", "checkpoint=[a,b]", r"checkpoint: expected text, and not a list \(a, b\)"),
-        ("predict", "box=abc", "box='abc': expected a number or null"),
-        ("predict", "on_error=skp", "on_error=skp; did you mean skip?"),
-        ("evaluate", "batch_size=many", "batch_size='many': expected a whole number or null"),
-        ("report", "output=[a]", "output: expected text"),
-    ],
-)
-def test_values_of_another_kind_are_named(name: str, override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_settings(name, compose(name, [override]))
 
 
 def test_a_missing_key_is_named() -> None:
