@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,20 @@ class FeatureStore:
                 targets[key] = float(value)
         arrays = {field.name: getattr(batch, field.name) for field in RAGGED}
         return CrystalGraph(id=batch.ids[0], cell=batch.cell[0], targets=targets, **arrays)
+
+    def structures(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Elements and cells of all crystals, shard by shard.
+
+        Yields:
+            Row of the shard's first crystal; (N,) int64 atomic numbers of its n crystals; (n, 3, 3) float64 cells, Å;
+            (n,) int64 atoms of each.
+        """
+        for shard, arrays in enumerate(self._arrays):
+            if "z" not in arrays:  # all of its crystals failed
+                continue
+            first, cell = int(self._first[shard]), arrays["cell"].double().numpy()
+            atoms = self.num_atoms[first : first + len(cell)]
+            yield first, arrays["z"].long().numpy(), cell, atoms
 
     @cached_property
     def num_atoms(self) -> np.ndarray:
