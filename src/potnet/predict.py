@@ -13,6 +13,7 @@ from potnet.files import check_writable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+
 def predict_files(
     checkpoint: str,
     inputs: str | Sequence[str],

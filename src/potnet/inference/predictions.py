@@ -126,7 +126,10 @@ class Predictions:
     def __repr__(self) -> str:
         units = {key: target.unit for key, target in self.targets.items()}
         heads = [f"{name} ({units[name]})" if units.get(name) else name for name in self.header]
-        texts = [heads, *([_text(value) for value in self[row].values()] for row in range(min(len(self), SHOWN)))]
+        texts = [
+            heads,
+            *([_text(value) for value in self[row].values()] for row in range(min(len(self), SHOWN))),
+        ]
         if not any(self.flags):
             texts = [line[:-1] for line in texts]
         widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
@@ -139,8 +142,10 @@ class Predictions:
             lines.append(f"... {len(self)} rows")
         if self.failures:
             lines.append(f"{len(self.failures)} could not be predicted: see .failures")
-        return "\n".join(lines) if self.ids else f"no predictions of {', '.join(self.targets)}" + (
-            f"; {lines[-1]}" if self.failures else ""
+        return (
+            "\n".join(lines)
+            if self.ids
+            else f"no predictions of {', '.join(self.targets)}" + (f"; {lines[-1]}" if self.failures else "")
         )
 
     def _repr_html_(self) -> str:
@@ -207,7 +212,11 @@ def columns_of(target: Target, value: Tensor | None) -> dict[str, np.ndarray]:
             chances = np.zeros((0, len(classes)))
         else:
             chances = value.double().softmax(-1).numpy()
-        names = np.array(classes, dtype=object)[chances.argmax(-1)] if len(chances) else np.array([], dtype=object)
+        names = (
+            np.array(classes, dtype=object)[chances.argmax(-1)]
+            if len(chances)
+            else np.array([], dtype=object)
+        )
         return {target.key: names} | {
             f"{target.key}_probability_{name}": chances[:, n] for n, name in enumerate(classes)
         }

@@ -84,7 +84,9 @@ class Predictor:
         lines = [f"Predictor: {type(self.model).__name__}, {parameters:,} parameters, on {self.device}"]
         for key, target in self.targets.items():
             name = "" if target.title == key else f"{target.title}, "
-            kind = f"one of {', '.join(target.classes or ())}" if target.is_class else target.unit or "no unit"
+            kind = (
+                f"one of {', '.join(target.classes or ())}" if target.is_class else target.unit or "no unit"
+            )
             scale = "" if target.learned_unit == target.unit else f", learned as {target.learned_unit}"
             lines.append(f"  {key}: {name}{kind}{scale}")
         if self.record.get("dataset"):
@@ -114,7 +116,11 @@ class Predictor:
             checkpoint["state_dict"],
         )
         try:
-            asked = {"model": settings["model"], "targets": settings["targets"], "features": record["features"]}
+            asked = {
+                "model": settings["model"],
+                "targets": settings["targets"],
+                "features": record["features"],
+            }
             check_trusted(asked, allow)
         except (ConfigError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: {error}") from error
@@ -203,7 +209,9 @@ class Predictor:
             raise ConfigError(f"max_memory_gib={max_memory_gib}: give a positive number, or null to choose")
         limits = _Limits(batch_size, max_pairs, max_edges, max_memory_gib)
         items = expand(inputs)
-        return self._tables(items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress)
+        return self._tables(
+            items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress
+        )
 
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: _Limits, progress: bool
@@ -232,9 +240,7 @@ class Predictor:
         found.failures = [*unread, *failures]
         return found
 
-    def _featurized(
-        self, crystals: list[Crystal], skip: bool, failures: list[Failure]
-    ) -> list[CrystalGraph]:
+    def _featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
         try:
             return self.featurizer.featurize(crystals, failures=failures if skip else None)
         except (MemoryError, RuntimeError) as error:

@@ -186,7 +186,9 @@ def test_it_prints_as_what_it_is(predictor: Predictor) -> None:
     assert "some crystals" in text
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"max_pairs": 0}, {"max_memory_gib": 0.0}, {"on_error": "x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"max_pairs": 0}, {"max_memory_gib": 0.0}, {"on_error": "x"}]
+)
 def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         predictor.tables(COPPER, **wrong)

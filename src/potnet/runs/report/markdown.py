@@ -106,7 +106,14 @@ def _study_lines(section: Section, images: Sequence[str]) -> list[str]:
 def _search_lines(section: Section, images: Sequence[str]) -> list[str]:
     """The trials, the best first, with what was varied."""
     names = parameters_of(section)
-    header = ("", *names.values(), f"val {section.measure}", f"test {section.measure}", "epochs", "min in all")
+    header = (
+        "",
+        *names.values(),
+        f"val {section.measure}",
+        f"test {section.measure}",
+        "epochs",
+        "min in all",
+    )
     lines = [SEARCH, "", _line(header), _line(("---", *["--:"] * (len(header) - 1)))]
     for rank, row in enumerate(section.rows, 1):
         settings = [short_value(row.settings[key]) if key in row.settings else "" for key in names]
@@ -127,10 +134,20 @@ def _run_lines(section: Section, images: Sequence[str]) -> list[str]:
     rows = metric_rows(run)
     names = [name for name in ("mae", "rmse", "r2", "accuracy", "f1", "roc_auc", "log_loss", "n", "unit")
              if any(row.get(name) not in (None, "") for row in rows)]  # fmt: skip
-    heads = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "roc_auc": "ROC AUC", "log_loss": "log loss", "n": "crystals"}
+    heads = {
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R²",
+        "roc_auc": "ROC AUC",
+        "log_loss": "log loss",
+        "n": "crystals",
+    }
     lines = []
     if rows:
-        lines = [_line(("", *(heads.get(name, name) for name in names))), _line(("---", *["--:"] * len(names)))]
+        lines = [
+            _line(("", *(heads.get(name, name) for name in names))),
+            _line(("---", *["--:"] * len(names))),
+        ]
         lines += [_line([row["part"], *(_figure(row.get(name)) for name in names)]) for row in rows] + [""]
     lines += [f"- {note}" for note in published_notes(section)]
     lines += _pictures(section, images)

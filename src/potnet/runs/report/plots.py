@@ -150,11 +150,19 @@ def parallel_plot(path: Path, section: Section) -> None:
         best = rank == 0
         shade = 0.15 + 0.7 * rank / max(len(lines) - 1, 1)
         color: Any = ORANGE if best else (shade, shade + 0.02, shade + 0.05)
-        axes.plot(range(axes_count), line["places"], color=color, linewidth=2.6 if best else 1.0, zorder=3 if best else 2)
+        axes.plot(
+            range(axes_count),
+            line["places"],
+            color=color,
+            linewidth=2.6 if best else 1.0,
+            zorder=3 if best else 2,
+        )
     for x, (name, labels) in enumerate(zip(found["axes"], found["labels"], strict=True)):
         axes.axvline(x, color=INK, linewidth=0.8, zorder=1)
         for y, text in labels:
-            axes.annotate(text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", color=BLUE)
+            axes.annotate(
+                text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", color=BLUE
+            )
         axes.annotate(name, (x, 1.0), xytext=(0, 12), textcoords="offset points", fontsize=8, ha="center")
     axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.05), xticks=[], yticks=[])
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -166,7 +174,9 @@ def trial_plot(path: Path, section: Section) -> None:
     figure, axes = new_figure(7.0, 3.6, dpi=140)
     points = trials(section)
     axes.scatter([n for n, _, _ in points], [error for _, error, _ in points], s=18, color=BLUE, linewidths=0)
-    axes.step([n for n, _, _ in points], [best for _, _, best in points], where="post", color=ORANGE, linewidth=1.6)
+    axes.step(
+        [n for n, _, _ in points], [best for _, _, best in points], where="post", color=ORANGE, linewidth=1.6
+    )
     axes.set_yscale("log")
     axes.set(xlabel="trial", ylabel=label_of(section, "val"))
     figure.savefig(path)
