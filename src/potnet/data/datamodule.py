@@ -6,8 +6,7 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalBatch
 from potnet.data.errors import DataError
 from potnet.data.features.cache import cached_features
-from potnet.data.features.featurizer import Featurizer, Progress
+from potnet.data.features.featurizer import Featurizer
 from potnet.data.features.packing import Packing, limited_batches
 from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.features.store import FeatureStore
@@ -40,6 +39,7 @@ from potnet.data.table import (
 )
 from potnet.data.targets import Target, Targets
 from potnet.files import cache_root
+from potnet.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class CrystalDataModule(lightning.LightningDataModule):
             return
         start = time.perf_counter()
         before = dict(self.featurizer.seconds)
-        store = self._features(rich_progress_bar)
+        store = self._features(lambda total: progress_bar(total, "Featurizing"))
         stages = {stage: spent - before[stage] for stage, spent in self.featurizer.seconds.items()}
         self.seconds = {**stages, "total": time.perf_counter() - start}
         log.info("features: %s", self._describe(store))
@@ -378,8 +378,8 @@ class _SharedLoader(DataLoader[CrystalBatch]):
     Where several devices train, Lightning replaces samplers that are not of the class below.
     """
 
-    @property
-    def sampler(self) -> DistributedSampler[int]:  # type: ignore[override]
+    @property  # type: ignore[override]
+    def sampler(self) -> DistributedSampler[int]:
         return self._sampler
 
     @sampler.setter
@@ -416,22 +416,3 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def rich_progress_bar(total: int) -> Iterator[Progress]:
-    """A progress bar on the terminal: crystals done, and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("Featurizing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("crystals"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda amount: bar.advance(task, amount)

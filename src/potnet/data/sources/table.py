@@ -218,7 +218,7 @@ class TableSource(ReadableSource):
                     f"its shape is {label.shape}",
                     f"crystal {crystal.id!r}",
                 )
-        crystal.properties.update(labels)  # type: ignore[arg-type]
+        crystal.properties.update(labels)
         return Sample(crystal, _part(row[split_column]) if split_column in row else NOT_STATED)
 
     def _labels(self, row: Row) -> dict[str, Label]:
