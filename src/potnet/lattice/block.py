@@ -106,11 +106,12 @@ class Block:
         volume = torch.linalg.det(cell).abs()
         kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
         total = self.real_sum.values(vectors, cell, kernels)
-        self._real = total.detach()
-        total = total + self._background(volume, kernels)[:, None]
+        background, origin = self._background(volume, kernels), self._origin(kernels)
+        self._real, self._rest = total.detach(), background.detach().abs() + origin.detach()
+        total = total + background[:, None]
         if reciprocal:
             total = total + self.reciprocal_sum.cosines(vectors, cell, kernels)
-        return torch.cat([total[:, :1] - self._origin(kernels)[:, None], total[:, 1:]], 1)
+        return torch.cat([total[:, :1] - origin[:, None], total[:, 1:]], 1)
 
     def derivatives(self, reciprocal: bool = True, real: bool = True) -> tuple[Tensor, Tensor]:
         """Sums (b, m, Q), and derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt).
@@ -124,6 +125,8 @@ class Block:
             total = self._background(torch.linalg.det(cell).abs(), self.kernels)[:, None]
             slopes = total.new_zeros(*total.shape, 9)
             slopes[..., 3:6] -= total[..., None]
+            origin = self._origin(self.kernels)
+            self._rest = total[:, 0].abs() + origin
             if reciprocal:
                 values, more = self.reciprocal_sum.derivatives(vectors, cell)
                 total, slopes = total + values, slopes + more
@@ -132,7 +135,7 @@ class Block:
                 total, slopes = total + self._real, slopes + more
             if total.shape[1] < vectors.shape[1]:
                 total = total.repeat(1, vectors.shape[1], 1)
-            total[:, 0] -= self._origin(self.kernels)
+            total[:, 0] -= origin
             for i, kernel in enumerate(self.kernels):
                 if kernel.volume_exponent:
                     # A parameter that follows the volume: a function of alpha r changes with alpha as it
@@ -172,8 +175,7 @@ class Block:
         real = self._real
         if self.pairs is not None:
             real = real.masked_fill(~self.pairs[..., None], 0.0)
-        background = self._background(torch.linalg.det(self.cell).abs(), self.kernels)
-        return real.amax(1), self.reciprocal_sum.itself + background.abs() + self._origin(self.kernels)
+        return real.amax(1), self.reciprocal_sum.itself + self._rest
 
 
 class _Fused(torch.autograd.Function):

@@ -262,9 +262,9 @@ def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
             (basis, radius, chunk.images),
             (dual, plan.reciprocal_cutoff[chunk.index], chunk.waves),
         ):
-            points = cells.box(largest, lattice, half=True)
+            _, products = cells.half_box(largest, lattice)
             # A column of False, for a box without points.
-            within = torch.nn.functional.pad(cells.inside(points, lattice, reach), (0, 1))
+            within = torch.nn.functional.pad(cells.inside(products, lattice, reach), (0, 1))
             counts.append(within.sum(1).amax())
     widths = torch.stack(counts).tolist()
     for i, chunk in enumerate(found):
