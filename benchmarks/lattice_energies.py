@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from _common import machine_info, print_header, print_table, save_json
-from lattice_sums import random_crystals, tensors
+from lattice_sums import VOLUME_PER_ATOM, random_crystals, tensors
 from torch import Tensor
 
 from potnet.lattice import Coulomb, EnergySums, lattice_energies
@@ -106,47 +106,36 @@ def seconds(functions: list[Callable[[], Any]], repeats: int) -> list[float]:
 def tune(data: Batch, exact: Tensor, error: float, mesh: bool) -> Setting:
     """The cheapest setting of torch-pme whose force error is at most `error`."""
     best: tuple[float, Setting] | None = None
-    edge = float((data.cell[0].det().abs()) ** (1 / 3))
-    atoms = len(data.positions) / len(data.cell)
-    cutoffs = np.arange(3.0, 13.1, 1.0)
-    if not mesh and atoms > 500:
-        cutoffs = np.array([8.0, 10.0, 12.0, 14.0])
-    elif mesh:
-        cutoffs = np.array([6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
+    longest = float(data.cell.norm(dim=-1).max())
+    large = len(data.positions) > 1000
+    cutoffs = (6.0, 8.0, 10.0) if mesh else (8.0, 11.0, 14.0) if large else np.arange(4.0, 13.1, 1.0)
     for cutoff in cutoffs:
-        smearing = _smearing(data, exact, error, cutoff)
-        if smearing is None:
-            continue
-        finest = None
-        for nodes in (7,) if mesh else (0,):
-            # Meshes are powers of two, so only those spacings differ; wave boxes are integers too.
-            steps = [smearing * s for s in (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12)] if mesh else None
-            steps = steps or [2 * math.pi * smearing / k for k in np.arange(6.0, 14.1, 0.5)]
-            for resolution in steps:
-                if mesh and (2 * edge / resolution + 1) > 260:
-                    break
-                setting = Setting(float(cutoff), smearing, float(resolution), nodes)
-                if float((torchpme(data, setting)[1] - exact).abs().max()) <= error:
-                    finest = setting
-                    break
-        if finest is not None:
-            cost = seconds([lambda setting=finest: torchpme(data, setting)], 2)[0]
-            if best is None or cost < best[0]:
-                best = (cost, finest)
+        smearing = _smearing(error, cutoff)
+        if mesh:  # powers of two: these spacings are all there are
+            resolutions = [2 * longest / (2**k - 1) for k in range(4, 9)]
+        else:
+            resolutions = [2 * math.pi * smearing / k for k in np.arange(7.0, 14.1, 1.0 if large else 0.5)]
+        for resolution in resolutions:
+            setting = Setting(float(cutoff), smearing, 1.000001 * float(resolution), 7 if mesh else 0)
+            if float((torchpme(data, setting)[1] - exact).abs().max()) <= error:
+                cost = seconds([lambda setting=setting: torchpme(data, setting)], 2)[0]
+                if best is None or cost < best[0]:
+                    best = (cost, setting)
+                break
     if best is None:
         raise SystemExit(f"no setting of torch-pme reaches {error}")
     return best[1]
 
 
-def _smearing(data: Batch, exact: Tensor, error: float, cutoff: float) -> float | None:
+def _smearing(error: float, cutoff: float) -> float:
     """The widest smearing whose real-space truncation is well below the error."""
     # The first neglected pairs pull with about erfc'(R): 2/(σ √2π) exp(-R²/2σ²) / R each, some at random.
     for exponent in np.arange(9.0, 24.0, 0.5):
         smearing = cutoff / math.sqrt(2 * exponent)
-        shell = math.sqrt(4 * math.pi * cutoff * smearing**2 / 18.5)
+        shell = math.sqrt(4 * math.pi * cutoff * smearing**2 / VOLUME_PER_ATOM)
         if 2 / (smearing * math.sqrt(2 * math.pi)) * math.exp(-exponent) / cutoff * shell < 0.2 * error:
-            return float(smearing)
-    return None
+            break
+    return float(smearing)
 
 
 def loosest(data: Batch, exact: Tensor, error: float, method: str) -> tuple[float, float]:
