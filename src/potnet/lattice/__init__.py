@@ -8,7 +8,13 @@ energies = lattice_energies(cell, positions, batch, charges, [Coulomb()], accura
 from potnet.lattice.direct import truncated_sums
 from potnet.lattice.energies import COULOMB_EV_ANGSTROM, EnergySums, LatticeEnergies, lattice_energies
 from potnet.lattice.energy_bounds import EnergyBound
-from potnet.lattice.ewald import LatticeSums, lattice_sums
+from potnet.lattice.ewald import (
+    LatticeDerivatives,
+    LatticeSums,
+    backward_through,
+    lattice_sums,
+    lattice_sums_and_derivatives,
+)
 from potnet.lattice.inputs import LatticeError, complete_pairs
 from potnet.lattice.potentials import (
     Coulomb,
@@ -27,6 +33,7 @@ __all__ = [
     "EnergyBound",
     "EnergySums",
     "InversePower",
+    "LatticeDerivatives",
     "LatticeEnergies",
     "LatticeError",
     "LatticeSums",
@@ -36,8 +43,10 @@ __all__ = [
     "Pauli",
     "Potential",
     "ScreenedCoulomb",
+    "backward_through",
     "complete_pairs",
     "lattice_energies",
     "lattice_sums",
+    "lattice_sums_and_derivatives",
     "truncated_sums",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -150,7 +149,9 @@ def make_energy_plan(
     else:
         split = torch.as_tensor(eta, dtype=cell.dtype, device=cell.device)
         if split.shape not in ((), (len(cell),)):
-            raise ValueError(f"give one eta or one for each of {len(cell)} crystals, got {tuple(split.shape)}")
+            raise ValueError(
+                f"give one eta or one for each of {len(cell)} crystals, got {tuple(split.shape)}"
+            )
         split = split.expand(len(cell)).clone()
         if not bool((split > 0).all() & split.isfinite().all()):
             raise ValueError(f"eta must be positive, got {eta}")
@@ -179,10 +180,6 @@ def make_energy_plan(
     boxes = make_boxes(reduced, wave)
     if skin > 0:
         boxes = boxes + 1  # room for a cell that grows a little
-    work = Work(
-        potentials, batch, num_atoms, split, pairs, real * real if skin > 0 else None, boxes, mesh
-    )
+    work = Work(potentials, batch, num_atoms, split, pairs, real * real if skin > 0 else None, boxes, mesh)
     wrapped = positions - torch.einsum("nd,ndc->nc", wraps, reduced[batch])
-    return EnergyPlan(
-        work, transform, wraps, bound, skin, real, wave, reduced, wrapped, largest, total
-    )
+    return EnergyPlan(work, transform, wraps, bound, skin, real, wave, reduced, wrapped, largest, total)

@@ -200,9 +200,7 @@ def _distances(
     if work.limit is not None:
         near = (r2 <= work.limit.index_select(0, crystal)).nonzero()[:, 0]
         x, y, z, r2, crystal = (t.index_select(0, near) for t in (x, y, z, r2, crystal))
-        first, second, image = (
-            t.index_select(0, near) for t in (pairs.first, pairs.second, pairs.image)
-        )
+        first, second, image = (t.index_select(0, near) for t in (pairs.first, pairs.second, pairs.image))
         pairs = Pairs(first, second, image, pairs.images, pairs.owner)
     if len(r2) and float(r2.detach().amin()) < CLOSEST * CLOSEST:
         _refuse_overlap(work, pairs, r2.detach())

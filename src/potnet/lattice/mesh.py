@@ -147,7 +147,9 @@ def splines(place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             slope = _padded(weights, before=True) - _padded(weights, before=False)
         # M_n(v) = [v M_(n-1)(v) + (n - v) M_(n-1)(v - 1)] / (n - 1), with v = t + n - 1 - j at the j-th point.
         v = t + (order - 1 - steps[:order])
-        weights = (v * _padded(weights, before=True) + (order - v) * _padded(weights, before=False)) / (order - 1)
+        weights = (v * _padded(weights, before=True) + (order - v) * _padded(weights, before=False)) / (
+            order - 1
+        )
     return first.long() - ORDER // 2 + 1, weights, slope
 
 

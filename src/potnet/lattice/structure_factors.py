@@ -76,9 +76,7 @@ def make_blocks(num_atoms: Tensor, boxes: Tensor) -> list[tuple[Tensor, int, tup
             padded = count * _waves(grown[1:]) * grown[0]
             phases = count * grown[0] * (2 * grown[1] + 1) * (2 * grown[2] + 1)
             if stop > start and (
-                padded > _PADDING * cost + 2**17
-                or phases > 2**18
-                or count * _waves(grown[1:]) > _MOST_WAVES
+                padded > _PADDING * cost + 2**17 or phases > 2**18 or count * _waves(grown[1:]) > _MOST_WAVES
             ):
                 break
             largest, alone, stop = grown, cost, stop + 1

@@ -9,8 +9,8 @@ import pytest
 from ase.build import bulk
 
 from potnet.data import DataError, FolderSource
-from potnet.data.dataset import UNREADABLE
 from potnet.data.sources.folder import NOT_LISTED
+from potnet.data.table import UNREADABLE
 
 
 @pytest.fixture
@@ -141,5 +141,17 @@ def test_what_cannot_be_read_is_listed_if_asked(folder: Path):
         ("below/c", UNREADABLE),
         ("z", UNREADABLE),
     ]
-    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: ASE can't read it"):
+    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: it breaks off after line 1: a scale is missing"):
         source.load()
+
+
+def test_an_implausible_file_is_refused_or_read_as_asked(tmp_path: Path):
+    text = "x\n1.0\n4 0 0\n0 4 0\n0 0 4\nNa Cl\n1 1\nDirect\n0 0 0\n0.1 0 0\n"
+    (tmp_path / "a.vasp").write_text(text)
+    (tmp_path / "id_prop.csv").write_text("id,k_vrh\na,1\n")
+    with pytest.raises(DataError, match=r"a\.vasp: sites 0 and 1 \(Na-Cl\), .* are 0\.40 Å apart"):
+        FolderSource(tmp_path).load()
+    assert len(FolderSource(tmp_path, plausibility="warn").load().crystals) == 1
+    (tmp_path / "id_prop.csv").write_text("id,k_vrh\na,1_5\n")
+    with pytest.raises(DataError, match="k_vrh of a is '1_5', which is no number"):
+        FolderSource(tmp_path, targets=["k_vrh"], plausibility="ignore").load()

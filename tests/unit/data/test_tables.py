@@ -21,8 +21,9 @@ from ase.build import bulk
 from crystal_tables import cubic, moduli, write_table
 
 from potnet.crystals import Crystal, CrystalError, from_ase, from_serialized
+from potnet.crystals.reading.check import closest_pair
 from potnet.data import DataError, TableSource
-from potnet.data.dataset import DUPLICATE, UNREADABLE
+from potnet.data.table import DUPLICATE, UNREADABLE
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -112,7 +113,7 @@ def test_pymatgen_writes_what_is_read():
         (cif(NACL) + cif(SI).replace("data_Si", "data_b"), "the CIF has 2"),
         ("data_x\n", "the CIF has 0"),
         (cif(NACL).replace("1.0000\n", "0.5000\n"), "partly occupied"),
-        ("\n".join("abcdefgh"), "ASE can't read it as vasp"),
+        ("\n".join("abcdefgh"), "no POSCAR: line 2: a scale other than zero is wanted"),
     ],
 )
 def test_structures_that_cannot_be_read(structure: Any, message: str):
@@ -286,3 +287,50 @@ def test_nothing_readable(tmp_path: Path):
     path = write_table(tmp_path / "t.jsonl", [{**cubic("bad"), "z": [1]}])
     with pytest.raises(DataError, match=r"none of the 1 crystals can be read: .*line 1"):
         TableSource(path).load(on_error="skip")
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "structures"
+
+
+def test_ids_in_extended_xyz_stay_apart():
+    data = TableSource(FIXTURES / "ids.xyz").load()
+    assert [crystal.id for crystal in data.crystals] == ["007", "7"]
+    assert [crystal.properties for crystal in data.crystals] == [{"gap": 1.5}, {"gap": 2.5}]
+
+
+def test_text_that_python_takes_for_a_number_is_none():
+    data = TableSource(FIXTURES / "underscore.csv").load()
+    assert [crystal.properties for crystal in data.crystals] == [{}, {"gap": 2.5}]
+
+
+def test_a_truth_value_as_text_is_understood():
+    (crystal,) = TableSource(FIXTURES / "jsonl_cart_str.jsonl").load().crystals
+    pair = closest_pair(crystal, 4.0)
+    assert pair is not None
+    assert pair[2] == pytest.approx(2.8)
+    atoms = {**jarvis(NACL), "cartesian": "perhaps"}
+    with pytest.raises(CrystalError, match="cartesian has to be true or false, got 'perhaps'"):
+        from_serialized(atoms)
+
+
+def test_a_dictionary_as_python_prints_it():
+    (crystal,) = TableSource(FIXTURES / "jarvis_repr.csv").load().crystals
+    assert (crystal.id, len(crystal), crystal.properties) == ("JVASP-1", 2, {"gap": 1.0})
+    with pytest.raises(CrystalError, match=r"not valid JSON .* write it by json\.dumps"):
+        from_serialized("{'lattice_mat': array([1])}")
+
+
+def test_implausible_structures_in_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    row = {"id": "a", "atoms": {**jarvis(NACL), "coords": [[0, 0, 0], [0.05, 0, 0]], "cartesian": False}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"line 1: crystal 'a': sites 0 and 1 \(Na-Cl\), or their im"):
+        TableSource(tmp_path / "t.jsonl").load()
+    warned = TableSource(tmp_path / "t.jsonl", plausibility="warn")
+    assert len(warned.load().crystals) == 1
+    assert "crystal 'a': sites 0 and 1" in caplog.text
+    caplog.clear()
+    ignored = TableSource(tmp_path / "t.jsonl", plausibility="ignore")
+    assert len(ignored.load().crystals) == 1
+    assert not caplog.records
+    sources = (warned, ignored, TableSource(tmp_path / "t.jsonl"))
+    assert len({source.content_hash() for source in sources}) == 3

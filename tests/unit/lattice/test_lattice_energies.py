@@ -146,9 +146,7 @@ def test_a_supercell_has_more_of_the_same(method):
     one = lattice_energies(cell, positions, batch, charges, potentials, **options)
     many = torch.cat([positions + i * cell[0, 0] + j * cell[0, 2] for i in range(2) for j in range(3)])
     large = cell * torch.tensor([2.0, 1.0, 3.0])[:, None]
-    more = lattice_energies(
-        large, many, batch.repeat(6), charges.repeat(6, 1), potentials, **options
-    )
+    more = lattice_energies(large, many, batch.repeat(6), charges.repeat(6, 1), potentials, **options)
     assert largest(more.crystal - 6 * one.crystal) < 36 * accuracy
     assert largest(more.forces - one.forces.repeat(6, 1, 1)) < 2 * accuracy
     assert largest(more.stress - one.stress) < 2 * accuracy

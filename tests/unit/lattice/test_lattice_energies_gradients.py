@@ -55,9 +55,7 @@ def test_gradients_are_those_of_pair_sums():
     weights = [torch.randn_like(part) for part in expected]
     for some in ((0,), (1,), (0, 1)):
         slopes = [
-            torch.autograd.grad(
-                sum((result[i] * weights[i]).sum() for i in some), inputs, retain_graph=True
-            )
+            torch.autograd.grad(sum((result[i] * weights[i]).sum() for i in some), inputs, retain_graph=True)
             for result in (expected, got)
         ]
         for one, other in zip(*slopes, strict=True):
@@ -72,14 +70,16 @@ def test_one_pass_is_autograd(potentials):
     strain = torch.zeros(2, 3, 3, dtype=torch.float64, requires_grad=True)
     positions = positions.requires_grad_()
     plain = energies(
-        cell + cell @ strain, positions + (positions[:, None] @ strain[batch])[:, 0], batch, charges, potentials
+        cell + cell @ strain,
+        positions + (positions[:, None] @ strain[batch])[:, 0],
+        batch,
+        charges,
+        potentials,
     )
     assert largest(one.crystal - plain.crystal) < 1e-10
     volume = torch.linalg.det(cell).abs()[:, None, None]
     for p in range(len(potentials)):
-        force, virial = torch.autograd.grad(
-            plain.crystal[:, p].sum(), (positions, strain), retain_graph=True
-        )
+        force, virial = torch.autograd.grad(plain.crystal[:, p].sum(), (positions, strain), retain_graph=True)
         scale = 1 + force.abs()
         assert largest((one.forces[:, p] + force) / scale) < 1e-10
         virial = 0.5 * (virial + virial.transpose(1, 2)) / volume

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from potnet.crystals import Crystal, CrystalError, read_crystals
-from potnet.data.dataset import Dataset
+from potnet.crystals import Crystal, CrystalError, Plausibility, read_crystals
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
-from potnet.data.sources.rows import guarded
+from potnet.data.sources.rows import guarded, number_of
+from potnet.data.table import Dataset
 
 #: Endings of structure files; a name in the table may leave them out.
 ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
@@ -39,6 +39,8 @@ class FolderSource:
         units: Property key -> unit. Properties that are not named have no unit.
         name: Name of the data set; by default that of the folder.
         box: Vacuum around molecules, Å; None refuses them.
+        plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+            `read_crystals`.
         licence: Licence of the data, printed once a run and kept in its folder.
         citation: What to cite, likewise.
     """
@@ -51,6 +53,7 @@ class FolderSource:
         units: Mapping[str, str] | None = None,
         name: str | None = None,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         licence: str = "",
         citation: str = "",
     ) -> None:
@@ -60,6 +63,7 @@ class FolderSource:
         self.units = dict(units or {})
         self.name = name or self.path.absolute().name
         self.box = box
+        self.plausibility: Plausibility = plausibility
         self.licence = licence
         self.citation = citation
 
@@ -71,7 +75,10 @@ class FolderSource:
         """
         files = _Files(self.path)
         table = self._read_table(files)
-        digest = hashlib.sha256(json.dumps([table.keys, self.units, self.box], sort_keys=True).encode())
+        how: list[object] = [table.keys, self.units, self.box]
+        if self.plausibility != "refuse":
+            how.append(self.plausibility)
+        digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
         for entry in table.entries:
             file = files.find(entry.name)
             content = hashlib.sha256(_bytes(file)).hexdigest() if isinstance(file, Path) else file
@@ -113,16 +120,16 @@ class FolderSource:
         file = files.find(entry.name)
         if not isinstance(file, Path):
             raise DataError(file)
-        crystals = read_crystals(file, self.box)
+        crystals = read_crystals(file, self.box, self.plausibility)
         if len(crystals) > 1:
             raise DataError(f"{file} holds {len(crystals)} structures; one is wanted (or use data=table)")
         properties = {}
         for key, text in zip(keys, entry.values, strict=True):
             if text.lower() not in _EMPTY:
-                try:
-                    properties[key] = float(text)
-                except ValueError:
-                    raise DataError(f"{key} of {entry.name} is {text!r}, which is no number") from None
+                number = number_of(text, from_text=True)
+                if number is None:
+                    raise DataError(f"{key} of {entry.name} is {text!r}, which is no number")
+                properties[key] = number
         return replace(crystals[0], id=entry.name, properties=properties)
 
     def _read_table(self, files: _Files) -> _Table:
@@ -268,11 +275,7 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return number_of(text, from_text=True) is not None
 
 
 def _bytes(file: Path) -> bytes:

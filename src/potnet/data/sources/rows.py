@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from potnet.crystals import CrystalError
+from potnet.crystals.reading.text import number
 from potnet.data.errors import DataError
 
 Row = dict[str, Any]
@@ -45,14 +46,14 @@ def reader_of(path: Path) -> Callable[[Path], Rows]:
 
 
 def number_of(value: Any, from_text: bool = False) -> float | None:
-    """A number as a float; None for everything else (truth values and, unless asked for, text too)."""
+    """A number as a float; None for everything else (truth values and, unless asked for, text too).
+
+    Text is strict: `1_5` is no number, though Python takes it for 15.
+    """
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and type(value).__name__ != "bool":
         return float(value)
     if from_text and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
+        return number(value)
     return None
 
 
@@ -127,7 +128,7 @@ def parquet_rows(path: Path) -> Rows:
 
 def xyz_rows(path: Path) -> Rows:
     """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
-    from potnet.crystals.read import xyz_frames
+    from potnet.crystals.reading.xyz import xyz_frames
 
     with guarded(path):
         for where, frame in xyz_frames(path):

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from potnet.crystals import Crystal, CrystalError, from_serialized
-from potnet.data.dataset import Dataset
+from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized
+from potnet.crystals.reading.xyz import ID_KEYS
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import Row, csv_rows, number_of, reader_of
+from potnet.data.table import Dataset
 
-_IDS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
+_IDS = ID_KEYS
 _STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
 _RECORD = ("lattice", "frac", "z")
 
@@ -40,6 +41,8 @@ class TableSource:
             `{k_vrh: bulk_modulus}`.
         units: Property key -> unit. Properties that are not named have no unit.
         box: Vacuum around molecules, Å; None refuses them. Extended XYZ and ASE only.
+        plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+            `read_crystals`.
         licence: Licence of the data, printed once a run and kept in its folder.
         citation: What to cite, likewise.
         sha256: Expected checksum of the file; None does not check.
@@ -58,6 +61,7 @@ class TableSource:
         targets: Mapping[str, str] | None = None,
         units: Mapping[str, str] | None = None,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         licence: str = "",
         citation: str = "",
         sha256: str | None = None,
@@ -71,6 +75,7 @@ class TableSource:
         self.targets = dict(targets or {})
         self.units = dict(units or {})
         self.box = box
+        self.plausibility: Plausibility = plausibility
         self.licence = licence
         self.citation = citation
         self.sha256 = sha256
@@ -93,7 +98,9 @@ class TableSource:
                 f"{self.path}: the file is not what it should be (sha256 {found[:16]}..., "
                 f"expected {self.sha256[:16]}...); fetch or install it again"
             )
-        how = [self.id, self.structure, self.split, self.targets, self.box]
+        how: list[Any] = [self.id, self.structure, self.split, self.targets, self.box]
+        if self.plausibility != "refuse":
+            how.append(self.plausibility)
         return hashlib.sha256(json.dumps([found, self.units, how], sort_keys=True).encode()).hexdigest()
 
     def load(self, on_error: str = "raise") -> Dataset:
@@ -151,7 +158,7 @@ class TableSource:
             if not record:
                 raise DataError(f"no structure in {_columns(row)}; name the column in data.source.structure")
             structure = {"frac": None, **{key: row[key] for key in record}}
-        crystal = from_serialized(structure, str(name), self.box)
+        crystal = from_serialized(structure, str(name), self.box, self.plausibility)
         used = {id_column, structure_column, split_column}
         # Not by a copy of the crystal, which would be checked once more.
         crystal.properties.update(
