@@ -35,7 +35,9 @@ def sodium_chloride(accuracy: float) -> float:
     cell = torch.tensor([[[0.0, 1, 1], [1, 0, 1], [1, 1, 0]]], dtype=torch.float64)
     sites = torch.tensor([[0.0, 0, 0], [1, 1, 1]], dtype=torch.float64)
     charges = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
-    return -float(lattice_energies(cell, sites, torch.zeros(2).long(), charges, [Coulomb()], accuracy).crystal)
+    return -float(
+        lattice_energies(cell, sites, torch.zeros(2).long(), charges, [Coulomb()], accuracy).crystal
+    )
 
 
 def convergence() -> None:
@@ -97,7 +99,9 @@ def forces() -> None:
     left.plot(theirs.ravel(), ours.numpy().ravel(), ".", ms=3)
     limits = [ours.min(), ours.max()]
     left.plot(limits, limits, color="black", lw=0.6)
-    left.set(xlabel="ASE, cut at 26 Å, eV/Å", ylabel="lattice_energies, eV/Å", title="forces of 32 argon atoms")
+    left.set(
+        xlabel="ASE, cut at 26 Å, eV/Å", ylabel="lattice_energies, eV/Å", title="forces of 32 argon atoms"
+    )
     right.semilogy(cutoffs, errors, "o-")
     right.set(xlabel="ASE's cutoff, Å", ylabel="largest difference, eV/Å", title="what a cutoff leaves out")
     figure.savefig(IMAGES / "lattice_forces.png")

@@ -18,9 +18,9 @@ from torch import Tensor
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
-from potnet.lattice.ewald import _kernels
-from potnet.lattice.inputs import LatticeError, checked, tolerances
+from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
+from potnet.lattice.task import distinct_kernels
 
 #: e² / (4 π eps0) in eV Å: Coulomb energies of charges in units of e, times this, are in eV (CODATA 2018).
 COULOMB_EV_ANGSTROM = 14.399645
@@ -87,12 +87,13 @@ def lattice_energies(
         Energies, and forces and stress if asked for.
 
     Raises:
+        TypeError: If `potentials` is no list of potentials.
         LatticeError: If a cell is singular or not finite, positions or charges are not finite, or two atoms are
             closer than 0.01 Å; the message names the crystal.
         ValueError: If shapes don't fit, `batch` is not sorted integers, or an accuracy or eta is not positive.
     """
-    device = cell.device.type
-    with torch.autocast(device, enabled=False):
+    potentials = checked_potentials(potentials)
+    with torch.autocast(cell.device.type, enabled=False):
         inputs = _checked(cell, positions, batch, charges, potentials, method)
         if inputs is None:
             return _nothing(cell, positions, len(potentials), forces, stress)
@@ -133,7 +134,7 @@ class EnergySums:
     ) -> None:
         if not skin > 0:
             raise ValueError(f"skin must be positive (Å), got {skin}: use lattice_energies without one")
-        self.potentials = list(potentials)
+        self.potentials = checked_potentials(potentials)
         self.accuracy = accuracy
         self.skin = skin
         self.method: Method = method
@@ -188,13 +189,8 @@ def _checked(
     """Inputs in float64 and int64, with the numbers of atoms; None if there is no crystal at all."""
     if method not in ("auto", "ewald", "mesh"):
         raise ValueError(f"method must be 'auto', 'ewald' or 'mesh', got {method!r}")
-    if isinstance(potentials, Potential):
-        raise ValueError(f"give a sequence of potentials, got {potentials}: put it in a list")
-    if not len(potentials):
-        raise ValueError("give at least one potential")
-    for name, tensor in (("cell", cell), ("positions", positions), ("charges", charges)):
-        if tensor.is_complex() or tensor.dtype == torch.bool:
-            raise ValueError(f"{name} must hold real numbers, got {tensor.dtype}")
+    if charges.is_complex():
+        raise ValueError(f"charges must be real, got {charges.dtype}: give their real part")
     if charges.shape != (len(positions), len(potentials)):
         raise ValueError(
             f"charges must be (N, P), one column for each potential, ({len(positions)}, {len(potentials)}), "
@@ -202,13 +198,9 @@ def _checked(
         )
     if not batch.is_floating_point() and batch.dtype != torch.bool:
         batch = batch.long()
-    if cell.shape == (0, 3, 3) and positions.shape == (0, 3) and batch.shape == (0,):
-        return None
-    if cell.ndim == 3 and len(batch) and batch.dtype == torch.int64 and bool((batch >= 0).all()):
-        missing = (torch.bincount(batch, minlength=len(cell)) == 0).nonzero()[:, 0]
-        if len(missing):
-            raise LatticeError(f"crystal {int(missing[0])}: no atoms", int(missing[0]))
     cell, positions, num_atoms = checked(cell, positions, batch)
+    if len(cell) == 0:
+        return None
     charges = charges.to(torch.float64)
     finite = charges.detach().isfinite().all(1)
     if not bool(finite.all()):
@@ -237,8 +229,8 @@ def _summed(
 ) -> LatticeEnergies:
     work = plan.work
     reduced, wrapped = plan.reduced(cell, positions)
-    if _parametric(work, reduced):
-        return _by_autograd(plan, reduced, wrapped, charges, forces, stress)
+    if parameters := _parameters(work, reduced):
+        return _by_autograd(plan, reduced, wrapped, charges, parameters, forces, stress)
     if not (forces or stress):
         crystal, atom = _Energy.apply(work, reduced, wrapped, charges)
         return LatticeEnergies(crystal, atom, None, None, plan.bound)
@@ -259,23 +251,24 @@ def _of_crystals(atom: Tensor, work: Work) -> Tensor:
     return atom.new_zeros(len(work.num_atoms), *atom.shape[1:]).index_add(0, work.batch, atom)
 
 
-def _parametric(work: Work, cell: Tensor) -> bool:
-    """Whether a kernel has tensors for parameters, which may depend on the cell or carry a gradient."""
-    kernels, _ = _kernels(work.potentials, torch.linalg.det(cell.detach()).abs())
-    return any(isinstance(value, Tensor) for kernel in kernels for value in vars(kernel).values())
+def _parameters(work: Work, cell: Tensor) -> list[Tensor]:
+    """Tensors among the parameters of kernels, which may depend on the cell or carry a gradient."""
+    kernels, coefficients, _ = distinct_kernels(work.potentials, torch.linalg.det(cell.detach()).abs())
+    found = [value for kernel in kernels for value in vars(kernel).values() if isinstance(value, Tensor)]
+    return [*found, coefficients] if coefficients.requires_grad or coefficients.ndim == 3 else found
 
 
 def _by_autograd(
-    plan: EnergyPlan, cell: Tensor, positions: Tensor, charges: Tensor, forces: bool, stress: bool
+    plan: EnergyPlan,
+    cell: Tensor,
+    positions: Tensor,
+    charges: Tensor,
+    parameters: list[Tensor],
+    forces: bool,
+    stress: bool,
 ) -> LatticeEnergies:
     """Derivatives with respect to a strain and positions by autograd, for any kernel."""
     work = plan.work
-    parameters = [
-        value
-        for kernel in _kernels(work.potentials, torch.linalg.det(cell).abs())[0]
-        for value in vars(kernel).values()
-        if isinstance(value, Tensor)
-    ]
     inputs = [cell, positions, charges, *parameters]
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     with torch.set_grad_enabled(wanted or forces or stress):

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from potnet.lattice.bounds import _count
-from potnet.lattice.potentials import Kernel
+from potnet.lattice.kernels import Kernel
 
 # Exponents eta R² and G² / 4 eta that are tried: beyond the last, exp(-exponent) is below anything asked for.
 _EXPONENTS = (2.0, 62.0, 121)
@@ -49,7 +49,7 @@ class EnergyBound(NamedTuple):
 
 def choose_cutoffs(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     charges_max: Tensor,
     charges_sum: Tensor,
     tolerance: Tensor,
@@ -60,7 +60,7 @@ def choose_cutoffs(
 
     Args:
         kernels: Q kernels.
-        coefficients: (P, Q).
+        weights: (P, Q) absolute coefficients.
         charges_max: (B, P) largest |charge|.
         charges_sum: (B, P) sum of |charges|.
         tolerance: (P,).
@@ -73,7 +73,6 @@ def choose_cutoffs(
     """
     low, high, count = _EXPONENTS
     exponent = torch.linspace(low, high, count, dtype=eta.dtype, device=eta.device)[:, None]  # (E, 1)
-    weights = coefficients.abs()
     scale = charges_max * charges_sum  # (B, P)
     real = (exponent / eta).sqrt()  # (E, B)
     wave = (4 * eta * exponent).sqrt()

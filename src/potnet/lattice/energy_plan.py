@@ -11,12 +11,13 @@ from torch import Tensor
 from potnet.lattice import cells
 from potnet.lattice.energy_bounds import EnergyBound, choose_cutoffs
 from potnet.lattice.energy_terms import Work
-from potnet.lattice.ewald import _kernels
+from potnet.lattice.inputs import CLOSEST
 from potnet.lattice.mesh import mesh_shape, mesh_spacings
 from potnet.lattice.neighbours import find_pairs
-from potnet.lattice.plan import _refuse_short_vectors, detached
+from potnet.lattice.plan import _refuse_short_vectors
 from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
+from potnet.lattice.task import distinct_kernels, _weights
 
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a wave
 # vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
@@ -129,13 +130,14 @@ def make_energy_plan(
     transform = cells.reduce(cell)
     reduced = transform @ cell
     heights = cells.heights(reduced)
-    _refuse_short_vectors(heights[:, 0])
+    if bool((heights[:, 0] < CLOSEST).any()):
+        _refuse_short_vectors(heights[:, 0])
     volume = heights.prod(-1)
     fractional = torch.einsum("nd,ndc->nc", positions, torch.linalg.inv(reduced)[batch])
     wraps = fractional.floor()
     fractional = fractional - wraps
-    kernels, coefficients = _kernels(potentials, volume)
-    coefficients = coefficients.to(cell.device)
+    kernels, coefficients, _ = distinct_kernels(potentials, volume)
+    kernels, weights = [kernel.detached() for kernel in kernels], _weights(coefficients)
     if method == "auto":
         meshed = (num_atoms >= MESH_PAYS).nonzero()[:, 0]
     else:
@@ -158,14 +160,14 @@ def make_energy_plan(
     largest, total = charge_norms(charges, batch, len(cell))
     # Leave a tenth of the accuracy for rounding.
     real, wave, beyond, missed = choose_cutoffs(
-        kernels, coefficients, largest, total, 0.9 * tolerance, split, heights
+        kernels, weights, largest, total, 0.9 * tolerance, split, heights
     )
     mesh: dict[int, tuple[int, int, int]] = {}
     if len(meshed):
         squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
         spacing, energy, force = mesh_spacings(
-            [detached(kernel.select(meshed)) for kernel in kernels],
-            coefficients,
+            [kernel.select(meshed) for kernel in kernels],
+            weights,
             split[meshed],
             volume[meshed],
             largest[meshed],

@@ -19,8 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from potnet.lattice.potentials import Kernel
-from potnet.lattice.radial import background, reciprocal_part
+from potnet.lattice.kernels import Kernel
 from potnet.lattice.structure_factors import Field
 
 #: Order of the B-splines.
@@ -37,7 +36,7 @@ _RADIAL, _ANGULAR = 48, 16
 
 def mesh_error(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     eta: Tensor,
     volume: Tensor,
     largest: Tensor,
@@ -48,7 +47,7 @@ def mesh_error(
 
     Args:
         kernels: Q kernels.
-        coefficients: (P, Q).
+        weights: (P, Q) absolute coefficients.
         eta: (b,) 1/Å².
         volume: (b,) Å³.
         largest: (b, P) largest |charge|.
@@ -62,8 +61,8 @@ def mesh_error(
     nodes = torch.arange(1, _RADIAL + 1, dtype=eta.dtype, device=eta.device) / _RADIAL
     g = nodes * (4 * eta * 40).sqrt()[:, None]  # (b, R), up to exponents of 40
     cosine = (torch.arange(_ANGULAR, dtype=eta.dtype, device=eta.device) + 0.5) / _ANGULAR
-    spread = torch.stack([reciprocal_part(kernel, g * g, eta, volume)[0] for kernel in kernels])
-    spread = torch.einsum("pq,qbr->bpr", coefficients, spread).square()
+    spread = torch.stack([kernel.reciprocal(g * g, eta[:, None], volume[:, None]) for kernel in kernels])
+    spread = torch.einsum("pq,qbr->bpr", weights, spread).square()
     measure = g * g * (g[:, :1] * volume[:, None] / (2 * math.pi**2))  # (b, R)
     spread = spread * measure[:, None]
     # In units of the mesh's own wave number 2π/h: m / K.
@@ -83,7 +82,7 @@ def mesh_error(
 
 def mesh_spacings(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     eta: Tensor,
     volume: Tensor,
     largest: Tensor,
@@ -93,7 +92,7 @@ def mesh_spacings(
     """Widest spacings (b,) Å with estimated errors within half of the tolerance (P,), and those errors (b, P)."""
     steps = torch.linspace(0.05, 1.2, 93, dtype=eta.dtype, device=eta.device)  # of h √eta
     spacing = steps[:, None] / eta.sqrt()
-    energy, force = mesh_error(kernels, coefficients, eta, volume, largest, squares, spacing)
+    energy, force = mesh_error(kernels, weights, eta, volume, largest, squares, spacing)
     fits = ((energy <= 0.5 * tolerance) & (force <= 0.5 * tolerance)).all(-1).to(torch.int64)
     chosen = (fits.cumprod(0).sum(0) - 1).clamp(min=0)
     crystal = torch.arange(len(eta), device=eta.device)
@@ -280,8 +279,8 @@ def _influence(
     volume = torch.linalg.det(cell).abs()
     values, slopes = [], []
     for kernel in kernels:
-        value, slope = reciprocal_part(kernel, g2, eta, volume)
-        values.append(torch.where(zero, background(kernel, eta, volume)[:, None], value)[0])
+        value, slope = kernel.reciprocal_slope(g2, eta[:, None], volume[:, None])
+        values.append(torch.where(zero, kernel.background(eta, volume)[:, None], value)[0])
         slopes.append(slope[0])
     first, second, third = (_moduli(size, cell) for size in shape)
     moduli = first[:, None, None] * second[:, None] * third[: shape[2] // 2 + 1]

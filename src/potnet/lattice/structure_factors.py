@@ -20,8 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potnet.lattice.potentials import Kernel
-from potnet.lattice.radial import background, reciprocal_part
+from potnet.lattice.kernels import Kernel
 
 # Numbers of one block of phases, (atoms, s1 k1 s2 k2): what stays in a CPU's cache.
 _CACHE = 2**16
@@ -112,7 +111,7 @@ def reciprocal_field(
         num_atoms: (B,).
         columns: (N, C), see `Field`.
         kernels: Q kernels.
-        coefficients: (P, Q) of the kernels in each potential.
+        coefficients: (P, Q) of the kernels in each potential, or (B, P, Q).
         eta: (B,) 1/Å².
         derivatives: Also gradients and strains.
 
@@ -136,6 +135,8 @@ def reciprocal_field(
     basis = 2 * math.pi * inverse.transpose(1, 2)
     miller, multiplicity = _miller(box, cell)  # (K, 3), by signs of k1 and k2, then k3, k1, k2
     some = [kernel.select(members) for kernel in kernels]
+    if coefficients.ndim == 3:
+        coefficients = coefficients.index_select(0, members)
     weight, slope = _weights(some, coefficients, basis, miller, multiplicity, eta, volume, derivatives)
     weights = weight if count == weight.shape[1] else torch.cat([weight, weight], 1)
     lengths = [m + 1 for m in box]
@@ -180,7 +181,7 @@ def reciprocal_field(
     atoms = index.flatten().index_select(0, select)
     if not derivatives:
         return atoms, Field(potential, None, None)
-    num_potentials = len(coefficients)
+    num_potentials = coefficients.shape[-2]
     held = torch.cat(gradients, 1) * charges.roll(num_potentials, -1)[..., None]  # at a, sources held
     gradient = held[:, :, :num_potentials] + held[:, :, count - num_potentials :]
     gradient = (gradient @ inverse.transpose(1, 2)[:, None]).flatten(0, 1).index_select(0, select)
@@ -258,20 +259,24 @@ def _weights(
     zero = (miller == 0).all(1).to(basis.dtype)  # products with it are far cheaper than `where`
     g2 = g2 + zero
     factor = multiplicity * (1 - zero)
+    eta, volume = eta[:, None], volume[:, None]
     weight = slope = None
-    for kernel, column in zip(kernels, coefficients.T, strict=True):
-        value, change = reciprocal_part(kernel, g2, eta, volume)
-        value = value * factor + background(kernel, eta, volume)[:, None] * (multiplicity * zero)
-        weight = _accumulate(weight, column, value)
+    for kernel, column in zip(kernels, coefficients.unbind(-1), strict=True):
         if derivatives:
+            value, change = kernel.reciprocal_slope(g2, eta, volume)
             slope = _accumulate(slope, column, change * factor)
+        else:
+            value = kernel.reciprocal(g2, eta, volume)
+        background = kernel.background(eta[:, 0], volume[:, 0])
+        value = value * factor + background[:, None] * (multiplicity * zero)
+        weight = _accumulate(weight, column, value)
     assert weight is not None
     return weight, slope
 
 
 def _accumulate(total: Tensor | None, column: Tensor, value: Tensor) -> Tensor:
-    """total + column * value, (b, P, K), for coefficients (P,) and values (b, K)."""
-    part = value[:, None] * column[:, None]
+    """total + column * value, (b, P, K), for coefficients (P,) or (b, P) and values (b, K)."""
+    part = value[:, None] * column[..., None]
     return part if total is None else total + part
 
 
