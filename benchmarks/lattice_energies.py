@@ -1,13 +1,14 @@
-"""Speed of energies, forces and stress of one vector of charges, and torch-pme on the same crystals in the same run.
+"""Speed of energies, forces and stress of one vector of charges, and torch-pme on the same crystals in the
+same run.
 
     python benchmarks/lattice_energies.py --json benchmarks/results/lattice_energies_cpu.json
 
-Random crystals at the density of real ones with charges ±1, Coulomb, one core. torch-pme sums one crystal at a
-time; its energies are differentiated by autograd with respect to positions and a strain, its neighbours come from
-vesin, as in its own examples. Its cutoff, smearing and resolution are searched for the cheapest setting whose largest
-force error, against our sums at 1e-12, is at most `--error` (1e-6 by default). Ours run twice: with accuracy=1e-6,
-which is a bound and errs far less, and with the loosest accuracy whose true error is also at most 1e-6. Seconds are
-CPU time, medians of interleaved calls, neighbours included on both sides.
+Random crystals at the density of real ones with charges ±1, Coulomb, one core. torch-pme sums one crystal at
+a time; its energies are differentiated by autograd with respect to positions and a strain, its neighbours
+come from vesin, as in its own examples. Its cutoff, smearing and resolution are searched for the cheapest
+setting whose largest force error, against our sums at 1e-12, is at most `--error` (1e-6 by default). Ours run
+twice: with accuracy=1e-6, which is a bound and errs far less, and with the loosest accuracy whose true error
+is also at most 1e-6. Seconds are CPU time, medians of interleaved calls, neighbours included on both sides.
 """
 
 from __future__ import annotations

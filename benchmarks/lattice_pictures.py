@@ -21,7 +21,8 @@ MADELUNG = 1.7475645946331822
 
 
 def spheres(radii: np.ndarray) -> np.ndarray:
-    """NaCl's sum of charges over distances within spheres, nearest neighbours 1 apart: what does not converge."""
+    """NaCl's sum of charges over distances within spheres, nearest neighbours 1 apart: what does not
+    converge."""
     reach = int(radii.max()) + 1
     axis = np.arange(-reach, reach + 1)
     i, j, k = np.meshgrid(axis, axis, axis, indexing="ij")

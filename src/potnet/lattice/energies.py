@@ -2,9 +2,10 @@
 
     E_a = 1/2 sum over b of c_a c_b S(a, b),    E = sum over the atoms of a crystal of E_a,
 
-S as `lattice_sums` defines it: the term of an atom with itself at zero distance is left out, its own images are
-counted, and 1/r is neutralised by a uniform background with tin-foil boundary. Ewald's split with structure factors
-and a list of neighbours costs n^1.5, particle-mesh sums n log n; no table of pairs of atoms is made.
+S as `lattice_sums` defines it: the term of an atom with itself at zero distance is left out, its own images
+are counted, and 1/r is neutralised by a uniform background with tin-foil boundary. Ewald's split with
+structure factors and a list of neighbours costs n^1.5, particle-mesh sums n log n; no table of pairs of atoms
+is made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
 from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
+from potnet.lattice.structure_factors import Field
 from potnet.lattice.task import distinct_kernels
 
 #: e² / (4 π eps0) in eV Å: Coulomb energies of charges in units of e, times this, are in eV (CODATA 2018).
@@ -74,8 +76,8 @@ def lattice_energies(
         batch: (N,) integers, sorted crystal index of each atom.
         charges: (N, P), one column for each potential: charges, square roots of dispersion coefficients, ...
         potentials: P potentials; the same one may stand several times.
-        accuracy: Permitted truncation error of the energy of each atom and of each component of each force, in
-            their units; one number or one for each potential.
+        accuracy: Permitted truncation error of the energy of each atom and of each component of each force,
+            in their units; one number or one for each potential.
         forces: Also return forces.
         stress: Also return stress.
         method: "ewald", "mesh" (smooth particle-mesh Ewald), or "auto": a mesh for crystals of so many atoms
@@ -88,9 +90,10 @@ def lattice_energies(
 
     Raises:
         TypeError: If `potentials` is no list of potentials.
-        LatticeError: If a cell is singular or not finite, positions or charges are not finite, or two atoms are
-            closer than 0.01 Å; the message names the crystal.
-        ValueError: If shapes don't fit, `batch` is not sorted integers, or an accuracy or eta is not positive.
+        LatticeError: If a cell is singular or not finite, positions or charges are not finite, or two atoms
+            are closer than 0.01 Å; the message names the crystal.
+        ValueError: If shapes don't fit, `batch` is not sorted integers, or an accuracy or eta is not
+            positive.
     """
     potentials = checked_potentials(potentials)
     with torch.autocast(cell.device.type, enabled=False):
@@ -296,14 +299,21 @@ def _by_autograd(
         )
     if wanted:
         return result
-    return LatticeEnergies(*[t.detach() if isinstance(t, Tensor) else t for t in result[:4]], plan.bound)
+    return LatticeEnergies(
+        crystal.detach(),
+        atom.detach(),
+        None if result.forces is None else result.forces.detach(),
+        None if result.stress is None else result.stress.detach(),
+        plan.bound,
+    )
 
 
 class _Energy(torch.autograd.Function):
     """Energies (B, P) and (N, P) of reduced cells and wrapped positions.
 
     The forward pass keeps the derivatives that will be asked for, in closed form: a backward pass is then a
-    few products. Where the backward pass is itself differentiated, it is written in differentiable operations.
+    few products. Where the backward pass is itself differentiated, it is written in differentiable
+    operations.
     """
 
     @staticmethod
@@ -324,16 +334,14 @@ class _Energy(torch.autograd.Function):
         if from_crystal is None and from_atom is None:
             return None, None, None, None
         derivatives = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        field: Field = ctx.field
         if from_atom is None:  # one factor for each crystal
-            field = ctx.field
+            assert from_crystal is not None
             if torch.is_grad_enabled():
                 field = bilinear(work, cell, positions, charges, derivatives=derivatives)
             weight = from_crystal.index_select(0, work.batch)
             of_charges = weight * field.potential
-            gradient, strain = field.gradient, field.strain
-            if derivatives:
-                gradient = 0.5 * (gradient * weight[..., None]).sum(1)
-                strain = 0.5 * (strain * from_crystal[..., None, None]).sum(1)
+            of_positions, of_crystals = 0.5 * weight, 0.5 * from_crystal
         else:
             weight = from_atom
             if from_crystal is not None:
@@ -342,9 +350,12 @@ class _Energy(torch.autograd.Function):
             field = bilinear(work, cell, positions, charges, left, derivatives=derivatives)
             from_left, from_right = field.potential.chunk(2, 1)
             of_charges = 0.5 * (from_left + weight * from_right)
-            gradient, strain = field.gradient, field.strain
-            if derivatives:
-                gradient, strain = 0.5 * gradient.sum(1), 0.5 * strain.sum(1)
+            of_positions, of_crystals = weight.new_tensor(0.5), weight.new_tensor(0.5)
+        if not derivatives:
+            return None, None, None, of_charges
+        assert field.gradient is not None and field.strain is not None
+        gradient = (field.gradient * of_positions[..., None]).sum(1)
+        strain = (field.strain * of_crystals[..., None, None]).sum(1)
         of_cell = None
         if ctx.needs_input_grad[1]:
             # E(x (1 + e), L (1 + e)): dE/de = x^T dE/dx + L^T dE/dL.

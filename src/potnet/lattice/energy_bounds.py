@@ -1,9 +1,9 @@
 """Cutoffs that guarantee the accuracy of energies and forces, and the bounds themselves.
 
-The number of atoms in a ball of radius s is at most n N(s), N(s) = prod(1 + 2 s / h_i) as in `bounds`, and a sum of
-decreasing terms f beyond R is at most f(R) (N + N'/kappa + N''/kappa² + N'''/kappa³) where f falls at least like
-exp(-kappa (s - R)). A kernel is a mixture of Gaussians, exp(-t r²) with t >= eta in real space and exp(-G²/4t) with
-t <= eta in reciprocal space, so that
+The number of atoms in a ball of radius s is at most n N(s), N(s) = prod(1 + 2 s / h_i) as in `bounds`, and a
+sum of decreasing terms f beyond R is at most f(R) (N + N'/kappa + N''/kappa² + N'''/kappa³) where f falls at
+least like exp(-kappa (s - R)). A kernel is a mixture of Gaussians, exp(-t r²) with t >= eta in real space and
+exp(-G²/4t) with t <= eta in reciprocal space, so that
 
     terms                        |term| <=                                 kappa
     energy, real                 R(R)                                      2 eta R
@@ -13,9 +13,10 @@ t <= eta in reciprocal space, so that
     force, wave     G F(G)       G F(G)                                    G / 2 eta - 1/G
     virial, wave    G |F'(G)|    (G² / (2 eta e)) F(sqrt(G² - 4 eta))      G / 2 eta - 2/G
 
-The two slopes follow from t exp(-t d) <= (eta / e) exp(0) at d = 1/eta, t >= eta, and its like for the waves. With
-|charges| summed to q1 and at most q_max, an atom's energy is off by at most q_max q1 / 2 and its force by q_max q1
-times the bound of a pair. All of it is rigorous, for the truncation; float64 rounding comes on top.
+The two slopes follow from t exp(-t d) <= (eta / e) exp(0) at d = 1/eta, t >= eta, and its like for the waves.
+With |charges| summed to q1 and at most q_max, an atom's energy is off by at most q_max q1 / 2 and its force
+by q_max q1 times the bound of a pair. All of it is rigorous, for the truncation; float64 rounding comes on
+top.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What is decided before energies are summed: splitting, cutoffs, lists of pairs; kept while atoms move little."""
+"""What is decided before energies are summed: splitting, cutoffs, lists of pairs; kept while atoms move
+little."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
 from potnet.lattice.task import distinct_kernels, _weights
 
-# Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a wave
-# vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
+# Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
+# wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
 _COST_PAIR, _COST_WAVE = 100.0, 15.0
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
 MESH_PAYS = 10_000
@@ -177,7 +178,9 @@ def make_energy_plan(
         for number, width in zip(meshed.tolist(), spacing.tolist(), strict=True):
             mesh[number] = mesh_shape(reduced[number], width)
         missed.energy[meshed], missed.force[meshed] = energy, force
-    bound = EnergyBound(*(sum(both) for both in zip(beyond, missed, strict=True)))
+    bound = EnergyBound(
+        beyond.energy + missed.energy, beyond.force + missed.force, beyond.virial + missed.virial
+    )
     pairs = find_pairs(reduced, fractional, batch, real + skin)
     boxes = make_boxes(reduced, wave)
     if skin > 0:

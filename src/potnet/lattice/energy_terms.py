@@ -1,7 +1,7 @@
 """Bilinear forms sum over a, b of l_a S(a, b) r_b of a batch, with first derivatives in closed form.
 
-Energies are half of them with l = r; the derivatives of energies of single atoms need l and r to differ. Everything
-is made of differentiable operations, in chunks where no graph is recorded.
+Energies are half of them with l = r; the derivatives of energies of single atoms need l and r to differ.
+Everything is made of differentiable operations, in chunks where no graph is recorded.
 """
 
 from __future__ import annotations
@@ -160,6 +160,7 @@ def _real_field(
     for start in range(0, len(pairs), max(1, step)):
         some = pairs.part(start, start + step)
         vector, some, at, eta = _distances(work, some, cell, positions)
+        parts: list[tuple[Tensor, ...]]
         if derivatives:
             parts = [kernel.real_slope(at, eta) for kernel in kernels]
         else:

@@ -1,15 +1,16 @@
 """The reciprocal half of energies: sum over G of F(G) |sum over atoms of q e^(iGx)|², and its derivatives.
 
-The wave vectors are a box of Miller indices |k1| <= M1, |k2| <= M2, 0 <= k3 <= M3 (G and -G are alike), so that cosines
-and sines of Gx are sums of products of three short factors, cos or sin of 2π f k for each axis. Their sums over atoms
-are one matrix product in real numbers,
+The wave vectors are a box of Miller indices |k1| <= M1, |k2| <= M2, 0 <= k3 <= M3 (G and -G are alike), so
+that cosines and sines of Gx are sums of products of three short factors, cos or sin of 2π f k for each axis.
+Their sums over atoms are one matrix product in real numbers,
 
-    T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],    s = cos or sin, k >= 0,
+    T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],    s = cos or sin, k >=
+    0,
 
 from which addition theorems, a product with signs, make the structure factors of the four combinations
-(±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that holds the sphere of the cutoff
-sums more terms than it must, never fewer, so crystals of different boxes share a block without masks: all get
-the largest.
+(±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that holds the sphere of the
+cutoff sums more terms than it must, never fewer, so crystals of different boxes share a block without masks:
+all get the largest.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ def reciprocal_field(
 
 
 def _miller(box: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """(K, 3) Miller indices, signs of k1 and k2 slowest, then k3, k1, k2 >= 0; and how often each counts (K,).
+    """(K, 3) Miller indices, signs of k1 and k2 slowest, then k3, k1, k2 >= 0; and how often each counts
+    (K,).
 
     k3 > 0 stands for -G too; where k1 or k2 is 0, both signs are the same wave and count half.
     """
@@ -211,7 +213,8 @@ _SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
 
 
 def _signs(like: Tensor) -> Tensor:
-    """(8, 8) from products of cos and sin, (s3, s1, s2), to real and imaginary parts for the four signs of k1, k2.
+    """(8, 8) from products of cos and sin, (s3, s1, s2), to real and imaginary parts for the four signs of
+    k1, k2.
 
     (c3 + i s3) (c1 + i a s1) (c2 + i b s2), multiplied out.
     """

@@ -52,12 +52,12 @@ def test_coincident_atoms():
     def change(inputs):  # the same site in another cell
         inputs["positions"][8] = inputs["positions"][6] + inputs["cell"][2, 0]
 
-    with pytest.raises(LatticeError, match="crystal 2: sites 1 and 3 are .* apart"):
+    with pytest.raises(LatticeError, match=r"crystal 2: sites 1 and 3 are .* apart"):
         call(change)
 
 
 def test_short_lattice_vectors():
-    with pytest.raises(LatticeError, match="every site is 0.005 Å from its own image"):
+    with pytest.raises(LatticeError, match=r"every site is 0.005 Å from its own image"):
         call(replace("cell", lambda c: c * (0.005 / c.norm(dim=-1).amin())))
 
 
