@@ -238,7 +238,8 @@ def _summed(
         crystal, atom = _Energy.apply(work, reduced, wrapped, charges)
         return LatticeEnergies(crystal, atom, None, None, plan.bound)
     field = bilinear(work, reduced, wrapped, charges, derivatives=True)
-    assert field.gradient is not None and field.strain is not None
+    assert field.gradient is not None
+    assert field.strain is not None
     atom = 0.5 * charges * field.potential
     volume = torch.linalg.det(reduced).abs()[:, None, None, None]
     return LatticeEnergies(
@@ -353,7 +354,8 @@ class _Energy(torch.autograd.Function):
             of_positions, of_crystals = weight.new_tensor(0.5), weight.new_tensor(0.5)
         if not derivatives:
             return None, None, None, of_charges
-        assert field.gradient is not None and field.strain is not None
+        assert field.gradient is not None
+        assert field.strain is not None
         gradient = (field.gradient * of_positions[..., None]).sum(1)
         strain = (field.strain * of_crystals[..., None, None]).sum(1)
         of_cell = None

@@ -112,8 +112,8 @@ def mesh_shape(cell: Tensor, spacing: float) -> tuple[int, int, int]:
     first, second, third = (_smooth(size) for size in sizes)
     if first * second * third > _MOST_POINTS:
         raise ValueError(
-            f"this accuracy needs a mesh of {first} x {second} x {third} points: use method='ewald' or a
-            looser one"
+            f"this accuracy needs a mesh of {first} x {second} x {third} points: "
+            "use method='ewald' or a looser one"
         )
     return first, second, third
 
