@@ -18,7 +18,7 @@ from potnet.lattice.neighbours import find_pairs
 from potnet.lattice.plan import _refuse_short_vectors
 from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
-from potnet.lattice.task import distinct_kernels, _weights
+from potnet.lattice.task import _weights, distinct_kernels
 
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
 # wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.

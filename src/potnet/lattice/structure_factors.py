@@ -6,10 +6,10 @@ Their sums over atoms are one matrix product in real numbers,
 
     T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],
 
-with s = cos or sin and k >= 0, from which addition theorems, a product with signs, make the structure factors of the four combinations
-(±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that holds the sphere of the
-cutoff sums more terms than it must, never fewer, so crystals of different boxes share a block without masks:
-all get the largest.
+with s = cos or sin and k >= 0, from which addition theorems, a product with signs, make the structure factors
+of the four combinations (±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that
+holds the sphere of the cutoff sums more terms than it must, never fewer, so crystals of different boxes share
+a block without masks: all get the largest.
 """
 
 from __future__ import annotations
