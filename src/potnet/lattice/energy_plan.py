@@ -22,7 +22,7 @@ from potnet.lattice.task import _weights, distinct_kernels
 
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
 # wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
-_COST_PAIR, _COST_WAVE = 100.0, 15.0
+_COST_PAIR, _COST_WAVE = 150.0, 15.0
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
 MESH_PAYS = 10_000
 # Splitting parameter for a mesh, in units of the density^(2/3).
@@ -109,6 +109,7 @@ def make_energy_plan(
     eta: float | Tensor | None,
     method: str,
     skin: float,
+    likely: bool = False,
 ) -> EnergyPlan:
     """Choose eta and cutoffs for each crystal and list the pairs.
 
@@ -123,6 +124,7 @@ def make_energy_plan(
         eta: 1/Å², a number, (B,), or None.
         method: "auto", "ewald" or "mesh".
         skin: Å.
+        likely: Estimate what is left out, in place of bounding it.
 
     Raises:
         LatticeError: If a lattice vector is shorter than 0.01 Å.
@@ -159,13 +161,13 @@ def make_energy_plan(
         if not bool((split > 0).all() & split.isfinite().all()):
             raise ValueError(f"eta must be positive, got {eta}")
     largest, total = charge_norms(charges, batch, len(cell))
+    squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
     # Leave a tenth of the accuracy for rounding.
     real, wave, beyond, missed = choose_cutoffs(
-        kernels, weights, largest, total, 0.9 * tolerance, split, heights
+        kernels, weights, largest, total, squares, 0.9 * tolerance, split, heights, likely
     )
     mesh: dict[int, tuple[int, int, int]] = {}
     if len(meshed):
-        squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
         spacing, energy, force = mesh_spacings(
             [kernel.select(meshed) for kernel in kernels],
             weights,
