@@ -20,7 +20,8 @@ from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
 from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
-from potnet.lattice.potentials import Potential
+from potnet.lattice.potentials import Coulomb, Potential
+from potnet.lattice.slab import free_axis, make_slab, slab_correction
 from potnet.lattice.structure_factors import Field
 from potnet.lattice.task import distinct_kernels
 
@@ -65,6 +66,7 @@ def lattice_energies(
     method: Method = "auto",
     eta: float | Tensor | None = None,
     bound: Bound = "rigorous",
+    periodic: tuple[bool, bool, bool] = (True, True, True),
 ) -> LatticeEnergies:
     """Energies of charges in potentials summed over all periodic images.
 
@@ -88,6 +90,8 @@ def lattice_energies(
             depend on it.
         bound: "rigorous", or "estimate": cutoffs from an estimate of the errors, which are then closer to
             the accuracy, at about half the cost.
+        periodic: Which cell vectors are periods. With one False, crystals are neutral slabs, `Coulomb` alone:
+            that vector is not used, and positions along the normal are taken as they are.
 
     Returns:
         Energies, and forces and stress if asked for.
@@ -106,6 +110,12 @@ def lattice_energies(
             return _nothing(cell, positions, len(potentials), forces, stress)
         cell, positions, batch, charges, num_atoms = inputs
         tolerance = tolerances(accuracy, len(potentials), cell)
+        slab = None
+        if (axis := free_axis(periodic)) is not None:
+            if stress or not all(isinstance(potential, Coulomb) for potential in potentials):
+                raise ValueError("slabs: Coulomb() alone, and stress by autograd alone, in the two periods")
+            slab = make_slab(cell, positions, batch, charges, axis, 0.1 * float(tolerance.amin()))
+            cell = slab.cell
         plan = make_energy_plan(
             cell,
             positions,
@@ -119,7 +129,15 @@ def lattice_energies(
             skin=0.0,
             likely=bound == "estimate",
         )
-        return _summed(plan, cell, positions, charges, forces, stress)
+        result = _summed(plan, cell, positions, charges, forces, stress)
+        if slab is None:
+            return result
+        atom, force = slab_correction(slab, batch, charges)
+        return result._replace(
+            crystal=result.crystal + _of_crystals(atom, plan.work),
+            atom=result.atom + atom,
+            forces=None if result.forces is None else result.forces + force,
+        )
 
 
 class EnergySums:
