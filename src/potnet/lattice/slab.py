@@ -1,14 +1,15 @@
 """Neutral slabs: Coulomb energies with two periodic directions and a free one.
 
 A slab in a three-dimensional lattice feels its images across the vacuum. What they do has a closed form but
-for terms that fall exponentially with the vacuum (Yeh and Berkowitz 1999, J. Chem. Phys. 111, 3155; de Joannis,
-Arnold and Holm 2002, J. Chem. Phys. 117, 2503):
+for terms that fall exponentially with the vacuum (Yeh and Berkowitz 1999, J. Chem. Phys. 111, 3155;
+de Joannis, Arnold and Holm 2002, J. Chem. Phys. 117, 2503):
 
     E(2D) = E(3D) + 2π/V M²,    M = sum of q z,
 
 with the energy in three dimensions under tin-foil boundary, z along the normal, and errors of the order of
 exp(-G (H - thickness)), G the shortest wave vector of the plane and H the period along the normal. Nothing
-depends on H otherwise, so it is chosen here: long enough for the accuracy, whatever vacuum the given cell has.
+depends on H otherwise, so it is chosen here: long enough for the accuracy, whatever vacuum the given cell
+has.
 """
 
 from __future__ import annotations

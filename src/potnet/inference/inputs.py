@@ -1,0 +1,114 @@
+"""What a prediction is asked of: files, folders, patterns and objects, as crystals with distinct names."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from potnet.crystals import (
+    Crystal,
+    CrystalError,
+    Plausibility,
+    from_ase,
+    from_jarvis,
+    from_pymatgen,
+    iterate_crystals,
+    unique_id,
+)
+
+Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
+"""A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
+
+Outcome = tuple[int, Crystal | CrystalError]
+"""The number of an input, and a crystal of it or what is wrong with it."""
+
+_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
+
+
+def expand(inputs: Inputs) -> list[Any]:
+    """The files and objects that inputs mean: folders and patterns become sorted lists of files.
+
+    Raises:
+        CrystalError: Nothing matches; the path or pattern is named.
+    """
+    if isinstance(inputs, Iterator) or (
+        isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes | Mapping)
+    ):
+        return [item for entry in inputs for item in expand(entry)]
+    if not isinstance(inputs, str | os.PathLike):
+        return [inputs]
+    path = Path(inputs).expanduser()
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
+        if not files:
+            raise CrystalError(
+                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR...)",
+                str(path),
+            )
+        return list(files)
+    files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+    if not files:
+        raise CrystalError(f"no such file, and no file matches (working folder: {Path.cwd()})", str(path))
+    return list(files)
+
+
+def _is_structure(file: Path) -> bool:
+    name = file.name.removesuffix(".gz")
+    return name.lower().endswith(_ENDINGS) or name.startswith(("POSCAR", "CONTCAR"))
+
+
+def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:
+    """The crystals of files and objects, in order, each with an id of its own.
+
+    Args:
+        items: From `expand`.
+        box: Å of vacuum around molecules; None refuses them.
+        plausibility: See `read_crystals`.
+    """
+    taken: set[str] = set()
+    for number, item in enumerate(items):
+        for outcome in _outcomes(item, box, plausibility, number):
+            if isinstance(outcome, Crystal):
+                if outcome.id in taken:
+                    file = item if isinstance(item, Path) else None
+                    outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
+                taken.add(outcome.id)
+            yield number, outcome
+
+
+def name_of(item: Any, number: int) -> str:
+    """What an item is called in a list of failures."""
+    return str(item) if isinstance(item, Path) else f"input {number}"
+
+
+def _outcomes(
+    item: Any, box: float | None, plausibility: Plausibility, number: int
+) -> Iterator[Crystal | CrystalError]:
+    if isinstance(item, Path):
+        yield from iterate_crystals(item, box, plausibility)
+        return
+    try:
+        yield _from_object(item, box, str(number))
+    except CrystalError as error:
+        yield error
+
+
+def _from_object(item: Any, box: float | None, name: str) -> Crystal:
+    """A crystal from an object of ours, of ASE, of pymatgen or of JARVIS, named by its place in the list."""
+    if isinstance(item, Crystal):
+        return item if item.id else replace(item, id=name)
+    if hasattr(item, "get_scaled_positions"):
+        return from_ase(item, box=box, id=name)
+    if hasattr(item, "lattice") and hasattr(item, "frac_coords"):
+        return from_pymatgen(item, id=name)
+    if isinstance(item, Mapping):
+        return from_jarvis(item, id=name)
+    raise CrystalError(
+        f"cannot make a crystal of {type(item).__name__}: give a file, Crystal, Atoms or Structure", name
+    )
