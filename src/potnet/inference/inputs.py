@@ -14,19 +14,17 @@ from potnet.crystals import (
     CrystalError,
     Plausibility,
     from_ase,
-    from_jarvis,
     from_pymatgen,
-    iterate_crystals,
+    from_serialized,
     unique_id,
 )
+from potnet.data.sources.structures import open_structures, structure_files
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
 """A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
 
 Outcome = tuple[int, Crystal | CrystalError]
 """The number of an input, and a crystal of it or what is wrong with it."""
-
-_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -42,25 +40,12 @@ def expand(inputs: Inputs) -> list[Any]:
     if not isinstance(inputs, str | os.PathLike):
         return [inputs]
     path = Path(inputs).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
-        if not files:
-            raise CrystalError(
-                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR...)",
-                str(path),
-            )
-        return list(files)
+    if path.exists():
+        return list(structure_files(path))
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
     if not files:
         raise CrystalError(f"no such file, and no file matches (working folder: {Path.cwd()})", str(path))
     return list(files)
-
-
-def _is_structure(file: Path) -> bool:
-    name = file.name.removesuffix(".gz")
-    return name.lower().endswith(_ENDINGS) or name.startswith(("POSCAR", "CONTCAR"))
 
 
 def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:
@@ -91,7 +76,7 @@ def _outcomes(
     item: Any, box: float | None, plausibility: Plausibility, number: int
 ) -> Iterator[Crystal | CrystalError]:
     if isinstance(item, Path):
-        yield from iterate_crystals(item, box, plausibility)
+        yield from open_structures(item, box, plausibility)
         return
     try:
         yield _from_object(item, box, str(number))
@@ -100,7 +85,7 @@ def _outcomes(
 
 
 def _from_object(item: Any, box: float | None, name: str) -> Crystal:
-    """A crystal from an object of ours, of ASE, of pymatgen or of JARVIS, named by its place in the list."""
+    """A crystal from an object or dictionary of ours, of ASE, pymatgen or JARVIS, named by its place."""
     if isinstance(item, Crystal):
         return item if item.id else replace(item, id=name)
     if hasattr(item, "get_scaled_positions"):
@@ -108,7 +93,7 @@ def _from_object(item: Any, box: float | None, name: str) -> Crystal:
     if hasattr(item, "lattice") and hasattr(item, "frac_coords"):
         return from_pymatgen(item, id=name)
     if isinstance(item, Mapping):
-        return from_jarvis(item, id=name)
+        return from_serialized(item, name, box)
     raise CrystalError(
         f"cannot make a crystal of {type(item).__name__}: give a file, Crystal, Atoms or Structure", name
     )
