@@ -51,6 +51,8 @@ BASELINES: dict[str, list[str]] = {
     "gatgnn": ["model.width=24", "model.layers=2"],
     "alignn": ["model.width=24", "model.embedding=16", "model.alignn_layers=2", "model.gcn_layers=1"],
     "matformer": ["model.width=24", "model.layers=2", "model.attention_heads=2"],
+    "leignn": ["model.width=24", "model.layers=2", "model.bins=16"],
+    "potnet_ff": ["model.width=48", "model.layers=1"],
     "mbtr_krr": ["model.noises=[1e-6]"],
 }
 
@@ -89,6 +91,8 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
             "test_half_precision_by_autocast",
         )
     },
+    ("potnet_ff", "test_embedding_is_what_heads_read"): "extensive outputs have long-range energies added",
+    ("potnet_ff", "test_compiles_into_one_graph"): "long-range energies are planned on the host",
     ("mbtr_krr", "test_compiles_into_one_graph"): "how much is computed depends on the descriptors' overlap",
 }
 
@@ -213,7 +217,7 @@ def test_declares_its_needs(name):
     model = MODELS[name]()
     assert model.needs <= set(NEEDS)
     with pytest.raises(ValueError, match="featurize with"):
-        model(collate(Featurizer(device="cpu").featurize([ONE_ATOM])))
+        model(collate(Featurizer(neighbors=None, device="cpu").featurize([ONE_ATOM])))
 
 
 def test_tells_crystals_apart(name):
@@ -430,7 +434,8 @@ def test_five_steps_overfit_one_batch(name):
     model = MODELS[name]().train()
     batch = batch_of(model, ALL)
     target = torch.linspace(-1, 1, len(ALL))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    # Its sums over neighbours have no norm, so it needs smaller steps.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3 if name == "potnet_ff" else 1e-2)
     losses = []
     for _ in range(6):
         loss = (value(model, batch) - target).square().mean()
