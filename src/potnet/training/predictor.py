@@ -288,7 +288,7 @@ def _read(
     advance: Callable[[int, int], None],
 ) -> Iterator[Crystal]:
     """The crystals of files and objects, in order, each with an id of its own."""
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, plausibility, number):
             if isinstance(outcome, CrystalError):
@@ -297,10 +297,10 @@ def _read(
                 name = str(item) if isinstance(item, Path) else f"input {number}"
                 failures.append(Failure(name, str(outcome)))
                 continue
+            file = item if isinstance(item, Path) else None
             if outcome.id in taken:
-                file = item if isinstance(item, Path) else None
                 outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
-            taken.add(outcome.id)
+            taken[outcome.id] = file
             yield outcome
         advance(1, 0)
 

@@ -208,6 +208,7 @@ def test_uncertain_numbers_and_infinite_ones():
     assert uncertain_number("1.234(5)") == 1.234
     assert uncertain_number("1(2)(3)") is None
     assert uncertain_number("inf") is None
+    assert uncertain_number("1e400") is None
     assert number("-Infinity") == -np.inf
     assert np.isnan(number("NaN"))
 
