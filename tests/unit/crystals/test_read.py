@@ -528,3 +528,17 @@ def test_ids_of_files(tmp_path):
     assert unique_id("Si", known, Path("b/Si.cif")) == "b/Si"
     assert unique_id("run:3", known, Path("a/run.xyz")) == "run.xyz:3"
     assert unique_id("0", known) == "0 (2)"
+
+
+def test_json_lines_with_a_structure_in_a_column(tmp_path):
+    bad = cif(["Na1 Na 0 0 0 0.5"], columns="_atom_site_occupancy")
+    rows = [
+        {"jid": "007", "cif": cif(), "k_vrh": 24, "stable": True},
+        {"cif": cif(symmetry="")},
+        {"cif": bad},
+    ]
+    path = write(tmp_path, "set.jsonl", "\n".join(map(json.dumps, rows)))
+    one, two, three = iterate_crystals(path)
+    assert (one.id, len(one), one.properties) == ("007", 8, {"k_vrh": 24.0})
+    assert (two.id, len(two)) == ("set:1", 2)
+    assert "line 3: site Na1 (Na) is partly occupied (0.5): order it" in str(three)

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+ID_KEYS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
+"""Keys of a record or a comment line, or columns of a table, that name a crystal; the first one counts."""
+
+STRUCTURE_KEYS = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
+"""Keys of a record, or columns of a table, that hold a structure, likewise."""
+
 _ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 _POSCAR = ("POSCAR", "CONTCAR")
 

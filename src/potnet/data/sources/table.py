@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized
-from potnet.crystals.reading.xyz import ID_KEYS
+from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
 from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import Row, csv_rows, number_of, reader_of
 
-_IDS = ID_KEYS
-_STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
 _RECORD = ("lattice", "frac", "z")
 
 
@@ -124,7 +122,7 @@ class TableSource:
                 columns.update(dict.fromkeys(row))
                 crystal, part = self._crystal(row, where)
             except (DataError, CrystalError) as error:
-                name = row.get(self._column(row, self.id, _IDS)) if isinstance(row, dict) else None
+                name = row.get(self._column(row, self.id, ID_KEYS)) if isinstance(row, dict) else None
                 found.refuse(
                     str(name or f"{self.path.name}, {where}"), DataError(f"{self.path}, {where}: {error}")
                 )
@@ -141,8 +139,8 @@ class TableSource:
 
     def _crystal(self, row: Row, where: str) -> tuple[Crystal, object]:
         """The crystal of one row, and its part."""
-        id_column = self._column(row, self.id, _IDS, "id")
-        structure_column = self._column(row, self.structure, _STRUCTURES, "structure")
+        id_column = self._column(row, self.id, ID_KEYS, "id")
+        structure_column = self._column(row, self.structure, STRUCTURE_KEYS, "structure")
         split_column = self._column(row, self.split, ("split",), "split")
         name = row.get(id_column)
         if name in (None, "") and "frame" in where and self.id is None:
