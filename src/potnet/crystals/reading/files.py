@@ -36,8 +36,9 @@ def read_crystals(
     """Read all crystals of a file.
 
     Formats: `.cif` and `.mcif`; POSCAR, CONTCAR, `.vasp`; `.xyz` and `.extxyz`, many frames; `.jsonl`, one
-    record a line (see `from_record`, or with a structure in `structure`, `cif`, `atoms` ...); `.json`, a structure or a list of them (see `from_serialized`);
-    anything else that ASE recognises. Each may be compressed as `.gz`.
+    record a line (see `from_record`), or a structure in `structure`, `cif`, `atoms` ...; `.json`, a structure
+    or a list of them (see `from_serialized`); anything else that ASE recognises. Each may be compressed as
+    `.gz`.
 
     The id is the record's own in JSON lines and in extended XYZ (`id=...` in the comment). Elsewhere it is
     the name of the file without its ending (for POSCAR and CONTCAR with the folder's), followed by `:0`,
