@@ -22,7 +22,7 @@ from torch import nn
 
 from potnet.crystals import CrystalBatch
 from potnet.data import CrystalDataModule, EmbeddedSource, Featurizer, ShuffledSplit, TableSource, Target
-from potnet.models import BranchedPotNet
+from potnet.models import PotNet
 
 
 def make_data(options: argparse.Namespace) -> CrystalDataModule:
@@ -71,7 +71,7 @@ def training(data: CrystalDataModule, device: torch.device, steps: int) -> dict[
     iterator = iter(data.train_dataloader())
     batches = [batch for batch, _ in zip(iterator, range(steps + 1), strict=False)]
     torch.manual_seed(0)
-    model = BranchedPotNet().to(device).train()
+    model = PotNet().to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def step(batch: CrystalBatch) -> None:

@@ -30,8 +30,8 @@ from _common import (
 from torch import Tensor, nn
 
 from potnet.crystals import Crystal, CrystalBatch, collate
-from potnet.data.featurize import Featurizer
-from potnet.models import PotNet
+from potnet.data.features.featurizer import Featurizer
+from potnet.models import PublishedPotNet
 from potnet.nn import EdgeLinear, Edges
 
 
@@ -51,10 +51,10 @@ def concatenating(model: nn.Module) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "potnet": PotNet,
-    "potnet-distances": lambda: PotNet(local="distance", pairs="none"),
-    "potnet-attention": lambda: PotNet(pairs="attention"),
-    "potnet-concatenating": lambda: concatenating(PotNet()),
+    "potnet": PublishedPotNet,
+    "potnet-distances": lambda: PublishedPotNet(local="distance", pairs="none"),
+    "potnet-attention": lambda: PublishedPotNet(pairs="attention"),
+    "potnet-concatenating": lambda: concatenating(PublishedPotNet()),
 }
 
 

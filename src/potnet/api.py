@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from potnet.training.predictor import Predictions, Predictor
+from potnet.inference.predictor import Predictions, Predictor
 
 __all__ = ["Predictions", "Predictor", "load"]
 

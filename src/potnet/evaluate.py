@@ -10,7 +10,7 @@ from potnet.config import ConfigError, did_you_mean, entry_point, plain
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from potnet.training.evaluation import Evaluation
+    from potnet.runs.evaluation import Evaluation
 
 
 def evaluate_checkpoint(
@@ -33,11 +33,11 @@ def evaluate_checkpoint(
         CheckpointError: The checkpoint cannot be used, or the data are no longer those of the run.
         ConfigError: An unknown part or device.
     """
-    from potnet.data.dataset import PARTS
-    from potnet.training.checkpoint import CheckpointError
-    from potnet.training.evaluation import evaluate
-    from potnet.training.predictor import Predictor
-    from potnet.training.recipe import build_data, quieten
+    from potnet.data.table import PARTS
+    from potnet.inference.predictor import Predictor
+    from potnet.runs.checkpoint import CheckpointError
+    from potnet.runs.evaluation import evaluate
+    from potnet.training.setup import build_data, quieten
 
     for part in parts:
         if part not in PARTS:
@@ -65,8 +65,8 @@ def main(config: DictConfig) -> None:
     settings = plain(config)
 
     from potnet.files import check_writable
-    from potnet.training.checkpoint import find_checkpoint
-    from potnet.training.evaluation import print_table, write_predictions
+    from potnet.runs.checkpoint import find_checkpoint
+    from potnet.runs.evaluation import print_table, write_predictions
 
     output = settings.pop("output")
     settings["checkpoint"] = find_checkpoint(settings["checkpoint"])

@@ -18,8 +18,8 @@ def main(config: DictConfig) -> None:
     """Predict as the command line says; the exit status is 1 if an input could not be used."""
     settings = plain(config)
 
-    from potnet.training.checkpoint import find_checkpoint
-    from potnet.training.predictor import Predictor
+    from potnet.inference.predictor import Predictor
+    from potnet.runs.checkpoint import find_checkpoint
 
     output = Path(settings.pop("output"))
     checkpoint = find_checkpoint(settings.pop("checkpoint"))
@@ -27,8 +27,8 @@ def main(config: DictConfig) -> None:
     check_writable(output)
     result = predictor.predict(**settings, progress=True)
     result.to_csv(output)
-    unit = f" in {result.unit}" if result.unit else ""
-    print(f"{len(result)} crystals, {result.key}{unit}: {output} (by {checkpoint})")
+    what = ", ".join(f"{key} in {t.unit}" if t.unit else key for key, t in result.targets.items())
+    print(f"{len(result)} crystals, {what}: {output} (by {checkpoint})")
     if result.failures:
         print(f"{len(result.failures)} could not be predicted:", file=sys.stderr)
         for failure in result.failures:

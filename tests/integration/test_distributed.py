@@ -18,7 +18,7 @@ from conftest import TINY
 from lightning import Callback, LightningModule, Trainer
 
 from potnet.train import resumed, train
-from potnet.training.launch import RankError
+from potnet.training.processes.launch import RankError
 
 Run = Any  # conftest.Run
 TWO = "trainer=ddp_cpu"

@@ -18,7 +18,7 @@ from ase.build import bulk
 import potnet
 from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalError
-from potnet.training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 
 # Its fixtures take seconds: one process of pytest-xdist makes them, not each.
 pytestmark = pytest.mark.xdist_group("prediction")

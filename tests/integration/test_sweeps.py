@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from potnet.config import compose, config_dir
-from potnet.sweeps import ERROR, finished
+from potnet.runs.sweeps import ERROR, finished
 from potnet.train import main
 
 Run = Any  # conftest.Run

@@ -20,10 +20,12 @@ from potnet.config import (
     message_of,
     plain,
 )
-from potnet.data.featurize import NEEDS
-from potnet.resolvers import folder_name, secret
+from potnet.config.resolvers import folder_name, remove_unused_run_dir, run_dir, secret
+from potnet.config.settings import check_settings
+from potnet.data.features.featurizer import NEEDS
+from potnet.data.targets import Targets
 from potnet.training.module import PropertyModule
-from potnet.training.recipe import build_callbacks, build_trainer, data_settings
+from potnet.training.setup import build_callbacks, build_trainer, data_settings
 
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
@@ -40,6 +42,8 @@ def composed(*overrides: str) -> dict:
     for part in (config.data.source, config.data.split):
         if OmegaConf.is_missing(part, "path"):
             part.path = "my.jsonl"
+    if OmegaConf.is_missing(config.target, "key"):
+        config.target.key = "own"
     return plain(config)
 
 
@@ -78,11 +82,11 @@ def test_an_experiment_is_ten_lines_with_its_command(experiment: str) -> None:
 
 @pytest.mark.parametrize("target", GROUPS["target"])
 def test_targets_build(target: str) -> None:
-    settings = composed(f"target={target}")["target"]
-    built = build({"_target_": "potnet.data.Target", **settings}, "target")
-    assert built.key == target
+    targets = Targets.from_config(composed(f"target={target}")["target"])
+    assert target in ("moduli", "energy_forces", "energy_forces_stress") or list(targets) == [target]
     # Moduli are learned as logarithms where the literature does so.
-    assert (built.learned_unit == "log10(GPa)") == (target in ("k_vrh", "g_vrh"))
+    for key, built in targets.items():
+        assert (built.learned_unit == "log10(GPa)") == (key in ("k_vrh", "g_vrh"))
 
 
 @pytest.mark.parametrize("potentials", GROUPS["potentials"])
@@ -120,6 +124,11 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("max_epochs=3", "unknown key max_epochs; did you mean trainer.max_epochs?"),
         ("cutoff=3", "did you mean features.neighbors.cutoff?"),
         ("nonsense", "cannot read 'nonsense'"),
+        ("lr=3", "unknown key lr; did you mean optimizer.learning_rate?"),
+        ("epochs=3", "did you mean trainer.max_epochs?"),
+        ("dataset=embedded", "did you mean data?"),
+        ("ablation.x=1", "ablation is a group, of which one option is chosen"),
+        ("log_every_n_steps=3", "unknown key log_every_n_steps"),
         ("hydra/launcher=joblb", "unknown option hydra/launcher=joblb; did you mean joblib?"),
         ("hydra/sweeper=optun", "did you mean optuna?"),
         ("search=rate_width", "did you mean rate_width_decay?"),
@@ -181,12 +190,87 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
     assert {str(path) for path in (tmp_path / "name").iterdir()} == folders
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("", "3"),
+        ("ablation=pairs_none,seed=1", "3_pairs_none_seed-1"),
+        ("model.width=64,data.source.path=/tmp/x y(1).csv", "3_width-64_path-tmp-x-y-1-.csv"),
+        ("callbacks.ema.decay=0.99,optimizer.betas=[0.9,0.99]", "3_decay-0.99_betas-0.9-0.99"),
+        ("+trainer.limit_train_batches=2", "3_limit_train_batches-2"),
+    ],
+)
+def test_folders_of_a_sweep_can_be_pasted_into_a_shell(overrides: str, name: str) -> None:
+    found = folder_name(3, overrides)
+    assert found == name
+    assert shlex.quote(found) == found
+
+
 def test_folders_of_a_sweep_have_names_that_fit() -> None:
-    assert folder_name("3_seed=1,data.cache_dir=/tmp/x") == "3_seed=1,data.cache_dir=_tmp_x"
-    long = "0_" + ",".join(f"model.key_{i}={i}" for i in range(50))
-    names = {folder_name(f"{long},seed={seed}") for seed in (0, 1)}
+    long = ",".join(f"model.key_{i}={i}" for i in range(50))
+    names = {folder_name(0, f"{long},seed={seed}") for seed in (0, 1)}
     assert len(names) == 2  # so that further seeds find room in the folder of a sweep
-    assert all(len(name) == 150 for name in names)
+    assert all(len(name) == 60 for name in names)
+
+
+@pytest.mark.parametrize("made_by", ["run_dir", "hydra"])
+def test_the_folder_of_a_run_that_did_not_begin_is_removed(made_by: str, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    folder = Path(run_dir(str(runs), "name", None))
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").touch()
+    remove_unused_run_dir(None if made_by == "run_dir" else folder)
+    assert not runs.exists()
+
+
+def test_the_folder_of_a_run_that_has_begun_is_kept(tmp_path: Path) -> None:
+    folder = Path(run_dir(str(tmp_path / "runs"), "name", None))
+    (folder / "split.json").touch()
+    remove_unused_run_dir()
+    remove_unused_run_dir(folder)
+    assert (folder / "split.json").exists()
+
+
+def test_a_class_given_alone_drops_the_keys_of_the_one_before() -> None:
+    config = compose("train", [f"model._target_={__name__}.Toy", "model.width=7"])
+    assert plain(config.model) == {"_target_": f"{__name__}.Toy", "width": 7}
+    assert build(config.model, "model").width == 7
+    # What was given as well stays, to be named if it is wrong.
+    config = compose("train", [f"model._target_={__name__}.Toy", "+model.depth=7"])
+    with pytest.raises(ConfigError, match=r"unknown key model\.depth"):
+        build(config.model, "model")
+
+
+def test_the_name_of_a_property_follows_its_key() -> None:
+    assert compose("train", ["target.key=e_form", "target.unit=eV/atom"]).target.name == "e_form"
+    assert compose("train", ["target.key=e_form", "target.name=energy"]).target.name == "energy"
+    assert compose("train", ["target=g_vrh"]).target.name == "shear modulus"
+    own = compose("train", ["target=own", "target.key=gap", "target.unit=eV"])
+    assert (own.target.name or own.target.key, own.target.transform, own.name) == ("gap", "none", "gap")
+
+
+def test_a_missing_key_that_others_refer_to_is_named_itself() -> None:
+    with pytest.raises(ConfigError, match=r"missing key target\.key: give it"):
+        plain(compose("train", ["target=own"]))
+
+
+def test_a_setting_without_effect_is_not_offered() -> None:
+    assert "log_every_n_steps" not in compose("train").trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("predict", "checkpoint=[a,b]", r"checkpoint: expected text, and not a list \(a, b\)"),
+        ("predict", "box=abc", "box='abc': expected a number or null"),
+        ("predict", "on_error=skp", "on_error=skp; did you mean skip?"),
+        ("evaluate", "batch_size=many", "batch_size='many': expected a whole number or null"),
+        ("report", "output=[a]", "output: expected text"),
+    ],
+)
+def test_values_of_another_kind_are_named(name: str, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_settings(name, compose(name, [override]))
 
 
 def test_a_missing_key_is_named() -> None:

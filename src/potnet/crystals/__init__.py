@@ -1,9 +1,16 @@
 """Crystals: reading, one standard cell, neighbours, and the batch that models take."""
 
+from potnet.crystals.batch import (
+    CrystalBatch,
+    CrystalGraph,
+    collate,
+    complete_pairs,
+    edge_vectors,
+)
 from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.descriptor import Descriptor
-from potnet.crystals.graph import CrystalBatch, CrystalGraph, collate, complete_pairs
-from potnet.crystals.neighbors import line_graph, local_edges
+from potnet.crystals.labels import is_atom_label
+from potnet.crystals.neighbors import line_graph, local_edges, local_vectors
 from potnet.crystals.reading import (
     Plausibility,
     from_ase,
@@ -26,14 +33,17 @@ __all__ = [
     "Plausibility",
     "collate",
     "complete_pairs",
+    "edge_vectors",
     "from_ase",
     "from_jarvis",
     "from_pymatgen",
     "from_record",
     "from_serialized",
+    "is_atom_label",
     "iterate_crystals",
     "line_graph",
     "local_edges",
+    "local_vectors",
     "read_crystals",
     "standardize",
     "unique_id",

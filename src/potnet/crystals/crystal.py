@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from potnet.crystals.elements import MAX_Z, symbol
+from potnet.crystals.labels import is_atom_label
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -56,17 +57,19 @@ class Crystal:
         z: (n,) int64, atomic numbers, 1 to 118.
         id: Name of the crystal in its data set.
         properties: Known properties in the units of their data set; one that is missing is absent or NaN.
+            Numbers, or float64 arrays for labels with a shape: (n, 3) `forces`, (6,) `stress`.
 
     Raises:
         CrystalError: On wrong shapes, values that are not finite, no atom, a cell without volume, an
-            unknown element, or two atoms (or images) closer than 0.01 Å.
+            unknown element, a label of atoms (`is_atom_label`) that has not one row for each, or two atoms
+            (or images) closer than 0.01 Å.
     """
 
     cell: NDArray[np.float64]
     positions: NDArray[np.float64]
     z: NDArray[np.int64]
     id: str = ""
-    properties: dict[str, float] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         source = f"crystal {self.id!r}" if self.id else ""
@@ -85,7 +88,8 @@ class Crystal:
         for name, value in (("cell", cell), ("positions", positions), ("z", z)):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "properties", dict(self.properties))
+        properties = {key: _label(key, value, len(z), source) for key, value in self.properties.items()}
+        object.__setattr__(self, "properties", properties)
 
     @classmethod
     def from_fractional(
@@ -94,7 +98,7 @@ class Crystal:
         fractional: ArrayLike,
         z: ArrayLike,
         id: str = "",
-        properties: Mapping[str, float] | None = None,
+        properties: Mapping[str, Any] | None = None,
     ) -> Crystal:
         """Build a crystal from fractional coordinates.
 
@@ -214,6 +218,24 @@ def _check_atoms(positions: NDArray[np.float64], z: NDArray[Any], source: str) -
         raise CrystalError(
             f"site {site} ({symbol(int(z[site]))}) has no finite position: {positions[site].tolist()}", source
         )
+
+
+def _label(key: str, value: Any, n: int, source: str) -> Any:
+    """A property as it is kept: arrays are copied, read-only and float64, everything else stays."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return value
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CrystalError(f"the property {key} must be an array of numbers ({error})", source) from None
+    if is_atom_label(key) and len(array) != n:
+        raise CrystalError(
+            f"{key} is a label of atoms, so it needs one row for each of the {n} atoms, but its shape is "
+            f"{array.shape}",
+            source,
+        )
+    array.setflags(write=False)
+    return array
 
 
 def _check_cell(cell: NDArray[np.float64], source: str) -> None:

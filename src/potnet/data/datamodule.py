@@ -19,8 +19,16 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from potnet.crystals import CrystalBatch
-from potnet.data.cache import cached_features
-from potnet.data.dataset import (
+from potnet.data.errors import DataError, did_you_mean
+from potnet.data.features.cache import cached_features
+from potnet.data.features.featurizer import Featurizer, Progress
+from potnet.data.features.packing import Packing, limited_batches
+from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
+from potnet.data.features.store import FeatureStore
+from potnet.data.sources import Source
+from potnet.data.splits.prototypes import with_prototypes
+from potnet.data.splits.recipes import GivenSplit, Split, SplitRecipe
+from potnet.data.table import (
     NOT_FEATURIZED,
     NOT_IN_SPLIT,
     PARTS,
@@ -28,15 +36,7 @@ from potnet.data.dataset import (
     Dataset,
     Removal,
 )
-from potnet.data.errors import DataError, did_you_mean
-from potnet.data.featurize import Featurizer, Progress
-from potnet.data.packing import Packing, limited_batches
-from potnet.data.prototypes import with_prototypes
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler
-from potnet.data.sources import Source
-from potnet.data.splits import GivenSplit, Split, SplitRecipe
-from potnet.data.store import FeatureStore
-from potnet.data.targets import Target
+from potnet.data.targets import Target, Targets
 from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
@@ -48,11 +48,19 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
     Args:
         store: Features of the whole data set.
         rows: The crystals of this part, as rows of the store.
+        labels: Target -> (len(store),) float64, NaN where missing. Labels of atoms and with a shape are with
+            the features.
     """
 
-    def __init__(self, store: FeatureStore, rows: Sequence[int] | np.ndarray) -> None:
+    def __init__(
+        self,
+        store: FeatureStore,
+        rows: Sequence[int] | np.ndarray,
+        labels: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         self.store = store
         self.rows = np.asarray(rows, dtype=np.int64)
+        self.labels = dict(labels or {})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +78,10 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
 
     def batch(self, indices: Sequence[int]) -> CrystalBatch:
         """Some crystals (indices into this part) as one batch, in the order given."""
-        return self.store.batch(self.rows[np.asarray(indices, dtype=np.int64)])
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        batch = self.store.batch(rows)
+        labels = {key: torch.from_numpy(values[rows]) for key, values in self.labels.items()}
+        return replace(batch, targets={**batch.targets, **labels})
 
     @property
     def ids(self) -> list[str]:
@@ -78,8 +89,8 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
         return [self.store.table.ids[row] for row in self.rows]
 
     def values(self, key: str) -> np.ndarray:
-        """(n,) float64 of one property, in its physical unit."""
-        return self.store.table.values(key)[self.rows]
+        """(n,) float64 labels of one target, in its physical unit."""
+        return self.labels[key][self.rows]
 
 
 class CrystalDataModule(lightning.LightningDataModule):
@@ -93,7 +104,7 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     Args:
         source: Where the crystals come from.
-        target: The property to learn; crystals that lack it are treated as `Target.on_missing` says.
+        targets: What is learned; crystals that lack a label are treated as `Target.on_missing` says.
         featurizer: The features, as an object or as its settings.
         split: Divides the crystals (see `splits`); by default the split that comes with the data.
         batch_size: Crystals of a batch, over all devices.
@@ -101,7 +112,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         seed: Of the order of training crystals.
         num_workers: Processes that load batches; 0 loads them in the training process.
         cache_dir: Where features are kept; by default $POTNET_CACHE or the user's cache folder.
-        needs: Features to build, as the model declares them: any of `potnet.data.featurize.NEEDS`.
+        needs: Features to build, as the model declares them: any of `potnet.data.features.featurizer.NEEDS`.
         on_error: Whether a crystal that cannot be read or featurized, or has the id of another, is an
             error ("raise"), or listed in `removed` and left out ("skip").
         max_atoms: Leave out crystals with more atoms in the cell as given, and list them in `removed`; None
@@ -119,7 +130,7 @@ class CrystalDataModule(lightning.LightningDataModule):
     def __init__(
         self,
         source: Source,
-        target: Target,
+        targets: Targets | Target | Mapping[str, Any],
         featurizer: Featurizer | Mapping[str, Any],
         split: SplitRecipe | None = None,
         batch_size: int = 64,
@@ -150,7 +161,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         if not isinstance(featurizer, Featurizer):
             featurizer = Featurizer(**featurizer)
         self.source = source
-        self.target = target
+        self.targets = Targets.from_config(targets)
         self.featurizer = featurizer.restricted(needs)
         self.split_recipe = split if split is not None else GivenSplit()
         self.batch_size = batch_size
@@ -168,6 +179,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         self._store: FeatureStore | None = None
         self._split: Split | None = None
         self._removed: list[Removal] = []
+        self._labels: dict[str, np.ndarray] = {}
 
     def prepare_data(self) -> None:
         """Featurize the crystals, unless the cache holds them."""
@@ -184,7 +196,8 @@ class CrystalDataModule(lightning.LightningDataModule):
             return
         store = self._features(None)
         failed = tuple(Removal(f.id, NOT_FEATURIZED, f.reason) for f in store.failures)
-        self._split, self._removed = self._divide(replace(store.table, removed=store.table.removed + failed))
+        table = replace(store.table, removed=store.table.removed + failed)
+        self._split, self._removed, self._labels = self._divide(table)
         self._store = store
         if self._removed:
             log.warning("%s", self._describe_removed())
@@ -220,7 +233,11 @@ class CrystalDataModule(lightning.LightningDataModule):
             DataError: There is no such part.
         """
         position = self.store.table.position
-        return CrystalDataset(self.store, [position[id] for id in self.split[part]])
+        rows = [position[id] for id in self.split[part]]
+        labels = {
+            key: values for key, values in self._labels.items() if not _with_features(self.targets[key])
+        }
+        return CrystalDataset(self.store, rows, labels)
 
     @property
     def store(self) -> FeatureStore:
@@ -242,12 +259,6 @@ class CrystalDataModule(lightning.LightningDataModule):
     def removed(self) -> list[Removal]:
         """The crystals that are in the source but not used, once `setup` has run; none but these."""
         return self._removed if self._store is not None else []
-
-    def statistics(self) -> tuple[float, float]:
-        """Mean and standard deviation of the transformed training targets; 1 if they are all equal."""
-        values = self.target.transform(torch.from_numpy(self.dataset("train").values(self.target.key)))
-        deviation = float(values.std(correction=0))
-        return float(values.mean()), deviation if deviation > 0 else 1.0
 
     def summary(self) -> dict[str, Any]:
         """What a log should say: name, size of each part, crystals left out by reason, cache."""
@@ -277,15 +288,20 @@ class CrystalDataModule(lightning.LightningDataModule):
         """Refuse before the work what `setup` would refuse after it."""
         self._divide(dataset.table)
 
-    def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal]]:
-        rows, unlabelled = self.target.select(table)
+    def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal], dict[str, np.ndarray]]:
+        """The split, the crystals left out, and the label of every row for each target, NaN where missing."""
+        rows, known, unlabelled = self.targets.select(table)
         removed = [*table.removed, *unlabelled]
+        labels = {key: np.full(len(table), np.nan) for key in known}
+        for key, values in known.items():
+            labels[key][rows] = values
         table = replace(table.take(rows), removed=tuple(removed))
         if getattr(self.split_recipe, "needs_prototypes", False):
             table = with_prototypes(table, self.source, self.on_error, cache_root(self.cache_dir))
         split = self.split_recipe(table)
         used = {id for part in PARTS for id in split[part]}
-        return split, removed + [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
+        removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
+        return split, removed, labels
 
     def _describe_removed(self) -> str:
         counts = Counter(entry.reason for entry in self._removed)
@@ -325,13 +341,25 @@ class CrystalDataModule(lightning.LightningDataModule):
         return limited_batches(self.batch_size, shuffle, edges, atoms * atoms, self.max_edges, pairs)
 
 
+def _with_features(target: Target) -> bool:
+    """Whether the labels are kept with the features: one for each atom, or arrays."""
+    return target.per == "atom" or bool(target.shape)
+
+
 def _as_is(batch: CrystalBatch) -> CrystalBatch:
     return batch
 
 
 def _no_crystal() -> CrystalBatch:
     none = torch.zeros(0, dtype=torch.int64)
-    return CrystalBatch(ids=[], z=none, batch=none, num_atoms=none, cell=torch.zeros(0, 3, 3))
+    return CrystalBatch(
+        ids=[],
+        z=none,
+        batch=none,
+        num_atoms=none,
+        positions=torch.zeros(0, 3, dtype=torch.float64),
+        cell=torch.zeros(0, 3, 3, dtype=torch.float64),
+    )
 
 
 def _leave_signals_to_the_parent(worker: int) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -27,13 +28,13 @@ from potnet.data import (
     ShuffledSplit,
     TableSource,
     Target,
-    build,
-    integrity,
 )
-from potnet.data import store as store_module
-from potnet.data.cache import cache_folder, cached_features
-from potnet.data.shards import file_hash, pack
-from potnet.data.store import FeatureStore
+from potnet.data.features import build, integrity
+from potnet.data.features import store as store_module
+from potnet.data.features.cache import cache_folder, cached_features
+from potnet.data.features.shards import file_hash, pack
+from potnet.data.features.store import FeatureStore
+from potnet.data.table import Dataset
 from potnet.files import cache_root
 from potnet.lattice import Coulomb
 
@@ -77,7 +78,17 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     expected = collate(featurizer.featurize([crystals[row] for row in rows]))
     batch = store.batch(rows)
     assert batch.ids == expected.ids == [f"c{row}" for row in rows]
-    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_vector", "pair_index", "pair_sums"):
+    for name in (
+        "z",
+        "batch",
+        "num_atoms",
+        "positions",
+        "cell",
+        "edge_index",
+        "edge_shift",
+        "pair_index",
+        "pair_sums",
+    ):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
     torch.testing.assert_close(batch.targets, expected.targets)
     graph = store.graph(5)
@@ -87,12 +98,62 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     np.testing.assert_array_equal(store.num_edges[rows], np.bincount(batch.batch[batch.edge_index[1]]))
 
 
+class LabelledSource:
+    """Ten crystals of one or two atoms; the last shard has neither forces nor stress."""
+
+    name = "labelled"
+
+    def content_hash(self) -> str:
+        return "0"
+
+    def load(self, on_error: str = "raise") -> Dataset:
+        crystals = []
+        for i in range(10):
+            n = 1 + i % 2
+            properties: dict[str, Any] = {"energy": float(i)}
+            if i < 8 and i != 3:
+                properties |= {"forces": np.full((n, 3), float(i)), "stress": np.arange(6.0) + i}
+            positions = 2.0 * np.arange(n)[:, None] * np.ones((1, 3))
+            crystals.append(Crystal(5.0 * np.eye(3), positions, [11] * n, f"c{i}", properties))
+        return Dataset(
+            self.name, crystals, "0", targets={"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+        )
+
+
+def test_labels_of_atoms_and_tensors_are_cached(tmp_path: Path):
+    store = cached_features(LabelledSource(), Featurizer(device="cpu", cell="as_given"), tmp_path)
+    rows = [9, 1, 3, 4]
+    batch = store.batch(rows)
+    assert batch.targets["energy"].tolist() == rows
+    forces, stress = batch.targets["forces"], batch.targets["stress"]
+    assert forces.dtype == stress.dtype == torch.float64
+    assert forces.shape == (2 + 2 + 2 + 1, 3)
+    assert forces.isnan().all(1).tolist() == [True] * 2 + [False] * 2 + [True] * 2 + [False]
+    assert forces[[2, 3, 6]].tolist() == [[1.0] * 3, [1.0] * 3, [4.0] * 3]
+    assert stress.isnan().all(1).tolist() == [True, False, True, False]
+    assert stress[3].tolist() == [4.0 + i for i in range(6)]
+    graph = store.graph(4)
+    assert graph.targets["energy"] == 4.0
+    assert graph.targets["forces"].shape == (1, 3)
+    assert graph.targets["stress"].shape == (6,)
+    torch.testing.assert_close(collate([store.graph(r) for r in rows]).targets, batch.targets, equal_nan=True)
+
+
+def test_shifts_too_large_for_one_byte_are_stored_in_two(tmp_path: Path):
+    features = Featurizer(device="cpu", cell="as_given", neighbors={"cutoff": 2.0})
+    far = Crystal(5.0 * np.eye(3), [[0, 0, 0], [5.0 * 200 + 1.5, 0, 0]], [11, 17], "far")
+    near = dataclasses.replace(far, positions=np.array([[0, 0, 0], [1.5, 0, 0]]))
+    packed = [pack(features.featurize([crystal]))["edge_shift"] for crystal in (near, far)]
+    assert [shifts.dtype for shifts in packed] == [torch.int8, torch.int16]
+    assert packed[1][:, 0].abs().tolist() == [200, 200]
+
+
 @pytest.mark.parametrize("needs", [{"edges"}, {"pairs"}, set()])
 def test_absent_fields_stay_absent(
     source: TableSource, featurizer: Featurizer, tmp_path: Path, needs: set[str]
 ):
     batch = cached_features(source, featurizer.restricted(needs), tmp_path).batch([0, 1])
-    assert (batch.edge_index is not None) == (batch.edge_vector is not None) == ("edges" in needs)
+    assert (batch.edge_index is not None) == (batch.edge_shift is not None) == ("edges" in needs)
     assert (batch.pair_index is not None) == (batch.pair_sums is not None) == ("pairs" in needs)
 
 
@@ -114,7 +175,8 @@ def test_descriptors_are_cached(tmp_path: Path):
         CrystalGraph(
             f"c{n}",
             torch.tensor([n]),
-            torch.eye(3),
+            torch.zeros(1, 3, dtype=torch.float64),
+            torch.eye(3, dtype=torch.float64),
             descriptor_index=torch.arange(n),
             descriptor_value=torch.full((n,), 0.5),
         )
@@ -409,7 +471,8 @@ def test_store_travels_to_other_processes_by_path(
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, build, cache
+from potnet.data import Featurizer, TableSource
+from potnet.data.features import build, cache
 from potnet.lattice import Coulomb
 
 class Waiting(Featurizer):

@@ -17,8 +17,8 @@ import pytest
 from http_files import FileServer
 
 from potnet.data import CacheError, DataError
-from potnet.data.download import Downloader, DownloadError, RemoteFile, local_file
-from potnet.data.verify import read_record
+from potnet.data.download.downloader import Downloader, DownloadError, RemoteFile, local_file
+from potnet.data.download.verify import read_record
 
 CONTENT = bytes(range(256)) * 400
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -321,7 +321,7 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("potnet.data.remote._write", full)
+    monkeypatch.setattr("potnet.data.download.remote._write", full)
     with pytest.raises(CacheError, match=r"cannot write the downloads in .*No space left.*POTNET_CACHE"):
         downloader.fetch(wanted(server))
     assert not (downloader.folder / "file.bin").exists()

@@ -21,7 +21,7 @@ from http_files import FileServer
 
 from potnet.config import build, compose, plain
 from potnet.data import DataError, Dataset
-from potnet.data.download import DownloadError
+from potnet.data.download.downloader import DownloadError
 from potnet.data.sources.json_stream import elements, member
 from potnet.data.sources.plain_pickle import load_plain
 

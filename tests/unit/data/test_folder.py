@@ -9,8 +9,8 @@ import pytest
 from ase.build import bulk
 
 from potnet.data import DataError, FolderSource
-from potnet.data.dataset import UNREADABLE
 from potnet.data.sources.folder import NOT_LISTED
+from potnet.data.table import UNREADABLE
 
 
 @pytest.fixture

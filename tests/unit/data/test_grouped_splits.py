@@ -21,8 +21,8 @@ from potnet.data import (
     Split,
     TableSource,
 )
-from potnet.data.grouped_splits import connected
-from potnet.data.prototypes import prototype, with_prototypes
+from potnet.data.splits.grouped import connected
+from potnet.data.splits.prototypes import prototype, with_prototypes
 
 
 def table(formulas: list[str], **more: object) -> CrystalTable:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potnet.data import CrystalTable, DataError, GivenSplit, ListedSplit, ShuffledSplit, Split
-from potnet.data.splits import shuffled_indices
+from potnet.data.splits.recipes import shuffled_indices
 
 
 def table(total: int, split: list[str | None] | None = None) -> CrystalTable:

@@ -23,7 +23,7 @@ from crystal_tables import cubic, moduli, write_table
 from potnet.crystals import Crystal, CrystalError, from_ase, from_serialized
 from potnet.crystals.reading.check import closest_pair
 from potnet.data import DataError, TableSource
-from potnet.data.dataset import DUPLICATE, UNREADABLE
+from potnet.data.table import DUPLICATE, UNREADABLE
 
 pyarrow = pytest.importorskip("pyarrow")
 

@@ -19,9 +19,10 @@ import pytest
 from crystal_tables import moduli, write_table
 
 from potnet.crystals import CrystalError
-from potnet.data import CacheError, Failure, Featurizer, TableSource, build
-from potnet.data.cache import cached_features
-from potnet.data.workers import ShardTask, can_be_shared, featurize_shards
+from potnet.data import CacheError, Failure, Featurizer, TableSource
+from potnet.data.features import build
+from potnet.data.features.cache import cached_features
+from potnet.data.features.workers import ShardTask, can_be_shared, featurize_shards
 from potnet.lattice import Coulomb
 
 _MODULE = '''
@@ -175,7 +176,8 @@ def test_what_other_processes_cannot_build(source: TableSource, monkeypatch: pyt
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, build, cache
+from potnet.data import Featurizer, TableSource
+from potnet.data.features import build, cache
 
 build._SHARD_CRYSTALS = int(sys.argv[4])
 featurizer = Featurizer(potentials=[{"_target_": sys.argv[3]}])

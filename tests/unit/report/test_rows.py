@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from potnet.config import ConfigError
-from potnet.report import collect, sections
-from potnet.report.names import changes, name_rows, settings_of
-from potnet.report.planned import not_begun
+from potnet.runs.report import collect, sections
+from potnet.runs.report.names import changes, name_rows, settings_of
+from potnet.runs.report.planned import not_begun
 
 WriteRun = Any
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from potnet.config import ConfigError
-from potnet.ranks import rank, started_by
-from potnet.training import distributed
-from potnet.training.distributed import check_devices, devices, ranks_to_start
+from potnet.training.processes import devices as devices_module
+from potnet.training.processes.devices import check_devices, devices, ranks_to_start
+from potnet.training.processes.environment import rank, started_by
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_ranks_that_others_started_are_recognised(monkeypatch: pytest.MonkeyPatc
     assert rank() == 3
     assert ranks_to_start({"devices": 4, "num_nodes": 2}) == 1
     with pytest.raises(ConfigError, match="a sweep cannot run under srun"):
-        distributed.check_alone()
+        devices_module.check_alone()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
     monkeypatch.setenv("RANK", "1")
     assert started_by() == "torchrun"

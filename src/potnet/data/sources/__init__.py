@@ -7,7 +7,6 @@ that provides what `Source` lists; `conf/data/` gives it a name.
 
 from typing import Protocol
 
-from potnet.data.dataset import Dataset
 from potnet.data.sources.elastic import ElasticSource
 from potnet.data.sources.embedded import EmbeddedSource
 from potnet.data.sources.folder import FolderSource
@@ -15,6 +14,7 @@ from potnet.data.sources.jarvis import JarvisSource
 from potnet.data.sources.matbench import MatbenchSource
 from potnet.data.sources.mp_api import MaterialsProjectSource
 from potnet.data.sources.table import TableSource
+from potnet.data.table import Dataset
 
 __all__ = [
     "ElasticSource",

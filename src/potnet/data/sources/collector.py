@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from potnet.crystals import Crystal, CrystalError
-from potnet.data.dataset import DUPLICATE, UNREADABLE, Dataset, Removal
 from potnet.data.errors import DataError
+from potnet.data.table import DUPLICATE, UNREADABLE, Dataset, Removal
 
 #: Part of a crystal of which the source does not say anything, as opposed to None: in no part.
 NOT_STATED = object()

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, CrystalError
-from potnet.data.dataset import Dataset
-from potnet.data.download import Downloader, RemoteFile, local_file
+from potnet.data.download.downloader import Downloader, RemoteFile, local_file
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import number_of
+from potnet.data.table import Dataset
 from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
@@ -192,7 +192,7 @@ class DownloadedSource(ABC):
 
     def _checksums(self) -> list[str]:
         if self._is_local:
-            from potnet.data.verify import sha256_of
+            from potnet.data.download.verify import sha256_of
 
             return [
                 file.sha256 or sha256_of(path) for file, path in zip(self.files, self.fetch(), strict=True)

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, from_jarvis
-from potnet.data.dataset import PARTS
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.downloaded import DownloadedSource, Record
 from potnet.data.sources.jarvis import record_of
 from potnet.data.sources.plain_pickle import load_plain
+from potnet.data.table import PARTS
 
 
 class ElasticSource(DownloadedSource):

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from potnet.crystals import Crystal, CrystalError, Plausibility, read_crystals
-from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import guarded, number_of
+from potnet.data.table import Dataset
 
 #: Endings of structure files; a name in the table may leave them out.
 ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")

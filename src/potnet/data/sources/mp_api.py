@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import CrystalError, from_serialized
-from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.mp_client import checked_key, connected, get, mp_rester, search, shown
 from potnet.data.sources.table import TableSource
+from potnet.data.table import Dataset
 from potnet.files import cache_root, write_whole
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
+from potnet.config.resolvers import secret
+from potnet.data.download.remote import Final, check_reachable
 from potnet.data.errors import DataError
-from potnet.data.remote import Final, check_reachable
-from potnet.resolvers import secret
 
 KEY = "MP_API_KEY"
 KEY_LENGTH = 32

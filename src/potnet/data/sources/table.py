@@ -10,10 +10,10 @@ from typing import Any
 
 from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized
 from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
-from potnet.data.dataset import Dataset
 from potnet.data.errors import DataError, did_you_mean
 from potnet.data.sources.collector import NOT_STATED, Collector
 from potnet.data.sources.rows import Row, csv_rows, number_of, reader_of
+from potnet.data.table import Dataset
 
 _RECORD = ("lattice", "frac", "z")
 
