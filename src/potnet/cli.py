@@ -37,6 +37,9 @@ COMMANDS = {
         "potnet.predict", "predict crystals in files", "structures/*.cif checkpoint=runs/mp_bulk_modulus"
     ),
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
+    "export": Command(
+        "potnet.export", "weights alone, as one safetensors file", "runs/mp_bulk_modulus output=k.safetensors"
+    ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),
     "completion": Command("potnet.completion", "print the completion of this command for a shell", "bash"),

@@ -85,7 +85,8 @@ def _train(
     from omegaconf import OmegaConf
 
     from potnet.runs.checkpoint import LAST, checkpoint_of
-    from potnet.runs.results import conclude
+    from potnet.runs.record import record_of
+    from potnet.runs.results import finish_run, monitored
     from potnet.training import closed_form, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.module import PropertyModule
@@ -103,7 +104,7 @@ def _train(
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.fit_scalers(data)
-    module.record = setup.record_of(config, data)
+    module.record = record_of(config, data)
     if rank() == 0:
         setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
@@ -135,10 +136,10 @@ def _train(
         seconds["train"] = table.seconds
 
     seconds["total"] = earlier + time.perf_counter() - started
-    evaluations = conclude(folder, config, data, table, seconds, interrupted, loggers, monitor)
+    evaluations = finish_run(folder, config, data, table, seconds, interrupted, loggers, monitor)
     if interrupted:
         sys.exit(INTERRUPTED)
-    return setup.judged(evaluations, monitor, table.rows)
+    return monitored(evaluations, monitor, table.rows)
 
 
 @entry_point("train")

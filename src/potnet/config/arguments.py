@@ -15,7 +15,7 @@ from typing import Any
 from potnet.config.errors import ConfigError
 from potnet.config.paths import config_dir
 
-POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint"}
+POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint", "export": "checkpoint"}
 """Commands that take words without a key, and the key that they are values of."""
 
 PATHS = {

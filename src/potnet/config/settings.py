@@ -14,16 +14,34 @@ _COMMON: dict[str, Any] = {"checkpoint": str, "device": str, "cache_dir": str | 
 
 KINDS: dict[str, Mapping[str, Any]] = {
     "train": {"name": str, "runs_dir": str, "allow": list, "resume": str | None},
-    "evaluate": {**_COMMON, "parts": list, "output": str | None, "batch_size": int | None},
+    "evaluate": {
+        **_COMMON,
+        "parts": str | list,
+        "path": str | None,
+        "output": str | None,
+        "batch_size": int | None,
+        "allow": list,
+    },
+    "export": {"checkpoint": str, "output": str | None, "dtype": Literal["float32", "float16", "bfloat16"]},
     "predict": {
         **_COMMON,
         "inputs": str | list,
         "output": str | None,
         "on_error": Literal["skip", "raise"],
         "box": float | None,
-        "batch_size": int | None,
+        "batch_size": int,
+        "max_memory_gib": float | None,
+        "allow": list,
     },
-    "report": {"runs": str | list, "output": str, "reference": str | None, "part": str, "title": str | None},
+    "report": {
+        "runs": str | list,
+        "output": str,
+        "reference": str | None,
+        "part": str,
+        "title": str | None,
+        "over": str | list,
+        "kind": str | None,
+    },
 }
 """Command -> key -> kind. Keys that are not listed are checked where they are used."""
 

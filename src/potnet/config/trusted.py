@@ -1,9 +1,9 @@
-"""What a file may build: a checkpoint, an export, or a saved config names classes, and these are a closed list.
+"""What a file may build: the classes that a checkpoint, an export or a saved config names are a closed list.
 
 On the command line a user names whatever they like. A file that came from elsewhere may name only classes of
-this package, of the kind that its place asks for, a few of Lightning's, and those that the user allows:
-`allow=[mynet.Net]` on the command line, `potnet.load(path, allow=["mynet.Net"])` in Python. Everything else is
-refused before anything is imported.
+this package, of the kind that its place asks for, a few of Lightning's, and those that the user allows, by
+`allow=[mynet.Net]` on the command line or `potnet.load(path, allow=["mynet.Net"])` in Python. Everything else
+is refused before anything is imported.
 
     trusted_target("potnet.models.PotNet", "model")        -> the class
     check_trusted(config, allow)                            every `_target_` in a config of a run
@@ -123,8 +123,8 @@ def trusted_target(path: Any, kind: str, allow: Sequence[str] = (), where: str =
     name = str(path)
     place = f"{where}._target_={name}" if where else f"_target_={name}"
     refusal = ConfigError(
-        f"{place}: this file asks for something that is no {rule.label} of potnet, and a file may build nothing "
-        f"else. If you trust it, name it yourself: allow=[{name}]"
+        f"{place}: this file asks for something that is no {rule.label} of potnet, and a file may build "
+        f"nothing else. If you trust it, name it yourself: allow=[{name}]"
     )
     named = isinstance(path, str) and _NAME.fullmatch(path) is not None
     if named and path in allow:
@@ -180,7 +180,9 @@ def targets_in(config: Any, where: str = "") -> Iterator[tuple[str, Any]]:
         yield from targets_in(value, f"{where}.{key}" if where else str(key))
 
 
-def read_saved_config(file: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+def read_saved_config(
+    file: Path, allow: Sequence[str] = (), rename: Callable[[Any], Any] | None = None
+) -> dict[str, Any]:
     """The plain config of an earlier run, from its config.yaml: checked, and without interpolations.
 
     A run saves its config with everything filled in, so an interpolation in it was put there by somebody
@@ -189,6 +191,7 @@ def read_saved_config(file: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     Args:
         file: Written by `potnet train`.
         allow: As for `trusted_target`.
+        rename: Gives classes of older versions their present names, before they are checked.
 
     Raises:
         ConfigError: It is no YAML, or asks for something that a file may not.
@@ -206,14 +209,15 @@ def read_saved_config(file: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     for where, value in _texts(config):
         if "${" in value:
             raise ConfigError(
-                f"{file}: {where}={value} is an interpolation, which a run never saves: the file was changed. "
-                "Write the value itself"
+                f"{file}: {where}={value} is an interpolation, which a run never saves: the file was "
+                "changed. Write the value itself"
             )
+    found = {str(key): value for key, value in (rename(config) if rename else config).items()}
     try:
-        check_trusted({str(key): value for key, value in config.items()}, allow)
+        check_trusted(found, allow)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
-    return {str(key): value for key, value in config.items()}
+    return found
 
 
 def _texts(config: Any, where: str = "") -> Iterator[tuple[str, str]]:

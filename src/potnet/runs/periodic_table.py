@@ -8,11 +8,15 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from potnet.crystals.elements import ATOMIC_NUMBERS, MAX_Z, SYMBOLS
 from potnet.runs.figures import GRID, INK, new_figure
 
 EMPTY = "#f7f7f7"
+
+UNSURE = 10
+"""An error over fewer crystals than this is drawn as unsure."""
 
 NOBLE_GASES = (2, 10, 18, 36, 54, 86, 118)
 """Atomic numbers that end a period."""
@@ -87,11 +91,16 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
         row, column = place(z)
         error = errors.get(z)
         face = EMPTY if error is None else colors(scale(error.mae))
-        axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, facecolor=face, edgecolor=GRID))
+        unsure = error is not None and error.crystals < UNSURE
+        look: dict[str, Any] = {"facecolor": face, "edgecolor": GRID}
+        if unsure:  # pale and hatched: the mean of a few crystals says little
+            look = {"facecolor": (*face[:3], 0.35), "edgecolor": "#999999", "linestyle": ":", "hatch": "////"}
+            look["linewidth"] = 0.6
+        axes.add_patch(Rectangle((column - 0.47, row - 0.47), 0.94, 0.94, **look))
         if error is None:
             axes.text(column, row, SYMBOLS[z], ha="center", va="center", color="#aaaaaa", fontsize=8)
             continue
-        ink = "white" if scale(error.mae) > 0.65 else INK
+        ink = "white" if scale(error.mae) > 0.65 and not unsure else INK
         axes.text(column, row - 0.12, SYMBOLS[z], ha="center", va="center", color=ink, fontsize=10)
         axes.text(column, row + 0.29, str(error.crystals), ha="center", va="center", color=ink, fontsize=5.5)
     bar = figure.colorbar(
@@ -102,5 +111,12 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
     )
     bar.outline.set_visible(False)
     bar.ax.set_title(f"{name}: test MAE{f', {unit}' if unit else ''}", fontsize=10, color=INK)
-    axes.text(-0.5, 9.45, "small: test crystals that contain the element", color=INK, fontsize=8, va="bottom")
+    axes.text(
+        -0.5,
+        9.45,
+        f"small: test crystals that contain the element; hatched: fewer than {UNSURE}, so unsure",
+        color=INK,
+        fontsize=8,
+        va="bottom",
+    )
     figure.savefig(path)

@@ -7,14 +7,13 @@ import logging
 import signal
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, did_you_mean, locate
 from potnet.data.targets import Targets
 from potnet.files import csv_text, write_whole
-from potnet.runs.checkpoint import FORMAT, versions
 from potnet.training.processes.devices import check_devices
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from potnet.data import CrystalDataModule
-    from potnet.runs.evaluation import Evaluation
 
 log = logging.getLogger(__name__)
 
@@ -75,19 +73,6 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
     return data
 
 
-def record_of(config: Mapping[str, Any], data: CrystalDataModule) -> dict[str, Any]:
-    """What a checkpoint keeps beside the weights: enough to predict, to evaluate again, to know its data."""
-    return {
-        "format": FORMAT,
-        "config": dict(config),
-        "features": data.featurizer.settings(),
-        "dataset": data.source.name,
-        "content_hash": data.source.content_hash(),
-        "split_hash": data.split.hash(),
-        "versions": versions(),
-    }
-
-
 def check_seed(seed: Any) -> None:
     """Refuse what numpy and torch cannot be seeded with.
 
@@ -130,18 +115,6 @@ def monitor_of(config: Mapping[str, Any], targets: Targets) -> str:
     if monitor not in valid:
         raise ConfigError(f"monitor={monitor}{did_you_mean(str(monitor), valid)}")
     return str(monitor)
-
-
-def judged(
-    evaluations: Sequence[Evaluation], monitor: str, rows: Sequence[Mapping[str, Any]]
-) -> float | None:
-    """The monitored metric of the best checkpoint; None without a validation part."""
-    for evaluation in evaluations:
-        name = monitor.removeprefix(f"val/{evaluation.key}/")
-        if evaluation.part == "val" and name in evaluation.metrics:
-            return float(evaluation.metrics[name])
-    losses = [float(row[monitor]) for row in rows if row.get(monitor) not in (None, "")]
-    return min(losses, default=None)
 
 
 def build_callbacks(config: Mapping[str, Any], validates: bool, monitor: str) -> list[Callback]:

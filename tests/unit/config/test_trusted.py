@@ -72,7 +72,7 @@ def test_a_config_of_the_command_is_trusted() -> None:
     ],
 )
 def test_the_rest_is_refused_and_not_imported(kind: str, path: Any, mynet: Path) -> None:
-    with pytest.raises(ConfigError, match="a file may build nothing else|nothing of this name"):
+    with pytest.raises(ConfigError, match=r"a file may build nothing else|nothing of this name"):
         trusted_target(path, kind)
     assert not (mynet / "imported").exists()
 
@@ -114,7 +114,7 @@ def test_a_saved_config_is_plain_data(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("SECRET", "s3cret")
     file = tmp_path / "config.yaml"
     file.write_text("name: ${oc.env:SECRET}\n")
-    with pytest.raises(ConfigError, match="name=.* is an interpolation") as found:
+    with pytest.raises(ConfigError, match=r"name=.* is an interpolation") as found:
         read_saved_config(file)
     assert "s3cret" not in str(found.value)
     file.write_text("!!python/object/apply:os.system ['touch owned']")

@@ -7,16 +7,24 @@ from typing import Any
 
 from potnet.files import csv_text
 from potnet.runs.report.collect import Run
+from potnet.runs.report.names import short_value
 from potnet.runs.report.rows import Row, Section, Spread
+from potnet.runs.report.search import parameters_of
+from potnet.runs.report.single import facts, metric_rows, worst_crystals
 
 METHOD = (
-    "Each row is one configuration; ± is the standard deviation over its runs (seeds). "
-    "Difference: MAE of the row minus MAE of the reference row, over the seeds that both have, ± the "
-    "standard deviation of that difference over those seeds; negative is better. "
-    "Interval and p: paired t test over crystals (absolute error of each crystal, mean over seeds, row "
+    "Each row is one configuration; ± is the standard deviation over its runs (seeds, folds). "
+    "Difference: error of the row minus error of the reference row, over the seeds and folds that both have, "
+    "± the standard deviation of that difference over those; negative is better. "
+    "Interval and p: paired t test over crystals (absolute error of each crystal, mean over runs, row "
     "minus reference), 95 %, two-sided, not corrected for the number of rows. They tell whether other "
     "crystals would show the same difference for these networks; whether other seeds would is told by the ± "
     "alone."
+)
+
+SEARCH = (
+    "Each row is a trial, sorted by its validation error, the best in bold. The best of many trials is best partly "
+    "by luck on the validation crystals: its test error is the one to quote."
 )
 
 CSV_HEADER = (
@@ -56,7 +64,11 @@ def _pair(spread: Spread | None) -> tuple[float | None, float | None]:
 
 
 def markdown_report(
-    title: str, sections: Sequence[Section], not_begun: Sequence[str], images: Sequence[str] = ()
+    title: str,
+    sections: Sequence[Section],
+    not_begun: Sequence[str],
+    images: Sequence[str] = (),
+    kind: str = "study",
 ) -> str:
     """The whole report.
 
@@ -65,28 +77,105 @@ def markdown_report(
         sections: With at least one row each.
         not_begun: Jobs without a folder, as `potnet.runs.report.planned` names them.
         images: Names of files beside it to show, below the tables.
+        kind: "run", "study" or "search".
     """
     lines = [f"# {title}", ""]
+    if kind == "run":
+        shown = facts(sections[0].rows[0].runs[0])
+        lines += [_line(("", "")), _line(("---", "---")), *(_line(item) for item in shown.items()), ""]
     for section in sections:
-        lines += [f"## {section_title(section)}", "", *_table(section), ""]
-        lines += [f"- {note}" for note in published_notes(section)]
-        lines += ["", METHOD, ""]
-        lines += [f"![{name}]({name})\n" for name in images if name.endswith(f"_{section.key}.png")]
-        if any(row.changes for row in section.rows):
-            lines += [f"Settings that differ from `{section.reference.name}`:", "", *_changes(section), ""]
+        lines += [f"## {section_title(section)}", ""]
+        lines += {"run": _run_lines, "study": _study_lines, "search": _search_lines}[kind](section, images)
     missing = missing_runs(
-        [run for section in sections for row in section.rows for run in row.runs], not_begun
+        [run for section in sections[:1] for row in section.rows for run in row.runs], not_begun
     )
     if missing:
         lines += ["## Not in these figures", "", *(f"- {line}" for line in missing), ""]
     return "\n".join(lines)
 
 
+def _study_lines(section: Section, images: Sequence[str]) -> list[str]:
+    """The rows compared with the reference, and the settings in which they differ."""
+    lines = [*_table(section), "", *(f"- {note}" for note in published_notes(section)), "", METHOD, ""]
+    lines += _pictures(section, images)
+    if any(row.changes for row in section.rows):
+        lines += [f"Settings that differ from `{section.reference.name}`:", "", *_changes(section), ""]
+    return lines
+
+
+def _search_lines(section: Section, images: Sequence[str]) -> list[str]:
+    """The trials, the best first, with what was varied."""
+    names = parameters_of(section)
+    header = (
+        "",
+        *names.values(),
+        f"val {section.measure}",
+        f"test {section.measure}",
+        "epochs",
+        "min in all",
+    )
+    lines = [SEARCH, "", _line(header), _line(("---", *["--:"] * (len(header) - 1)))]
+    for rank, row in enumerate(section.rows, 1):
+        settings = [short_value(row.settings[key]) if key in row.settings else "" for key in names]
+        total, epochs = row.total_seconds, max((len(run.epochs) for run in row.runs), default=0)
+        cells = [
+            str(rank) if row.finished else "-", *settings, error_text(row.error("val")), error_text(row.error("test")),
+            str(epochs), f"{total.mean / 60:.1f}" if total else "",
+        ]  # fmt: skip
+        if row is section.reference and row.finished:
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
+        lines.append(_line(cells))
+    return [*lines, "", *_pictures(section, images)]
+
+
+def _run_lines(section: Section, images: Sequence[str]) -> list[str]:
+    """One run by itself: its figures, and the crystals that it predicts worst."""
+    (run,) = section.rows[0].runs
+    rows = metric_rows(run)
+    names = [name for name in ("mae", "rmse", "r2", "accuracy", "f1", "roc_auc", "log_loss", "n", "unit")
+             if any(row.get(name) not in (None, "") for row in rows)]  # fmt: skip
+    heads = {
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R²",
+        "roc_auc": "ROC AUC",
+        "log_loss": "log loss",
+        "n": "crystals",
+    }
+    lines = []
+    if rows:
+        lines = [
+            _line(("", *(heads.get(name, name) for name in names))),
+            _line(("---", *["--:"] * len(names))),
+        ]
+        lines += [_line([row["part"], *(_figure(row.get(name)) for name in names)]) for row in rows] + [""]
+    lines += [f"- {note}" for note in published_notes(section)]
+    lines += _pictures(section, images)
+    worst = worst_crystals(run, section.part)
+    if worst:
+        unit = f" ({section.unit})" if section.unit else ""
+        header = ("crystal", "formula", "value", "predicted", f"error{unit}")
+        lines += [f"The largest errors of the {section.part} part:", "", _line(header)]
+        lines += [_line(("---", "---", "--:", "--:", "--:"))]
+        lines += [_line((c.id, c.formula, short_value(c.value), short_value(c.prediction), f"{c.error:.4f}"))
+                  for c in worst]  # fmt: skip
+        lines.append("")
+    return lines
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _pictures(section: Section, images: Sequence[str]) -> list[str]:
+    return [f"![{name}]({name})\n" for name in images if name.endswith(f"_{section.key}.png")]
+
+
 def section_title(section: Section) -> str:
     """Such as "bulk modulus (k_vrh), MAE in log10(GPa)"."""
     unit = f" in {section.unit}" if section.unit else ""
     key = f" ({section.key})" if section.key != section.name else ""
-    return f"{section.name}{key}, MAE{unit}"
+    return f"{section.name}{key}, {section.measure}{unit}"
 
 
 def published_notes(section: Section) -> list[str]:
@@ -131,8 +220,8 @@ def _texts(section: Section, row: Row) -> dict[str, str]:
     return {
         "": name,
         "runs": str(done) if done == begun else f"{done} of {begun}",
-        "val MAE": error_text(row.error("val")),
-        "test MAE": error_text(row.error("test")),
+        f"val {section.measure}": error_text(row.error("val")),
+        f"test {section.measure}": error_text(row.error("test")),
         f"difference ({section.part})": difference,
         "95 % over crystals": interval,
         "p": p,

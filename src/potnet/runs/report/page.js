@@ -6,6 +6,16 @@ const MARK = "#e08214", OTHER = "#2166ac", INK = "#222222", GRID = "#e3e3e3";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
 window.addEventListener("error", event => { document.body.dataset.error = event.message; });
+window.addEventListener("unhandledrejection", event => { document.body.dataset.error = String(event.reason); });
+
+// Plotly's script lies in the page compressed, as it is large: gzip, then base64.
+async function loadPlotly() {
+  const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent), c => c.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const script = document.createElement("script");
+  script.textContent = await new Response(stream).text();
+  document.head.append(script);
+}
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -24,8 +34,8 @@ function columns(section) {
   return [
     ["name", "row", row => row.name, row => row.name],
     ["runs", "runs", row => row.finished === row.begun ? row.begun : `${row.finished} of ${row.begun}`, row => row.finished],
-    ["val", "val MAE", row => spread(row.val), row => row.val?.mean],
-    ["test", "test MAE", row => spread(row.test), row => row.test?.mean],
+    ["val", `val ${section.measure}`, row => spread(row.val), row => row.val?.mean],
+    ["test", `test ${section.measure}`, row => spread(row.test), row => row.test?.mean],
     ["difference", `difference (${section.part})`,
       row => row.name === section.reference ? "reference" : difference(row) == null ? ""
         : signed(row.difference.mean) + (row.difference.sd == null ? "" : " ± " + digits(row.difference.sd)),
@@ -97,7 +107,7 @@ const draw = (node, traces, shape) =>
 
 function drawErrors(node, section) {
   const rows = section.rows.filter(row => row[section.part]);
-  const color = row => row.name === section.reference ? MARK : OTHER;
+  const color = row => row.color;
   const means = {
     type: "scatter", mode: "markers", x: rows.map(row => row[section.part].mean), y: rows.map(row => row.name),
     marker: { symbol: "line-ns-open", size: 13, color: rows.map(color), line: { width: 2 } },
@@ -112,25 +122,24 @@ function drawErrors(node, section) {
   };
   node.style.height = `${140 + 26 * rows.length}px`;
   draw(node, [means, runs], layout(
-    `${section.part} MAE${section.unit ? ", " + section.unit : ""}`, "",
-    { yaxis: { autorange: "reversed", type: "category" } }));
+    section.labels[section.part], "", { yaxis: { autorange: "reversed", type: "category" } }));
 }
 
 function drawCurves(node, section) {
-  const traces = section.rows.filter(row => row.curve.length).map((row, i) => {
+  const traces = section.rows.filter(row => row.curve.length).map(row => {
     const reference = row.name === section.reference;
     const x = row.curve.map(point => point[0]), y = row.curve.map(point => point[1]);
     return {
       type: "scatter", mode: x.length < 3 ? "lines+markers" : "lines", name: row.name, x, y,
-      line: reference ? { color: INK, width: 3.5 } : { width: 1.6, dash: ["solid", "dash", "dot", "dashdot"][Math.floor(i / 10) % 4] },
+      line: { color: row.color, dash: row.dash, width: reference ? 3.5 : 1.6 },
       customdata: row.curve.map(point => point.slice(2)),
       hovertemplate: "epoch %{x}: %{y:.4f} (%{customdata[0]:.4f} to %{customdata[1]:.4f})",
     };
   });
   node.style.height = `${Math.max(440, 140 + 26 * section.rows.length)}px`;
   draw(node, traces, layout(
-    "epoch", `val MAE${section.unit ? ", " + section.unit : ""}`,
-    { yaxis: { type: "log" }, layout: { showlegend: true, hovermode: "closest" } }));
+    "epoch", section.labels.val,
+    { yaxis: { type: section.measure === "MAE" ? "log" : "linear" }, layout: { showlegend: true, hovermode: "closest" } }));
 }
 
 function comparison(section) {
@@ -175,9 +184,9 @@ function comparison(section) {
   return [node, show];
 }
 
-function section(data) {
+function study(data) {
   const errors = element("div", { class: "errors" }), curves = element("div", { class: "curves" });
-  const [compared, show] = comparison(data);
+  const [compared, show] = data.rows.length > 1 ? comparison(data) : ["", () => {}];
   document.getElementById("report").append(element("section", { id: data.key },
     element("h2", {}, data.title), sortableTable(data),
     element("ul", { class: "note" }, ...data.published.map(line => element("li", {}, line))),
@@ -192,9 +201,123 @@ function section(data) {
   show();
 }
 
-DATA.sections.forEach(section);
-if (DATA.missing.length) {
-  document.getElementById("report").append(element("h2", {}, "Not in these figures"),
-    element("ul", { id: "missing" }, ...DATA.missing.map(line => element("li", {}, line))));
+function plainTable(heads, rows, name, marked = () => "") {
+  return element("div", { class: "scroll" }, element("table", { class: name },
+    element("thead", {}, element("tr", {}, ...heads.map(text => element("th", { scope: "col" }, text)))),
+    element("tbody", {}, ...rows.map((cells, i) => element("tr", marked(i) ? { class: marked(i) } : {},
+      ...cells.map(text => element("td", {}, text)))))));
 }
-document.body.dataset.ready = "true";
+
+function titled(heading, note, node) {
+  return element("div", {}, element("h3", {}, heading), ...(note ? [element("p", { class: "note" }, note)] : []), node);
+}
+
+// One run by itself.
+function single(data) {
+  const parity = element("div", { class: "parity" }), curves = element("div", { class: "curves" });
+  const names = { mae: "MAE", rmse: "RMSE", r2: "R²", roc_auc: "ROC AUC", log_loss: "log loss", n: "crystals" };
+  const keys = [...new Set(data.metrics.flatMap(row => Object.keys(row)))].filter(key => data.metrics.some(row => row[key]));
+  const parts = [];
+  if (data.pairs.length) parts.push(titled(`Predictions of the ${data.part} part`, "", parity));
+  if (data.val_curve.length || data.train_curve.length) parts.push(titled("Error by epoch", "", curves));
+  const nodes = [element("h2", {}, data.title),
+    plainTable(keys.map(key => key === "part" ? "" : names[key] ?? key), data.metrics.map(row => keys.map(key => row[key] ?? "")), "rows"),
+    element("ul", { class: "note" }, ...data.published.map(line => element("li", {}, line))),
+    element("div", { class: "plots" }, ...parts)];
+  if (data.elements.length) nodes.push(titled("Error by element",
+    "Mean error of the test crystals that contain the element, and how many these are; pale and dashed: too few to be sure.",
+    elementTable(data)));
+  if (data.worst.length) nodes.push(titled("The largest errors", "", plainTable(
+    ["crystal", "formula", `value${data.target_unit ? ", " + data.target_unit : ""}`, "predicted",
+      `error${data.unit ? ", " + data.unit : ""}`], data.worst, "worst")));
+  document.getElementById("report").append(element("section", { id: data.key }, ...nodes));
+  if (data.pairs.length) drawParity(parity, data);
+  if (data.val_curve.length || data.train_curve.length) drawEpochs(curves, data);
+}
+
+function drawParity(node, data) {
+  const x = data.pairs.map(p => p[1]), y = data.pairs.map(p => p[2]);
+  const both = [...x, ...y].filter(value => !data.log || value > 0);
+  const range = [both.reduce((a, b) => Math.min(a, b)), both.reduce((a, b) => Math.max(a, b))];
+  const unit = data.target_unit ? ` (${data.target_unit})` : "", type = data.log ? "log" : "linear";
+  node.style.height = "480px";
+  draw(node, [
+    { type: "scatter", mode: "lines", x: range, y: range, line: { color: INK, width: 1 }, hoverinfo: "skip" },
+    { type: "scatter", mode: "markers", x, y, text: data.pairs.map(p => p[0]), marker: { size: 6, opacity: 0.55, color: OTHER },
+      hovertemplate: "%{text}<br>%{x:.4g}, predicted %{y:.4g}<extra></extra>" },
+  ], layout(`${data.name}${unit}`, `predicted${unit}`, { xaxis: { type }, yaxis: { type } }));
+}
+
+function drawEpochs(node, data) {
+  const line = (name, points, color) => ({ type: "scatter", mode: points.length < 3 ? "lines+markers" : "lines", name,
+    x: points.map(p => p[0]), y: points.map(p => p[1]), line: { color, width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}" });
+  node.style.height = "480px";
+  draw(node, [line("training", data.train_curve, "#9aa5b1"), line("validation", data.val_curve, MARK)],
+    layout("epoch", data.labels[""], { yaxis: { type: data.measure === "MAE" ? "log" : "linear" },
+      layout: { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 } } }));
+}
+
+function elementTable(data) {
+  const errors = data.elements.map(entry => entry.error).sort((a, b) => a - b);
+  const top = errors[Math.floor(0.95 * (errors.length - 1))] || 1;
+  const grid = element("div", { class: "elements" });
+  for (const entry of data.elements) {
+    const share = Math.min(entry.error / top, 1), light = 97 - 50 * share;
+    const cell = element("div", { title: `${entry.symbol}: ${entry.error.toFixed(4)} over ${entry.crystals} crystals` },
+      entry.symbol, element("small", {}, String(entry.crystals)));
+    // Lanthanides and actinides stand below the table.
+    cell.style.gridRow = String(Math.round(entry.row + 1)); cell.style.gridColumn = String(entry.column + 1);
+    cell.style.background = `hsl(${45 - 40 * share} 90% ${light}%)`;
+    if (entry.unsure) cell.className = "unsure";
+    grid.append(cell);
+  }
+  return grid;
+}
+
+// Trials of a search, the best first.
+function search(data) {
+  const parallel = element("div", { class: "parallel" }), order = element("div", { class: "trials" });
+  const heads = ["rank", "trial", ...data.parameters, `val ${data.measure}`, `test ${data.measure}`, "epochs", "min in all"];
+  const rows = data.rows.map((row, i) => [row.val ? i + 1 : "-", row.trial, ...row.shown, spread(row.val), spread(row.test), row.epochs,
+    row.total == null ? "" : digits(row.total.mean / 60, 1)].map(String));
+  document.getElementById("report").append(element("section", { id: data.key }, element("h2", {}, data.title),
+    plainTable(heads, rows, "rows", i => data.rows[i].name === data.reference ? "best" : ""),
+    titled("All trials", "A line is a trial; the best is orange, darker lines are better.", parallel),
+    titled("In the order in which they ran", "", order)));
+  if (!data.trials.length) return;
+  const { axes, labels, lines } = data.coordinates, n = lines.length;
+  const traces = [...lines.entries()].reverse().map(([rank, line]) => {
+    const grey = Math.round(40 + 180 * rank / Math.max(n - 1, 1));
+    return { type: "scatter", mode: "lines", x: axes.map((_, i) => i), y: line.places, name: line.name,
+      line: rank === 0 ? { color: MARK, width: 4 } : { color: `rgb(${grey},${grey},${grey + 8})`, width: 1.4 },
+      text: axes.map(() => `${line.name}<br>${line.error.toFixed(4)}`), hovertemplate: "%{text}<extra></extra>" };
+  });
+  const annotations = axes.flatMap((name, i) => [
+    { x: i, y: 1.12, text: name, showarrow: false, font: { size: 13 } },
+    ...labels[i].map(([y, text]) => ({ x: i, y, text, showarrow: false, xanchor: "left", xshift: 5, font: { size: 11, color: OTHER } }))]);
+  const shapes = axes.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { color: INK, width: 1 } }));
+  parallel.style.height = "440px";
+  draw(parallel, traces, layout("", "", { layout: { annotations, shapes, hovermode: "closest" },
+    xaxis: { visible: false, range: [-0.2, axes.length - 0.4] }, yaxis: { visible: false, range: [-0.08, 1.2] } }));
+  order.style.height = "360px";
+  draw(order, [
+    { type: "scatter", mode: "markers", x: data.trials.map(t => t[0]), y: data.trials.map(t => t[1]), marker: { color: OTHER, size: 7 },
+      hovertemplate: "trial %{x}: %{y:.4f}<extra></extra>" },
+    { type: "scatter", mode: "lines", x: data.trials.map(t => t[0]), y: data.trials.map(t => t[2]), line: { color: MARK, shape: "hv" },
+      hovertemplate: "best so far %{y:.4f}<extra></extra>" },
+  ], layout("trial", data.labels.val, { yaxis: { type: "log" } }));
+}
+
+async function show() {
+  const facts = Object.entries(DATA.facts);
+  if (facts.length) document.getElementById("report").append(element("table", { class: "facts" }, element("tbody", {},
+    ...facts.map(pair => element("tr", {}, ...pair.map(text => element("td", {}, text)))))));
+  await loadPlotly();
+  DATA.sections.forEach({ run: single, study, search }[DATA.kind]);
+  if (DATA.missing.length) {
+    document.getElementById("report").append(element("h2", {}, "Not in these figures"),
+      element("ul", { id: "missing" }, ...DATA.missing.map(line => element("li", {}, line))));
+  }
+  document.body.dataset.ready = "true";
+}
+show();

@@ -42,6 +42,14 @@ def not_begun(runs: Iterable[Run]) -> list[str]:
     return missing
 
 
+def sweeper_of(folder: Path) -> str:
+    """The class that chose the jobs of a sweep, from the multirun.yaml in its folder; "" if there is none."""
+    file = folder / "multirun.yaml"
+    if not file.is_file():
+        return ""
+    return str(OmegaConf.select(OmegaConf.load(file), "hydra.sweeper._target_"))
+
+
 def _jobs(multirun: Path) -> list[tuple[str, ...]]:
     """Every job of a sweep by Hydra's basic sweeper; none for other sweepers."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -50,7 +58,7 @@ def _jobs(multirun: Path) -> list[tuple[str, ...]]:
     from hydra.errors import HydraException
 
     hydra: Any = OmegaConf.load(multirun).hydra
-    if "BasicSweeper" not in str(hydra.sweeper.get("_target_")):
+    if "BasicSweeper" not in sweeper_of(multirun.parent):
         return []
     task = list(map(str, hydra.overrides.task))
     given = {text.partition("=")[0] for text in task}

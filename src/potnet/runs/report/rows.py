@@ -1,4 +1,4 @@
-"""Means over seeds, and differences to a reference row."""
+"""Means over seeds and folds, and differences to a reference row."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any
 
 from potnet.config import ConfigError, did_you_mean
 from potnet.runs.report.collect import Run
-from potnet.runs.report.names import changes, name_rows, repeat_of, settings_of
+from potnet.runs.report.names import averaged_keys, changes, name_rows, repeat_of, settings_of
+from potnet.runs.sweeps import flat
 
 REFERENCE = "ablation=complete"
 """The override that marks the reference row unless another is asked for."""
+
+OVER = ("seed", "fold")
+"""What rows average over unless something else is asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Comparison:
 
 @dataclass
 class Row:
-    """Runs whose settings differ in nothing but the seed.
+    """Runs whose settings differ in nothing but what is averaged over: the seed, the fold.
 
     Attributes:
         runs: All of them, finished or not.
@@ -77,9 +81,9 @@ class Row:
         """The runs that came to their end."""
         return [run for run in self.runs if run.metrics is not None]
 
-    def error(self, part: str, metric: str = "mae") -> Spread | None:
-        """A metric of a part, "val" or "test", over the seeds."""
-        return Spread.of(run.metric(part, metric) for run in self.finished)
+    def error(self, part: str) -> Spread | None:
+        """The error of a part, "val" or "test", over the seeds and folds; see `Run.error`."""
+        return Spread.of(run.error(part) for run in self.finished)
 
     @property
     def published(self) -> dict[str, Any]:
@@ -110,9 +114,10 @@ class Section:
         key: Of the property, such as "k_vrh".
         name: Such as "bulk modulus".
         unit: Of the errors, such as "log10(GPa)"; "" if there is none or no run is finished.
-        rows: In the order of their first runs.
-        reference: One of the rows.
+        rows: In the order of their first runs; of a search the best first.
+        reference: One of the rows; of a search the best.
         part: "test" or "val": what the rows are compared on.
+        measure: What the errors are, "MAE" or "wrong classes".
     """
 
     key: str
@@ -121,10 +126,11 @@ class Section:
     rows: list[Row]
     reference: Row
     part: str
+    measure: str = "MAE"
 
 
 def sections(
-    runs: Sequence[Run], reference: str | None = None, part: str = "test", over: Sequence[str] = ("seed",)
+    runs: Sequence[Run], reference: str | None = None, part: str = "test", over: Sequence[str] = OVER
 ) -> list[Section]:
     """Group runs into rows and sections, name the rows, and compare them with the reference rows.
 
@@ -133,19 +139,34 @@ def sections(
         reference: Name of the reference row, or an override of its runs such as "ablation=complete"; by
             default the row with `ablation=complete`, else the first that has a finished run.
         part: "test" or "val".
-        over: Settings that runs of one row differ in. "seed" stands for every setting of this name.
+        over: Settings that runs of one row differ in. "seed" stands for every setting of this name outside of
+            the model.
 
     Raises:
-        ConfigError: No row has this name.
+        ConfigError: No row has this name, or no run has a setting of `over`.
     """
+    check_over(runs, over)
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in runs:
-        grouped[str(run.target.get("key")), str(run.target.get("transform"))].append(run)
+    for run in (view for run in runs for view in run.by_target()):
+        grouped[run.key, str(run.target.get("transform", "none"))].append(run)
     found = [_section(group, reference, part, over) for group in grouped.values()]
     if not any(_find(section.rows, reference) for section in found) and reference:
         names = [row.name for section in found for row in section.rows]
         raise ConfigError(f"reference={reference}: there is no such row{did_you_mean(reference, names)}")
     return found
+
+
+def check_over(runs: Sequence[Run], over: Sequence[str]) -> None:
+    """Refuse a setting to average over that no run has.
+
+    Raises:
+        ConfigError: The nearest setting is named.
+    """
+    known = {key for run in runs for key in flat(run.config)}
+    for name in over:
+        if name not in OVER and not averaged_keys(known, [name]):
+            last = {key.rpartition(".")[2] for key in known}
+            raise ConfigError(f"over=[{name}]: no run has this setting{did_you_mean(name, known | last)}")
 
 
 def _section(runs: Sequence[Run], reference: str | None, part: str, over: Sequence[str]) -> Section:
@@ -164,15 +185,15 @@ def _section(runs: Sequence[Run], reference: str | None, part: str, over: Sequen
         row.changes = changes(chosen.settings, row.settings)
         if row is not chosen:
             row.comparison = compare(row, chosen, part, over)
-    target = runs[0].target
-    units = [(run.metrics or {}).get(part, {}).get("unit") for run in runs]
+    units = [run.unit(where) for run in runs for where in (part, "val", "test")]
     return Section(
-        key=str(target.get("key")),
-        name=str(target.get("name") or target.get("key")),
+        key=runs[0].key,
+        name=runs[0].title,
         unit=next((unit for unit in units if unit), ""),
         rows=rows,
         reference=chosen,
         part=part,
+        measure="wrong classes" if runs[0].is_class else "MAE",
     )
 
 
@@ -185,7 +206,7 @@ def _find(rows: Iterable[Row], reference: str | None) -> Row | None:
     return next((row for test in tests for row in rows if test(row)), None)
 
 
-def compare(row: Row, reference: Row, part: str, over: Sequence[str] = ("seed",)) -> Comparison | None:
+def compare(row: Row, reference: Row, part: str, over: Sequence[str] = OVER) -> Comparison | None:
     """Compare two rows crystal by crystal; None where fewer than two are predicted by both.
 
     Args:
@@ -207,7 +228,7 @@ def compare(row: Row, reference: Row, part: str, over: Sequence[str] = ("seed",)
     by_seed = [
         a - b
         for repeat in common
-        if (a := here[repeat].metric(part)) is not None and (b := there[repeat].metric(part)) is not None
+        if (a := here[repeat].error(part)) is not None and (b := there[repeat].error(part)) is not None
     ]
     return Comparison(Spread.of(by_seed), statistics.fmean(differences), low, high, p, len(shared))
 
