@@ -122,7 +122,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
     [
         ("nowhere/*.cif", "no file matches"),
         ("missing.cif", "no such file"),
-        (3.5, "cannot make a crystal of float"),
+        (3.5, "a structure is wanted .* got a float"),
     ],
 )
 def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
