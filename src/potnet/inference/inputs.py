@@ -14,17 +14,15 @@ from potnet.crystals import (
     CrystalError,
     Plausibility,
     from_serialized,
-    iterate_crystals,
     unique_id,
 )
+from potnet.data.sources.structures import open_structures, structure_files
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
 """A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
 
 Outcome = tuple[int, Crystal | CrystalError]
 """The number of an input, and a crystal of it or what is wrong with it."""
-
-_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -40,25 +38,12 @@ def expand(inputs: Inputs) -> list[Any]:
     if not isinstance(inputs, str | os.PathLike):
         return [inputs]
     path = Path(inputs).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
-        if not files:
-            raise CrystalError(
-                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR...)",
-                str(path),
-            )
-        return list(files)
+    if path.exists():
+        return list(structure_files(path))
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
     if not files:
         raise CrystalError(f"no such file, and no file matches (working folder: {Path.cwd()})", str(path))
     return list(files)
-
-
-def _is_structure(file: Path) -> bool:
-    name = file.name.removesuffix(".gz")
-    return name.lower().endswith(_ENDINGS) or name.startswith(("POSCAR", "CONTCAR"))
 
 
 def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:
@@ -89,7 +74,7 @@ def _outcomes(
     item: Any, box: float | None, plausibility: Plausibility, number: int
 ) -> Iterator[Crystal | CrystalError]:
     if isinstance(item, Path):
-        yield from iterate_crystals(item, box, plausibility)
+        yield from open_structures(item, box, plausibility)
         return
     try:
         yield _from_object(item, box, plausibility, str(number))
