@@ -169,6 +169,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.source = source
         self.targets = Targets.from_config(targets)
         self.featurizer = featurizer.restricted(needs)
+        if self.featurizer.cell != "as_given":
+            _refuse_labels_of_the_cell(self.targets)
         self.split_recipe = split if split is not None else GivenSplit()
         self.batch_size = batch_size
         self.limit = limit
@@ -391,6 +393,16 @@ class _SharedLoader(DataLoader[CrystalBatch]):
 def _with_features(target: Target) -> bool:
     """Whether the labels are kept with the features: one for each atom, or arrays."""
     return target.per == "atom" or bool(target.shape)
+
+
+def _refuse_labels_of_the_cell(targets: Targets) -> None:
+    """Refuse labels that hold for the cell as given alone: those that grow with it, of atoms, and tensors."""
+    keys = [key for key, target in targets.items() if target.extensive or _with_features(target)]
+    if keys:
+        raise DataError(
+            f"target {', '.join(keys)}: such a label belongs to the cell as it is given, but "
+            "features.cell=primitive reduces it to fewer atoms: set features.cell=as_given"
+        )
 
 
 def _as_is(batch: CrystalBatch) -> CrystalBatch:
