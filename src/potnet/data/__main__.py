@@ -67,7 +67,9 @@ def show(entry: Entry) -> None:
             print(f"left out: {count} {reason}")
         for key, unit in store.table.units.items():
             told = f"property: {key}{f' ({unit})' if unit else ''}"
-            print(f"{told}, an array" if key in store.table.arrays else f"{told}, {_known(store, key)} crystals")
+            print(
+                f"{told}, an array" if key in store.table.arrays else f"{told}, {_known(store, key)} crystals"
+            )
         print(json.dumps(store.settings, indent=1))
     elif entry.kind == "features":
         print(f"{shards_of(entry.path)} shards so far; the next start with its settings goes on")
