@@ -18,9 +18,9 @@ from torch import Tensor
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
-from potnet.lattice.ewald import _kernels
 from potnet.lattice.inputs import LatticeError, checked, tolerances
 from potnet.lattice.potentials import Potential
+from potnet.lattice.task import distinct_kernels
 
 #: e² / (4 π eps0) in eV Å: Coulomb energies of charges in units of e, times this, are in eV (CODATA 2018).
 COULOMB_EV_ANGSTROM = 14.399645
@@ -261,7 +261,7 @@ def _of_crystals(atom: Tensor, work: Work) -> Tensor:
 
 def _parametric(work: Work, cell: Tensor) -> bool:
     """Whether a kernel has tensors for parameters, which may depend on the cell or carry a gradient."""
-    kernels, _ = _kernels(work.potentials, torch.linalg.det(cell.detach()).abs())
+    kernels = distinct_kernels(work.potentials, torch.linalg.det(cell.detach()).abs())[0]
     return any(isinstance(value, Tensor) for kernel in kernels for value in vars(kernel).values())
 
 
@@ -272,7 +272,7 @@ def _by_autograd(
     work = plan.work
     parameters = [
         value
-        for kernel in _kernels(work.potentials, torch.linalg.det(cell).abs())[0]
+        for kernel in distinct_kernels(work.potentials, torch.linalg.det(cell).abs())[0]
         for value in vars(kernel).values()
         if isinstance(value, Tensor)
     ]

@@ -11,12 +11,13 @@ from torch import Tensor
 from potnet.lattice import cells
 from potnet.lattice.energy_bounds import EnergyBound, choose_cutoffs
 from potnet.lattice.energy_terms import Work
-from potnet.lattice.ewald import _kernels
+from potnet.lattice.inputs import CLOSEST
 from potnet.lattice.mesh import mesh_shape, mesh_spacings
 from potnet.lattice.neighbours import find_pairs
-from potnet.lattice.plan import _refuse_short_vectors, detached
+from potnet.lattice.plan import _refuse_short_vectors
 from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
+from potnet.lattice.task import distinct_kernels
 
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a wave
 # vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
@@ -129,12 +130,13 @@ def make_energy_plan(
     transform = cells.reduce(cell)
     reduced = transform @ cell
     heights = cells.heights(reduced)
-    _refuse_short_vectors(heights[:, 0])
+    if bool((heights[:, 0] < CLOSEST).any()):
+        _refuse_short_vectors(heights[:, 0])
     volume = heights.prod(-1)
     fractional = torch.einsum("nd,ndc->nc", positions, torch.linalg.inv(reduced)[batch])
     wraps = fractional.floor()
     fractional = fractional - wraps
-    kernels, coefficients = _kernels(potentials, volume)
+    kernels, coefficients, _ = distinct_kernels(potentials, volume)
     coefficients = coefficients.to(cell.device)
     if method == "auto":
         meshed = (num_atoms >= MESH_PAYS).nonzero()[:, 0]
@@ -164,7 +166,7 @@ def make_energy_plan(
     if len(meshed):
         squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
         spacing, energy, force = mesh_spacings(
-            [detached(kernel.select(meshed)) for kernel in kernels],
+            [kernel.select(meshed).detached() for kernel in kernels],
             coefficients,
             split[meshed],
             volume[meshed],

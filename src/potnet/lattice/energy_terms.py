@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from potnet.lattice.ewald import _kernels
 from potnet.lattice.inputs import CLOSEST, LatticeError
 from potnet.lattice.mesh import mesh_field
 from potnet.lattice.neighbours import Pairs
 from potnet.lattice.potentials import Kernel, Potential
 from potnet.lattice.radial import Distances, origin, real_part
 from potnet.lattice.structure_factors import Field, make_blocks, reciprocal_field
+from potnet.lattice.task import distinct_kernels
 
 # Pairs summed together where no graph is recorded: what stays in a CPU's cache.
 _PAIRS_AT_ONCE = {"cpu": 2**15, "cuda": 2**22}
@@ -86,7 +86,7 @@ def bilinear(
     """
     columns = right if left is None else torch.cat([left, right], 1)
     volume = torch.linalg.det(cell).abs()
-    kernels, coefficients = _kernels(work.potentials, volume)
+    kernels, coefficients, _ = distinct_kernels(work.potentials, volume)
     coefficients = coefficients.to(cell.device)
     field = _real_field(work, cell, positions, columns, kernels, coefficients, derivatives)
     for block in work.blocks:

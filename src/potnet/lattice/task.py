@@ -70,7 +70,7 @@ class Task:
         reduced = transform @ cell
         # Of a skewed cell it would cancel. What depends on it follows in `Block`.
         volume = torch.linalg.det(reduced.detach()).abs()
-        kernels, coefficients, largest = _kernels(potentials, volume)
+        kernels, coefficients, largest = distinct_kernels(potentials, volume)
         tolerance = cell.new_tensor(wanted)
         strictest = None if largest is None else max(c / a for c, a in zip(largest, wanted, strict=True))
         with torch.no_grad():
@@ -242,7 +242,7 @@ class Task:
         )
 
 
-def _kernels(
+def distinct_kernels(
     potentials: Sequence[Potential], volume: Tensor
 ) -> tuple[list[Kernel], Tensor, list[float] | None]:
     """The different kernels of all potentials, the coefficients of their linear combinations, and the sums of

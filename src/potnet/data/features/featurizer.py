@@ -299,7 +299,7 @@ class Featurizer:
 
             values = truncated_sums(cell, positions, batch, self.potentials, self.pair_cutoff).values
         else:
-            memory = {} if self.memory_mib is None else {"memory_mib": self.memory_mib}
+            memory: dict[str, Any] = {} if self.memory_mib is None else {"memory_mib": self.memory_mib}
             values = lattice_sums(
                 cell, positions, batch, self.potentials, accuracy=self.accuracy, **memory
             ).values
