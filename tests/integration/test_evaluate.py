@@ -38,10 +38,18 @@ def write_table(path: Path, shift: float = 0.0) -> None:
 
 
 @pytest.fixture(scope="module")
-def on_a_table(run_training: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+def on_a_table(
+    run_training: Callable[..., Run], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Run, Path]:
     table = tmp_path_factory.mktemp("data") / "mine.jsonl"
     write_table(table)
-    settings = ("data=table", f"data.source.path={table}", "target.key=k", "target.name=null", "data.limit=null")
+    settings = (
+        "data=table",
+        f"data.source.path={table}",
+        "target.key=k",
+        "target.name=null",
+        "data.limit=null",
+    )
     return run_training(*settings, "trainer.max_epochs=1", "data.batch_size=8"), table
 
 
@@ -102,9 +110,7 @@ def test_a_source_that_is_none_runs_nothing(place: str, on_a_table: tuple[Run, P
     assert not mark.exists()
 
 
-def run_command(
-    main: Callable[[], None], *arguments: str, monkeypatch: pytest.MonkeyPatch
-) -> int:
+def run_command(main: Callable[[], None], *arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["potnet", *arguments])
     try:
         main()
@@ -122,14 +128,23 @@ def run_command(
         (predict, ["checkpoint=a", "inputs=a.cif", "box=abc"], "box='abc': expected a number"),
         (predict, ["checkpoint=a", "inputs=a.cif", "output=[1]"], "output: expected text"),
         (predict, ["checkpoint=a", "inputs=[[a]]"], "inputs=['a']: give one path"),
-        (predict, ["checkpoint=a", "inputs=a.cif", "batch_size=x"], "batch_size='x': expected a whole number"),
+        (
+            predict,
+            ["checkpoint=a", "inputs=a.cif", "batch_size=x"],
+            "batch_size='x': expected a whole number",
+        ),
         (evaluate, ["checkpoint=2024"], "2024: no such checkpoint or folder"),
         (evaluate, ["checkpoint=[a,b]"], "checkpoint: expected text, and not a list"),
         (evaluate, ["checkpoint=a", "cache_dir=5"], "a: no such checkpoint"),
     ],
 )
 def test_commands_say_what_is_wrong(
-    main: Any, arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    main: Any,
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Any,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command(main, *arguments, monkeypatch=monkeypatch) == 1

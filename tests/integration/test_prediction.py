@@ -263,7 +263,11 @@ def test_an_export_predicts_the_same(trained: Run, tmp_path: Path, structures: P
     assert best_value(potnet.load(whole).predict(structures)) == expected
     half = export(trained.folder, tmp_path / "half.safetensors", dtype="float16")
     assert best_value(potnet.load(half).predict(structures)) == pytest.approx(expected, rel=1e-2)
-    assert half.stat().st_size < whole.stat().st_size < (trained.folder / "checkpoints" / "best.ckpt").stat().st_size
+    assert (
+        half.stat().st_size
+        < whole.stat().st_size
+        < (trained.folder / "checkpoints" / "best.ckpt").stat().st_size
+    )
     content = whole.read_bytes()
     assert str(Path.home()).encode() not in content
     assert str(tmp_path.parent).encode() not in content

@@ -16,7 +16,7 @@ from potnet.data.targets import Target, Targets
 from potnet.files import csv_text, write_whole
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
 FLAGS = "flags"
 """Column of warnings: text, empty where there is none."""
@@ -38,10 +38,12 @@ class Predictions:
         targets: What was predicted.
         ids: n names, all different.
         columns: name -> (n,). Of each target of crystals under its key: numbers in its unit, or names of
-            classes; of each class also its probability, under "KEY_probability_CLASS"; of a target with a shape a
-            column an element, "KEY_1", "KEY_2", ...
-        atoms: Of each target of atoms: n arrays (atoms of the crystal, *shape), in the order of the input's atoms.
-        flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly empty.
+            classes; of each class also its probability, under "KEY_probability_CLASS"; of a target with a
+            shape a column an element, "KEY_1", "KEY_2", ...
+        atoms: Of each target of atoms: n arrays (atoms of the crystal, *shape), in the order of the input's
+            atoms.
+        flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly
+            empty.
         failures: Inputs that could not be predicted, and why.
     """
 
@@ -126,7 +128,10 @@ class Predictions:
     def __repr__(self) -> str:
         units = {key: target.unit for key, target in self.targets.items()}
         heads = [f"{name} ({units[name]})" if units.get(name) else name for name in self.header]
-        texts = [heads, *([_text(value) for value in self[row].values()] for row in range(min(len(self), SHOWN)))]
+        texts = [
+            heads,
+            *([_text(value) for value in self[row].values()] for row in range(min(len(self), SHOWN))),
+        ]
         if not any(self.flags):
             texts = [line[:-1] for line in texts]
         widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
@@ -139,8 +144,10 @@ class Predictions:
             lines.append(f"... {len(self)} rows")
         if self.failures:
             lines.append(f"{len(self.failures)} could not be predicted: see .failures")
-        return "\n".join(lines) if self.ids else f"no predictions of {', '.join(self.targets)}" + (
-            f"; {lines[-1]}" if self.failures else ""
+        return (
+            "\n".join(lines)
+            if self.ids
+            else f"no predictions of {', '.join(self.targets)}" + (f"; {lines[-1]}" if self.failures else "")
         )
 
     def _repr_html_(self) -> str:
@@ -203,18 +210,16 @@ def columns_of(target: Target, value: Tensor | None) -> dict[str, np.ndarray]:
     """
     if target.is_class:
         classes = target.classes or ()
-        if value is None:
-            chances = np.zeros((0, len(classes)))
-        else:
-            chances = value.double().softmax(-1).numpy()
-        names = np.array(classes, dtype=object)[chances.argmax(-1)] if len(chances) else np.array([], dtype=object)
+        chances = np.zeros((0, len(classes))) if value is None else value.double().softmax(-1).numpy()
+        names = (
+            np.array(classes, dtype=object)[chances.argmax(-1)]
+            if len(chances)
+            else np.array([], dtype=object)
+        )
         return {target.key: names} | {
             f"{target.key}_probability_{name}": chances[:, n] for n, name in enumerate(classes)
         }
-    if value is None:
-        numbers = np.zeros((0, *target.shape))
-    else:
-        numbers = target.physical(value.double()).numpy()
+    numbers = np.zeros((0, *target.shape)) if value is None else target.physical(value.double()).numpy()
     if not target.shape:
         return {target.key: numbers}
     flat = numbers.reshape(len(numbers), -1) if len(numbers) else np.zeros((0, target.outputs))

@@ -84,7 +84,9 @@ class Predictor:
         lines = [f"Predictor: {type(self.model).__name__}, {parameters:,} parameters, on {self.device}"]
         for key, target in self.targets.items():
             name = "" if target.title == key else f"{target.title}, "
-            kind = f"one of {', '.join(target.classes or ())}" if target.is_class else target.unit or "no unit"
+            kind = (
+                f"one of {', '.join(target.classes or ())}" if target.is_class else target.unit or "no unit"
+            )
             scale = "" if target.learned_unit == target.unit else f", learned as {target.learned_unit}"
             lines.append(f"  {key}: {name}{kind}{scale}")
         if self.record.get("dataset"):
@@ -103,8 +105,8 @@ class Predictor:
             allow: Full names of classes outside of potnet that the file may build, such as "mynet.Net".
 
         Raises:
-            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, or asks for a class
-                that it may not build; then nothing was imported.
+            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, or asks for a
+                class that it may not build; then nothing was imported.
         """
         file = find_checkpoint(path if isinstance(path, str) else Path(path))
         checkpoint = load_checkpoint(file)
@@ -114,7 +116,11 @@ class Predictor:
             checkpoint["state_dict"],
         )
         try:
-            asked = {"model": settings["model"], "targets": settings["targets"], "features": record["features"]}
+            asked = {
+                "model": settings["model"],
+                "targets": settings["targets"],
+                "features": record["features"],
+            }
             check_trusted(asked, allow)
         except (ConfigError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: {error}") from error
@@ -163,8 +169,8 @@ class Predictor:
             box: Å of vacuum around molecules without a cell; None refuses them.
             plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
                 `read_crystals`.
-            max_memory_gib: Working memory for one batch, GiB; a crystal that takes more is not predicted. None is
-                four fifths of what is available.
+            max_memory_gib: Working memory for one batch, GiB; a crystal that takes more is not predicted.
+                None is four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
             max_edges: Likewise, most local edges.
             progress: Show a bar.
@@ -193,7 +199,11 @@ class Predictor:
         max_edges: int = 500_000,
         progress: bool = False,
     ) -> Iterator[Predictions]:
-        """As `predict`, but table by table, of up to 512 crystals each: memory does not grow with their number."""
+        """As `predict`, but table by table: memory does not grow with the number of crystals.
+
+        Yields:
+            Tables of up to 512 crystals, in the order of the inputs; together what `predict` returns.
+        """
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
         for name, value in (("batch_size", batch_size), ("max_pairs", max_pairs), ("max_edges", max_edges)):
@@ -203,7 +213,9 @@ class Predictor:
             raise ConfigError(f"max_memory_gib={max_memory_gib}: give a positive number, or null to choose")
         limits = _Limits(batch_size, max_pairs, max_edges, max_memory_gib)
         items = expand(inputs)
-        return self._tables(items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress)
+        return self._tables(
+            items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress
+        )
 
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: _Limits, progress: bool
@@ -232,9 +244,7 @@ class Predictor:
         found.failures = [*unread, *failures]
         return found
 
-    def _featurized(
-        self, crystals: list[Crystal], skip: bool, failures: list[Failure]
-    ) -> list[CrystalGraph]:
+    def _featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
         try:
             return self.featurizer.featurize(crystals, failures=failures if skip else None)
         except (MemoryError, RuntimeError) as error:
@@ -288,8 +298,8 @@ class Predictor:
             return True
         what = "max_memory_gib" if limits.memory_gib is not None else "four fifths of what is available"
         reason = (
-            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB ({what}): raise "
-            "max_memory_gib, or use a machine with more memory"
+            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB "
+            f"({what}): raise max_memory_gib, or use a machine with more memory"
         )
         self._refuse(id, reason, skip, failures)
         return False

@@ -8,8 +8,8 @@ A checkpoint (format 2) is what Lightning saves, plus a record under the key "po
                          split_hash; versions; elements (table of element features); training (what was seen)
     (state of optimizer, loops and callbacks, for resuming)
 
-An export is a .safetensors file with the tensors of the first, and the others as JSON in its header. Both load
-with `load_checkpoint`, which brings older formats to this one (`potnet.runs.upgrade`).
+An export is a .safetensors file with the tensors of the first, and the others as JSON in its header. Both
+load with `load_checkpoint`, which brings older formats to this one (`potnet.runs.upgrade`).
 """  # fmt: skip
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def check_resumable(path: str | Path) -> dict[str, Any]:
     written = record.get("format") if isinstance(record, dict) else None
     if isinstance(written, int) and written < FORMAT:
         raise CheckpointError(
-            f"{file}: written by an older potnet (format {written}): it can be evaluated and predicts, but not be "
-            "continued. Start a new run"
+            f"{file}: written by an older potnet (format {written}): it can be evaluated and predicts, but "
+            "cannot be continued. Start a new run"
         )
     return load_checkpoint(file)

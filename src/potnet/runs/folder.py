@@ -5,9 +5,9 @@
     run.metrics()                                    content of metrics.json, of this or an older format
     run.rows()                                       lines of predictions.csv, likewise
 
-Format 2 (now): metrics.json has a figure for each part and target, `{"format": 2, "test": {"k_vrh": {"mae": ...}}}`,
-and predictions.csv a line for each crystal and target. Format 1 had one target, and neither name nor level for it.
-Whoever reads through this class sees format 2 only.
+Format 2 (now): metrics.json has a figure for each part and target,
+`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target. Format 1 had one target, and neither name nor level
+for it. Whoever reads through this class sees format 2 only.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class RunFolder:
 
     @property
     def versions(self) -> Path:
-        """JSON: versions of what shapes the result, commit of the checkout, licence and citation of the data."""
+        """JSON: versions of what shapes the result, and the commit of the checkout."""
         return self.path / "versions.json"
 
     @property
@@ -210,7 +210,7 @@ class RunFolder:
         return next((file for file in files if file.is_file()), None)
 
     def is_run(self) -> bool:
-        """Whether this is the folder of a run: W&B, too, leaves a config.yaml in its folders, of another form."""
+        """Whether this is the folder of a run: W&B leaves a config.yaml, too, but of another form."""
         if not self.config.is_file():
             return False
         with self.config.open(encoding="utf-8", errors="replace") as lines:
@@ -264,8 +264,8 @@ class RunFolder:
         from omegaconf import OmegaConf
 
         try:
-            target = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)["target"]  # type: ignore
-            return str(target["key"])
+            config: Any = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+            return str(config["target"]["key"])
         except (OSError, TypeError, KeyError):
             return "target"
 
@@ -285,7 +285,7 @@ def upgraded_metrics(content: Mapping[str, Any], key: str) -> dict[str, Any]:
         key: Of the run's one target.
     """
     parts = {part: {key: content[part]} for part in PARTS if part in content}
-    return {"format": FORMAT, **{k: v for k, v in content.items()}, **parts, "monitor": f"val/{key}/mae"}
+    return {"format": FORMAT, **content, **parts, "monitor": f"val/{key}/mae"}
 
 
 def _renamed(name: str, key: str) -> str:

@@ -111,5 +111,12 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
     )
     bar.outline.set_visible(False)
     bar.ax.set_title(f"{name}: test MAE{f', {unit}' if unit else ''}", fontsize=10, color=INK)
-    axes.text(-0.5, 9.45, f"small: test crystals that contain the element; hatched: fewer than {UNSURE}, so unsure", color=INK, fontsize=8, va="bottom")
+    axes.text(
+        -0.5,
+        9.45,
+        f"small: test crystals that contain the element; hatched: fewer than {UNSURE}, so unsure",
+        color=INK,
+        fontsize=8,
+        va="bottom",
+    )
     figure.savefig(path)

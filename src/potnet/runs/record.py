@@ -56,8 +56,8 @@ def _warn_about_edges(data: CrystalDataModule, rows: np.ndarray) -> None:
     alone = int((data.store.num_edges[rows] == 0).sum())
     if alone:
         log.warning(
-            "%d of %d training crystals have no local edge with features.neighbors.cutoff=%s: the network sees "
-            "nothing of their structure through edges; choose a larger cutoff",
+            "%d of %d training crystals have no local edge with features.neighbors.cutoff=%s: the network "
+            "sees nothing of their structure through edges; choose a larger cutoff",
             alone, len(rows), neighbors.get("cutoff"),
         )  # fmt: skip
 

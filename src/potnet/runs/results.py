@@ -44,7 +44,7 @@ def finish_run(
     loggers: Sequence[Any],
     monitor: str,
 ) -> list[Evaluation]:
-    """Evaluate the best checkpoint from its file, as `potnet evaluate` does; write, log and print the results.
+    """Evaluate the best checkpoint from its file, as `potnet evaluate` does; write, log and print results.
 
     Args:
         folder: Of the run.
@@ -92,9 +92,7 @@ def finish_run(
     _write_tables(run, worst, elements)
     # The last of the run's own files: where it is, a run is finished, and a sweep skips it.
     value = monitored(evaluations, monitor, table.rows)
-    run.write_results(
-        {**metrics_by_part(evaluations), "monitor": monitor, "monitored": value, **facts}
-    )
+    run.write_results({**metrics_by_part(evaluations), "monitor": monitor, "monitored": value, **facts})
     first = worst[tests[0].key] if tests else []
     tracking.log_results(
         loggers, tracking.Results(folder, tracking.summary(evaluations, facts), first, checkpoint)

@@ -271,13 +271,26 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
     """Keep ids of each part, crystals not used, licence and citation in files; say the latter two once."""
-    (folder / "split.json").write_text(
-        json.dumps({"hash": data.split.hash(), **data.split.to_plain()}, indent=1) + "\n", encoding="utf-8"
-    )
+    run = RunFolder(folder)
+    split = {"hash": data.split.hash(), **data.split.to_plain()}
+    write_whole(run.split, json.dumps(split, indent=1) + "\n")
     removed = [(entry.id, entry.reason, entry.detail) for entry in data.removed]
-    write_whole(folder / "removed.csv", csv_text(("id", "reason", "detail"), removed))
+    write_whole(run.removed, csv_text(("id", "reason", "detail"), removed))
     source = data.source
     licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
-    (folder / "data.txt").write_text(text + "\n", encoding="utf-8")
-    log.info("%s", text)
+    write_whole(run.data, text + "\n")
+    if _first_with(text):
+        log.info("%s", text)
+
+
+@cache
+def _first_with(text: str) -> bool:
+    """True when a text is met for the first time in this process; of a sweep, where the job's number says so."""
+    from potnet.config.resolvers import is_multirun
+
+    if not is_multirun():
+        return True
+    from hydra.core.hydra_config import HydraConfig
+
+    return HydraConfig.get().job.num == 0

@@ -186,7 +186,9 @@ def test_it_prints_as_what_it_is(predictor: Predictor) -> None:
     assert "some crystals" in text
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"max_pairs": 0}, {"max_memory_gib": 0.0}, {"on_error": "x"}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"max_pairs": 0}, {"max_memory_gib": 0.0}, {"on_error": "x"}]
+)
 def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         predictor.tables(COPPER, **wrong)
@@ -195,10 +197,15 @@ def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
 def test_a_csv_file_keeps_what_was_predicted_before_an_error(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     table = predictor.predict([COPPER])
-    with pytest.raises(KeyboardInterrupt), CsvTable(path) as file:
-        file.add(table)
-        assert not path.exists()
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with CsvTable(path) as file:
+            file.add(table)
+            assert not path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(path.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="nothing"), CsvTable(tmp_path / "b.csv"):
         raise ValueError("nothing")

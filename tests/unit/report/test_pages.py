@@ -37,7 +37,14 @@ def write_format_2(folder: Path, config: dict[str, Any] | None = None, error: fl
     settings = {"name": "two", "seed": 0, "target": MODULI, "model": {"_target_": "potnet.models.PotNet"}}
     run.config.write_text(yaml.safe_dump({**settings, "trainer": {"max_epochs": 2}, **(config or {})}))
     rows = [(e, 0.5 - 0.1 * e, 0.4 - 0.1 * e, 0.3, 0.8, 1.0) for e in range(2)]
-    header = ("epoch", "train/k_vrh/mae", "val/k_vrh/mae", "train/metal/error", "val/metal/accuracy", "seconds")
+    header = (
+        "epoch",
+        "train/k_vrh/mae",
+        "val/k_vrh/mae",
+        "train/metal/error",
+        "val/metal/accuracy",
+        "seconds",
+    )
     run.epochs.write_text(csv_text(header, rows))
     lines = [(f"c{i}", "test", "k_vrh", "100", f"{100 * 10 ** (error * i)}") for i in range(4)]
     lines += [(f"c{i}", "test", "metal", "metal", "metal" if i else "insulator") for i in range(4)]

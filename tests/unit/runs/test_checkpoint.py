@@ -28,13 +28,17 @@ def test_format_1_predicts_what_it_predicted(name: str, tmp_path: Path) -> None:
     with (OLD / name / "predictions.csv").open(newline="") as file:
         known = {row["id"]: float(row["prediction"]) for row in csv.DictReader(file)}
     content = (files("potnet.data") / "embedded" / "mp_elastic_2018.jsonl.gz").read_bytes()
-    lines = [line for line in gzip.decompress(content).decode().splitlines() if json.loads(line)["id"] in known]
+    lines = [
+        line for line in gzip.decompress(content).decode().splitlines() if json.loads(line)["id"] in known
+    ]
     (tmp_path / "some.jsonl").write_text("\n".join(lines))
     model = potnet.load(OLD / name, device="cpu")
     found = model.predict(tmp_path / "some.jsonl")
     assert {row["id"]: row["k_vrh"] for row in found} == pytest.approx(known, rel=1e-5)
     whole = export(OLD / name, tmp_path / "old.safetensors")
-    assert list(potnet.load(whole, device="cpu").predict(tmp_path / "some.jsonl").values) == list(found.values)
+    assert list(potnet.load(whole, device="cpu").predict(tmp_path / "some.jsonl").values) == list(
+        found.values
+    )
 
 
 def test_format_1_in_the_present_form() -> None:
@@ -45,7 +49,9 @@ def test_format_1_in_the_present_form() -> None:
     assert list(settings["targets"]) == ["k_vrh"]
     assert {"scalers.k_vrh.mean", "scalers.k_vrh.std"} < set(checkpoint["state_dict"])
     assert "home" not in json.dumps(record)
-    assert load_checkpoint(OLD / "published")["hyper_parameters"]["model"]["_target_"].endswith(".PublishedPotNet")
+    assert load_checkpoint(OLD / "published")["hyper_parameters"]["model"]["_target_"].endswith(
+        ".PublishedPotNet"
+    )
 
 
 def test_folders_of_format_1_are_read() -> None:
@@ -71,7 +77,9 @@ class Malicious:
 def test_a_malicious_pickle_runs_nothing(read: Any, tmp_path: Path) -> None:
     mark, file = tmp_path / "owned", tmp_path / "last.ckpt"
     torch.save({"state_dict": {}, "potnet": {"format": 2}, "evil": Malicious(mark)}, file)
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: not a checkpoint of potnet .*nothing in it was run"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt: not a checkpoint of potnet .*nothing in it was run"
+    ):
         read(file)
     assert not mark.exists()
 

@@ -23,8 +23,8 @@ METHOD = (
 )
 
 SEARCH = (
-    "Each row is a trial, sorted by its validation error, the best in bold. The best of many trials is best partly "
-    "by luck on the validation crystals: its test error is the one to quote."
+    "Each row is a trial, sorted by its validation error, the best in bold. The best of many trials is best "
+    "partly by luck on the validation crystals: its test error is the one to quote."
 )
 
 CSV_HEADER = (
@@ -106,14 +106,21 @@ def _study_lines(section: Section, images: Sequence[str]) -> list[str]:
 def _search_lines(section: Section, images: Sequence[str]) -> list[str]:
     """The trials, the best first, with what was varied."""
     names = parameters_of(section)
-    header = ("", *names.values(), f"val {section.measure}", f"test {section.measure}", "epochs", "min in all")
+    header = (
+        "",
+        *names.values(),
+        f"val {section.measure}",
+        f"test {section.measure}",
+        "epochs",
+        "min in all",
+    )
     lines = [SEARCH, "", _line(header), _line(("---", *["--:"] * (len(header) - 1)))]
     for rank, row in enumerate(section.rows, 1):
         settings = [short_value(row.settings[key]) if key in row.settings else "" for key in names]
         total, epochs = row.total_seconds, max((len(run.epochs) for run in row.runs), default=0)
         cells = [
-            str(rank) if row.finished else "-", *settings, error_text(row.error("val")), error_text(row.error("test")),
-            str(epochs), f"{total.mean / 60:.1f}" if total else "",
+            str(rank) if row.finished else "-", *settings, error_text(row.error("val")),
+            error_text(row.error("test")), str(epochs), f"{total.mean / 60:.1f}" if total else "",
         ]  # fmt: skip
         if row is section.reference and row.finished:
             cells = [f"**{cell}**" if cell else "" for cell in cells]
@@ -127,10 +134,20 @@ def _run_lines(section: Section, images: Sequence[str]) -> list[str]:
     rows = metric_rows(run)
     names = [name for name in ("mae", "rmse", "r2", "accuracy", "f1", "roc_auc", "log_loss", "n", "unit")
              if any(row.get(name) not in (None, "") for row in rows)]  # fmt: skip
-    heads = {"mae": "MAE", "rmse": "RMSE", "r2": "R²", "roc_auc": "ROC AUC", "log_loss": "log loss", "n": "crystals"}
+    heads = {
+        "mae": "MAE",
+        "rmse": "RMSE",
+        "r2": "R²",
+        "roc_auc": "ROC AUC",
+        "log_loss": "log loss",
+        "n": "crystals",
+    }
     lines = []
     if rows:
-        lines = [_line(("", *(heads.get(name, name) for name in names))), _line(("---", *["--:"] * len(names)))]
+        lines = [
+            _line(("", *(heads.get(name, name) for name in names))),
+            _line(("---", *["--:"] * len(names))),
+        ]
         lines += [_line([row["part"], *(_figure(row.get(name)) for name in names)]) for row in rows] + [""]
     lines += [f"- {note}" for note in published_notes(section)]
     lines += _pictures(section, images)

@@ -87,7 +87,9 @@ def name_rows(rows: Sequence[tuple[Sequence[str], Mapping[str, Any]]], over: Seq
     repeated = Counter(names)
     for i, (_, settings) in enumerate(rows):
         if repeated[names[i]] > 1 or not names[i]:
-            details = ", ".join(f"{short[key]}={short_value(settings[key])}" for key in keys if key in settings)
+            details = ", ".join(
+                f"{short[key]}={short_value(settings[key])}" for key in keys if key in settings
+            )
             names[i] = ", ".join(part for part in (names[i], details) if part) or "all runs"
     # What differs beyond the digits that are shown is numbered.
     seen: Counter[str] = Counter()
@@ -132,4 +134,6 @@ def averaged_keys(keys: Iterable[str], over: Sequence[str]) -> list[str]:
 
 def _averaged(key: str, over: Sequence[str]) -> bool:
     # model.fold says how a network computes, not which part of the data it sees.
-    return any(key == name or (key.rpartition(".")[2] == name and not key.startswith("model.")) for name in over)
+    return any(
+        key == name or (key.rpartition(".")[2] == name and not key.startswith("model.")) for name in over
+    )

@@ -147,8 +147,8 @@ def sections(
     """
     check_over(runs, over)
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in (view for run in runs for view in run.by_target()):
-        grouped[run.key, str(run.target.get("transform", "none"))].append(run)
+    for view in (view for run in runs for view in run.by_target()):
+        grouped[view.key, str(view.target.get("transform", "none"))].append(view)
     found = [_section(group, reference, part, over) for group in grouped.values()]
     if not any(_find(section.rows, reference) for section in found) and reference:
         names = [row.name for section in found for row in section.rows]
