@@ -173,8 +173,12 @@ def test_equal_up_to_rounding():
 def test_equal_potentials_are_equal_in_all_channels():
     one = [1.0, 1e-6, -3e-9]
     sums = torch.tensor([one, [1.0, 2e-6, -3e-9], one, [1.0, 1e-6, 3e-9]], dtype=torch.float64)
-    batch = replace(collate(Featurizer(device="cpu").featurize([CRYSTALS["NaCl"]])),
-                    pair_index=torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]), pair_sums=sums, dtype=torch.float64)  # fmt: skip
+    batch = replace(
+        collate(Featurizer(device="cpu").featurize([CRYSTALS["NaCl"]])),
+        pair_index=torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]),
+        pair_sums=sums,
+        dtype=torch.float64,
+    )
     values, row = pair_potentials(batch, "")
     assert len(values) == 3
     torch.testing.assert_close(values[row], sums, rtol=1e-12, atol=0)

@@ -10,16 +10,19 @@ from potnet.crystals import CrystalGraph, collate
 from potnet.models import PublishedPotNet
 from potnet.nn import (
     BatchNorm,
+    BesselBasis,
     EdgeLinear,
     Edges,
     ElementFeatures,
     Embedding,
+    Envelope,
     GaussianBasis,
     Head,
     Heads,
     HeadSpec,
     MultiquadricBasis,
     ShiftedSoftplus,
+    SmoothBasis,
     aggregate,
     softmax,
 )
@@ -106,6 +109,52 @@ def test_bases():
         GaussianBasis(4, -4, 9)
     with pytest.raises(ValueError, match="at least 2 bins"):
         GaussianBasis(-4, 4, 1)
+
+
+@pytest.mark.parametrize("p", [2, 5, 6])
+def test_the_envelope_and_two_derivatives_vanish_at_the_cutoff(p):
+    envelope = Envelope(4.0, p)
+
+    def with_derivatives(r):
+        r = torch.tensor(r, dtype=torch.float64, requires_grad=True)
+        value = envelope(r)
+        (first,) = torch.autograd.grad(value, r, create_graph=True)
+        (second,) = torch.autograd.grad(first, r)
+        return [value.item(), first.item(), second.item()]
+
+    assert with_derivatives(4.0 - 1e-7) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert with_derivatives(4.0) == with_derivatives(4.5) == [0, 0, 0]
+    assert with_derivatives(1e-9)[0] == 1
+    d = 0.7
+    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    expected = 1 - a * d**p + b * d ** (p + 1) - c * d ** (p + 2)
+    assert with_derivatives(4 * d)[0] == pytest.approx(expected, rel=1e-12)
+    r = torch.tensor([0.5, 2.0, 3.9, 4.2], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(envelope, r)
+
+
+def test_bessel_functions_are_orthonormal_in_the_sphere():
+    r = torch.linspace(0, 3, 20_001, dtype=torch.float64)[1:]
+    f = BesselBasis(3.0, 5).double()(r)
+    products = torch.einsum("ra,rb,r->ab", f, f, r**2) * (r[1] - r[0])
+    torch.testing.assert_close(products, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_a_smooth_basis_is_basis_times_envelope():
+    basis, envelope = GaussianBasis(0, 4, 9), Envelope(4.0, 5)
+    r = torch.tensor([[1.0], [3.9], [4.1]])
+    smooth = SmoothBasis(basis, envelope)
+    torch.testing.assert_close(smooth(r), basis(r) * envelope(r)[..., None])
+    assert not smooth(r)[2].any()
+    r = r.double().requires_grad_()
+    assert torch.autograd.gradgradcheck(smooth.double(), r)
+
+
+def test_radial_functions_that_cannot_be():
+    with pytest.raises(ValueError, match="positive cutoff and p of at least 2, got"):
+        Envelope(4.0, 1)
+    with pytest.raises(ValueError, match="positive cutoff and at least 1 bin"):
+        BesselBasis(0.0, 3)
 
 
 def test_shifted_softplus():

@@ -14,7 +14,8 @@ import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from potnet.runs.sweeps import ERROR, difference, finished, run_job
+from potnet.runs.folder import ERROR, RunFolder
+from potnet.runs.sweeps import difference, run_job
 from potnet.train import resumable
 
 CONFIG = {
@@ -93,7 +94,7 @@ def test_a_folder_with_a_run_of_other_settings_is_left_alone(tmp_path: Path, cap
     assert run(tmp_path, training) is None
     assert training.calls == []
     assert "another value of model.width" in capsys.readouterr().err
-    assert finished(tmp_path) == {"val": {"mae": 0.25}}
+    assert RunFolder(tmp_path).finished() == {"val": {"mae": 0.25}}
 
 
 def test_what_does_not_change_a_result_may_differ(tmp_path: Path) -> None:

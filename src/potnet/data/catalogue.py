@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from potnet.data.download.verify import read_record, sha256_of
-from potnet.data.errors import CacheError, DataError, did_you_mean
+from potnet.config.suggest import did_you_mean
+from potnet.data.download.verify import read_record
+from potnet.data.errors import CacheError, DataError
 from potnet.data.features import integrity
 from potnet.data.features.shards import SUFFIX
 from potnet.data.features.store import MANIFEST, FeatureStore
+from potnet.files import file_hash
 
 DOWNLOADS = "downloads"
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}")
@@ -69,7 +71,7 @@ def select(root: Path, names: list[str]) -> list[Entry]:
         meant = exact or [entry for entry in found if entry.name.startswith(name)]
         if not meant:
             raise DataError(
-                f"{root}: nothing is called {name!r}: {did_you_mean(name, (e.name for e in found))}"
+                f"{root}: nothing is called {name!r}{did_you_mean(name, (e.name for e in found))}"
             )
         chosen += [entry for entry in meant if entry not in chosen]
     return chosen
@@ -95,7 +97,7 @@ def verify(entry: Entry) -> str:
     record = read_record(entry.path)
     if record is None:
         return "no checksum is known"
-    return "whole" if sha256_of(entry.path) == record.sha256 else f"{entry.path} is damaged"
+    return "whole" if file_hash(entry.path) == record.sha256 else f"{entry.path} is damaged"
 
 
 def remove(entry: Entry) -> None:
@@ -134,7 +136,7 @@ def _kind(path: Path, root: Path) -> str:
 
 
 def _cache(folder: Path) -> Entry:
-    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if not (folder / MANIFEST).is_file():
         return Entry(folder.name, "features", folder, size, "unfinished")
     try:

@@ -18,8 +18,9 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalBatch
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.features.cache import cached_features
 from potnet.data.features.featurizer import Featurizer, Progress
 from potnet.data.features.packing import Packing, limited_batches
@@ -33,7 +34,6 @@ from potnet.data.table import (
     NOT_IN_SPLIT,
     PARTS,
     CrystalTable,
-    Dataset,
     Removal,
 )
 from potnet.data.targets import Target, Targets
@@ -79,7 +79,7 @@ class CrystalDataset(TorchDataset[CrystalBatch]):
     def batch(self, indices: Sequence[int]) -> CrystalBatch:
         """Some crystals (indices into this part) as one batch, in the order given."""
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        batch = self.store.batch(rows)
+        batch = self.store.batch(rows, numbers=False)
         labels = {key: torch.from_numpy(values[rows]) for key, values in self.labels.items()}
         return replace(batch, targets={**batch.targets, **labels})
 
@@ -157,7 +157,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         if num_workers < 0:
             raise DataError(f"data.num_workers={num_workers}: give 0 (none) or more")
         if on_error not in ("raise", "skip"):
-            raise DataError(f"data.on_error={on_error!r}: {did_you_mean(str(on_error), ('raise', 'skip'))}")
+            raise DataError(f"data.on_error={on_error!r}{did_you_mean(str(on_error), ('raise', 'skip'))}")
         if not isinstance(featurizer, Featurizer):
             featurizer = Featurizer(**featurizer)
         self.source = source
@@ -284,9 +284,9 @@ class CrystalDataModule(lightning.LightningDataModule):
             workers=self.featurize_workers,
         )
 
-    def _check(self, dataset: Dataset) -> None:
+    def _check(self, table: CrystalTable) -> None:
         """Refuse before the work what `setup` would refuse after it."""
-        self._divide(dataset.table)
+        self._divide(table)
 
     def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal], dict[str, np.ndarray]]:
         """The split, the crystals left out, and the label of every row for each target, NaN where missing."""

@@ -1,18 +1,17 @@
-"""`Dataset`: crystals with properties, as a source delivers them; `CrystalTable`: their labels alone."""
+"""`CrystalTable`: what is known of crystals besides their structure. `Dataset`: crystals in memory."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal
-from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.data.errors import DataError, name_some
 
 PARTS = ("train", "val", "test")
 
@@ -44,8 +43,9 @@ class CrystalTable:
 
     Attributes:
         ids: n unique names.
-        targets: Property -> (n,) float64 in its physical unit, NaN where missing.
-        units: Property -> unit ("" where the source does not say).
+        targets: Label -> its column, read from disk when it is asked for (see `values`).
+        arrays: Labels that are arrays, such as forces and stress; they are kept with the features.
+        units: Label -> unit ("" where the source does not say).
         split: The source's own part of each crystal ("train", "val", "test", or None for neither), if it
             has a split.
         formulas: n reduced formulas, or empty if nobody knows them.
@@ -54,12 +54,13 @@ class CrystalTable:
     """
 
     ids: list[str]
-    targets: dict[str, np.ndarray]
+    targets: Mapping[str, np.ndarray]
     units: dict[str, str]
     split: list[str | None] | None = None
     formulas: list[str] = field(default_factory=list)
     prototypes: list[str] = field(default_factory=list)
     removed: tuple[Removal, ...] = ()
+    arrays: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -74,185 +75,234 @@ class CrystalTable:
         rows = np.asarray(rows, dtype=np.int64)
         return CrystalTable(
             ids=[self.ids[row] for row in rows],
-            targets={key: values[rows] for key, values in self.targets.items()},
+            targets=SomeRows(self.targets, rows),
             units=self.units,
             split=None if self.split is None else [self.split[row] for row in rows],
             formulas=[self.formulas[row] for row in rows] if self.formulas else [],
             prototypes=[self.prototypes[row] for row in rows] if self.prototypes else [],
             removed=self.removed,
+            arrays=self.arrays,
         )
 
     def values(self, key: str) -> np.ndarray:
-        """(n,) float64 of one property, in its physical unit.
+        """The column of one label, in its physical unit.
+
+        Returns:
+            Numbers: (n,) float64, NaN where missing. Text: (n,) objects, None where missing.
 
         Raises:
-            DataError: If there is no such property; the nearest one is named.
+            DataError: If there is no such label; the nearest one is named.
         """
         if key not in self.targets:
-            raise DataError(f"unknown target {key!r}: {did_you_mean(key, self.targets)}")
+            if key in self.arrays:
+                raise DataError(f"{key} is an array: give the target its shape, target.shape, and target.per")
+            raise DataError(f"unknown target {key!r}{did_you_mean(key, [*self.targets, *self.arrays])}")
         return self.targets[key]
 
-    def to_plain(self) -> dict[str, Any]:
-        """As JSON can hold it; NaN becomes null, infinity text.
 
-        Prototypes are kept elsewhere, see `prototypes`.
-        """
-        return {
-            "ids": self.ids,
-            "split": self.split,
-            "formulas": self.formulas,
-            "removed": [[entry.id, entry.reason, entry.detail] for entry in self.removed],
-            "units": self.units,
-            "targets": {
-                key: [_number_to_plain(value) for value in values.tolist()]
-                for key, values in self.targets.items()
-            },
-        }
+class SomeRows(Mapping[str, np.ndarray]):
+    """Some rows of the columns of another mapping; nothing is copied before it is asked for."""
 
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> CrystalTable:
-        """The inverse of `to_plain`."""
-        targets = {key: np.array(values, dtype=np.float64) for key, values in plain["targets"].items()}
-        return cls(
-            ids=plain["ids"],
-            targets=targets,
-            units=plain["units"],
-            split=plain["split"],
-            formulas=plain["formulas"],
-            removed=tuple(Removal(*entry) for entry in plain["removed"]),
+    def __init__(self, columns: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        inner = columns if isinstance(columns, SomeRows) else None
+        self.columns: Mapping[str, np.ndarray] = columns if inner is None else inner.columns
+        self.rows: np.ndarray = rows if inner is None else inner.rows[rows]
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        return self.columns[key][self.rows]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+
+def column_of(values: Sequence[Any]) -> np.ndarray:
+    """A column from one value a crystal, as `CrystalTable.values` describes it.
+
+    Args:
+        values: Numbers, text, or None where missing. Text among numbers counts as missing.
+    """
+    if any(isinstance(value, str) for value in values) and not any(is_number(value) for value in values):
+        return objects(values)
+    return np.array([value if is_number(value) else np.nan for value in values], dtype=np.float64)
+
+
+def objects(values: Sequence[Any]) -> np.ndarray:
+    """A column of anything."""
+    column = np.empty(len(values), dtype=object)
+    for row, value in enumerate(values):
+        column[row] = value
+    return column
+
+
+def is_number(value: Any) -> bool:
+    """Whether a label is a number."""
+    return isinstance(value, int | float)
+
+
+def check_ids(name: str, ids: Sequence[str], repeated: np.ndarray) -> None:
+    """Refuse ids that stand for several crystals.
+
+    Args:
+        name: Of the data set.
+        ids: n names.
+        repeated: (n,) bool, whether an earlier crystal has the same.
+
+    Raises:
+        DataError: Some do; they are named.
+    """
+    if repeated.any():
+        twice = list(dict.fromkeys(ids[row] for row in np.flatnonzero(repeated).tolist()))
+        raise DataError(
+            f"{name}: {len(twice)} ids stand for several crystals: {name_some(twice)}. "
+            "Give each crystal an id of its own"
         )
+
+
+def check_parts(name: str, ids: Sequence[str], parts: Sequence[object]) -> None:
+    """Refuse unknown names of parts of the split.
+
+    Raises:
+        DataError: Names the first crystal.
+    """
+    for id, part in zip(ids, parts, strict=True):
+        if part is not None and part not in PARTS:
+            raise DataError(
+                f"{name}: crystal {id} is in the unknown part {str(part)!r}{did_you_mean(str(part), PARTS)}"
+            )
+
+
+def check_any(name: str, crystals: int, removed: Sequence[Removal]) -> None:
+    """Refuse a data set without any crystal.
+
+    Raises:
+        DataError: Says why the first one was left out.
+    """
+    if crystals:
+        return
+    if removed:
+        why = removed[0].detail or removed[0].id
+        raise DataError(f"{name}: none of the {len(removed)} crystals can be read: {why}")
+    raise DataError(f"{name}: there is no crystal in this data set")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Crystals from one source.
+    """The crystals of a source, all in memory.
 
     Attributes:
-        name: Short name, used for the folder of its feature cache.
+        name: Short name.
         crystals: At least one; ids are unique.
         content_hash: sha256 of whatever defines the content.
-        split: id -> "train", "val" or "test", if the source has a split. Ids may be absent.
-        targets: Property -> unit ("" where the source does not say), read from `Crystal.properties`.
+        table: Ids, labels, split, formulas, and what was left out.
         licence: Licence of the data.
         citation: What to cite.
-        removed: Crystals that the source has and that are not among `crystals`, and why.
-
-    Raises:
-        DataError: No crystal, duplicate ids, an unknown part or an unknown id in the split.
     """
 
     name: str
     crystals: list[Crystal]
     content_hash: str
-    split: dict[str, str] | None = None
-    targets: dict[str, str] = field(default_factory=dict)
+    table: CrystalTable
     licence: str = ""
     citation: str = ""
-    removed: tuple[Removal, ...] = ()
 
-    def __post_init__(self) -> None:
-        if not self.crystals:
-            raise DataError(f"{self.name}: there is no crystal in this data set")
-        repeated = [id for id, count in Counter(crystal.id for crystal in self.crystals).items() if count > 1]
-        if repeated:
-            raise DataError(
-                f"{self.name}: {len(repeated)} ids stand for several crystals: {name_some(repeated)}. "
-                "Give each crystal an id of its own"
-            )
-        for id, part in (self.split or {}).items():
-            if part not in PARTS:
-                raise DataError(
-                    f"{self.name}: crystal {id} is in the unknown part {part!r}: {did_you_mean(part, PARTS)}"
-                )
-        unknown = set(self.split or {}) - {crystal.id for crystal in self.crystals}
-        if unknown:
-            raise DataError(
-                f"{self.name}: the split names crystals that are not there: {name_some(sorted(unknown))}"
-            )
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        crystals: Sequence[Crystal],
+        content_hash: str,
+        parts: Sequence[object] | None = None,
+        units: Mapping[str, str] | None = None,
+        licence: str = "",
+        citation: str = "",
+        removed: Sequence[Removal] = (),
+        on_error: str = "raise",
+    ) -> Dataset:
+        """Check ids and parts, and gather the labels.
+
+        Args:
+            crystals: With their labels in `properties`.
+            parts: "train", "val", "test" or None for each crystal, if there is a split.
+            units: Label -> unit.
+            on_error: With "skip", of several crystals with one id the first is kept.
+            name, content_hash, licence, citation, removed: See the class.
+
+        Raises:
+            DataError: No crystal, duplicate ids (with "raise"), or an unknown part.
+        """
+        removed = list(removed)
+        ids = [crystal.id for crystal in crystals]
+        first = {id: row for row, id in reversed(list(enumerate(ids)))}
+        repeated = np.array([first[id] != row for row, id in enumerate(ids)], dtype=bool)
+        if on_error != "skip":
+            check_ids(name, ids, repeated)
+        else:
+            removed[:0] = [repeated_id(ids[row]) for row in np.flatnonzero(repeated).tolist()]
+        rows = np.flatnonzero(~repeated).tolist()
+        check_any(name, len(rows), removed)
+        if parts is not None:
+            check_parts(name, ids, parts)
+        kept = [crystals[row] for row in rows]
+        keys = sorted({*(units or {}), *(key for crystal in kept for key in crystal.properties)})
+        columns = {key: [crystal.properties.get(key) for crystal in kept] for key in keys}
+        arrays = [
+            key for key, values in columns.items() if any(isinstance(value, np.ndarray) for value in values)
+        ]
+        table = CrystalTable(
+            ids=[crystal.id for crystal in kept],
+            targets={key: column_of(values) for key, values in columns.items() if key not in arrays},
+            units={key: (units or {}).get(key, "") for key in keys},
+            arrays=tuple(arrays),
+            split=None if parts is None else [parts[row] for row in rows],  # type: ignore[misc]
+            formulas=[crystal.formula for crystal in kept],
+            removed=tuple(removed),
+        )
+        return cls(name, kept, content_hash, table, licence, citation)
 
     def __len__(self) -> int:
         return len(self.crystals)
 
-    @cached_property
-    def table(self) -> CrystalTable:
-        """The labels that are numbers and the split, without structures; arrays are among the features."""
-        nan = float("nan")
-        return CrystalTable(
-            ids=[crystal.id for crystal in self.crystals],
-            targets={
-                key: np.array(
-                    [crystal.properties.get(key, nan) for crystal in self.crystals], dtype=np.float64
-                )
-                for key in self.targets
-                if not any(isinstance(crystal.properties.get(key), np.ndarray) for crystal in self.crystals)
-            },
-            units=dict(self.targets),
-            split=None if self.split is None else [self.split.get(crystal.id) for crystal in self.crystals],
-            formulas=[crystal.formula for crystal in self.crystals],
-            removed=self.removed,
-        )
+    @property
+    def split(self) -> dict[str, str] | None:
+        """Id -> part of the split that comes with the data; ids in no part are absent."""
+        if self.table.split is None:
+            return None
+        return {id: part for id, part in zip(self.table.ids, self.table.split, strict=True) if part}
 
-    def up_to(self, max_atoms: int | None) -> Dataset:
-        """The data set without its largest cells, which are listed in `removed`.
+    @property
+    def targets(self) -> dict[str, str]:
+        """Label -> unit."""
+        return self.table.units
 
-        Args:
-            max_atoms: Atoms in the cell as the source gives it; None keeps all.
-
-        Raises:
-            DataError: If `max_atoms` is less than 1, or no crystal is as small as that.
-        """
-        if max_atoms is None:
-            return self
-        if max_atoms < 1:
-            raise DataError(f"data.max_atoms={max_atoms}: give at least 1, or null for no limit")
-        kept = [crystal for crystal in self.crystals if len(crystal) <= max_atoms]
-        if not kept:
-            smallest = min(len(crystal) for crystal in self.crystals)
-            raise DataError(
-                f"data.max_atoms={max_atoms}: none of the {len(self)} crystals of {self.name} is as small "
-                f"as that, the smallest has {smallest} atoms"
-            )
-        large = tuple(
-            Removal(crystal.id, TOO_LARGE, f"{len(crystal)} atoms, more than data.max_atoms={max_atoms}")
-            for crystal in self.crystals
-            if len(crystal) > max_atoms
-        )
-        return self._of(kept, large)
-
-    def _of(self, crystals: list[Crystal], removed: tuple[Removal, ...] = ()) -> Dataset:
-        """The same data set with some of its crystals only."""
-        split = self.split and {
-            crystal.id: self.split[crystal.id] for crystal in crystals if crystal.id in self.split
-        }
-        return replace(self, crystals=crystals, split=split, removed=self.removed + removed)
-
-    def limited(self, limit: int | None, seed: int = 0) -> Dataset:
-        """A smaller data set that keeps the proportions of the source's split: for tests and first trials.
-
-        Args:
-            limit: How many crystals to keep (all, if there are no more or it is None).
-            seed: Chooses which. The order of the crystals stays.
-
-        Raises:
-            DataError: If `limit` is less than 1.
-        """
-        if limit is None or limit >= len(self):
-            return self
-        if limit < 1:
-            raise DataError(f"data.limit={limit}: keep at least 1 crystal, or null for all")
-        rows = _proportional(self.table.split, len(self), limit, seed)
-        return self._of([self.crystals[row] for row in rows])
+    @property
+    def removed(self) -> tuple[Removal, ...]:
+        """Crystals that the source has and that are not among `crystals`, and why."""
+        return self.table.removed
 
 
-def _number_to_plain(value: float) -> float | str | None:
-    """What JSON can hold and `numpy.array` reads again."""
-    if math.isfinite(value):
-        return value
-    return None if math.isnan(value) else str(value)
+def repeated_id(id: str) -> Removal:
+    """Why a crystal whose id an earlier one has is left out."""
+    return Removal(id, DUPLICATE, "the first crystal of this id is kept")
 
 
-def _proportional(split: list[str | None] | None, total: int, limit: int, seed: int) -> list[int]:
-    """`limit` of `total` rows, as many of each part as its share asks for (largest remainders)."""
+def limited_rows(split: Sequence[str | None] | None, total: int, limit: int, seed: int = 0) -> np.ndarray:
+    """Rows of a smaller data set that keeps the proportions of the source's split.
+
+    Args:
+        split: Part of each crystal, if there is a split.
+        total: Number of crystals.
+        limit: How many to keep, at most `total`.
+        seed: Chooses which. The order of the crystals stays.
+
+    Returns:
+        (limit,) int64, ascending; as many of each part as its share asks for (largest remainders).
+    """
     labels = np.array([str(part) for part in split] if split else ["all"] * total)
     names, counts = np.unique(labels, return_counts=True)
     share = counts * limit / total
@@ -262,4 +312,4 @@ def _proportional(split: list[str | None] | None, total: int, limit: int, seed: 
     chosen = [
         rng.permutation(np.flatnonzero(labels == name))[:n] for name, n in zip(names, keep, strict=True)
     ]
-    return sorted(np.concatenate(chosen).tolist())
+    return np.sort(np.concatenate(chosen))

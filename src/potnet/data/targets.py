@@ -9,7 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import DataError, name_some
 from potnet.data.table import CrystalTable, Removal
 from potnet.data.transforms import TRANSFORMS, Transform
 
@@ -74,7 +75,7 @@ class Target:
             value = getattr(self, field)
             if value not in valid:
                 names = [str(option) for option in valid if option is not None]
-                raise DataError(f"target.{field}={value!r}: {did_you_mean(str(value), names)}")
+                raise DataError(f"target.{field}={value!r}{did_you_mean(str(value), names)}")
         for field in ("shape", "classes", "thresholds"):
             value = getattr(self, field)
             if value is not None:
@@ -188,6 +189,12 @@ class Target:
                 f"{column} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
             )
         if not self.is_class:
+            if values.dtype == object:
+                row = next(row for row, value in enumerate(values) if value is not None)
+                raise DataError(
+                    f"{column} of {table.ids[row]} is {values[row]!r}, which is no number; for classes set "
+                    "target.kind=classification and target.classes"
+                )
             return np.asarray(values, dtype=np.float64)
         return self._classes(table.ids, values)
 

@@ -7,17 +7,21 @@ from potnet.models.baselines.kernel_ridge import KernelRidge
 from potnet.models.baselines.matformer import Matformer
 from potnet.models.baselines.megnet import MEGNet
 from potnet.models.baselines.schnet import SchNet
+from potnet.models.leignn import LEIGNN
 from potnet.models.potnet import PotNet
+from potnet.models.potnet_ff import PotNetFF
 from potnet.models.potnet_published import PublishedPotNet
 
 __all__ = [
     "ALIGNN",
     "CGCNN",
     "GATGNN",
+    "LEIGNN",
     "KernelRidge",
     "MEGNet",
     "Matformer",
     "PotNet",
+    "PotNetFF",
     "PublishedPotNet",
     "SchNet",
 ]

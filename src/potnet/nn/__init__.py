@@ -9,18 +9,20 @@ from potnet.nn.heads import Embedding, Head, Heads, HeadSpec, HeadSpecs
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
-from potnet.nn.radial import GaussianBasis, MultiquadricBasis
+from potnet.nn.radial import BesselBasis, Envelope, GaussianBasis, MultiquadricBasis, SmoothBasis
 from potnet.nn.set2set import Set2Set
 from potnet.nn.symmetry import Classes, Scalars, fold, nearly_equal
 
 __all__ = [
     "BatchNorm",
+    "BesselBasis",
     "Classes",
     "EdgeLinear",
     "Edges",
     "ElementEmbedding",
     "ElementFeatures",
     "Embedding",
+    "Envelope",
     "FoldedBatch",
     "GaussianBasis",
     "Head",
@@ -31,6 +33,7 @@ __all__ = [
     "Scalars",
     "Set2Set",
     "ShiftedSoftplus",
+    "SmoothBasis",
     "aggregate",
     "bond_cosines",
     "fold",

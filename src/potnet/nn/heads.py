@@ -132,13 +132,16 @@ class Head(nn.Module):
 
     def forward(self, embedding: Embedding, batch: CrystalBatch) -> Tensor:
         """(B, outputs) of crystals or (N, outputs) of atoms; (B,) or (N,) if there is one output."""
-        x = embedding.atoms if self.by_atom else embedding.crystals
-        for layer in self.hidden:
-            x = self.activation(layer(x))
-        x = self.output(x)
+        x = self.layers(embedding.atoms if self.by_atom else embedding.crystals)
         if self.by_atom and self.spec.per == "crystal":
             x = aggregate(x, batch.batch, batch.num_crystals, "sum" if self.spec.extensive else "mean")
         return x.squeeze(-1) if self.spec.outputs == 1 else x
+
+    def layers(self, x: Tensor) -> Tensor:
+        """(R, features) of atoms or crystals to (R, outputs)."""
+        for layer in self.hidden:
+            x = self.activation(layer(x))
+        return self.output(x)  # type: ignore[no-any-return]
 
 
 class Heads(nn.ModuleDict):

@@ -25,7 +25,7 @@ from torch import Tensor
 from potnet.files import write_whole
 from potnet.runs.choice import find_checkpoint
 from potnet.runs.errors import CheckpointError
-from potnet.runs.folder import BEST, LAST, RunFolder
+from potnet.runs.folder import BEST, LAST
 from potnet.runs.record import FORMAT, portable, versions
 from potnet.runs.upgrade import upgrade
 
@@ -35,7 +35,6 @@ __all__ = [
     "LAST",
     "CheckpointError",
     "check_resumable",
-    "checkpoint_of",
     "export",
     "find_checkpoint",
     "load_checkpoint",
@@ -79,11 +78,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file}: damaged, or not a checkpoint of potnet: {type(error).__name__} {error}"
         ) from error
-
-
-def checkpoint_of(run: Path, names: tuple[str, ...] = (BEST, LAST)) -> Path | None:
-    """The first of these checkpoints in the folder of a run; None if it has none of them."""
-    return RunFolder(run).checkpoint(names)
 
 
 def _read_pickle(file: Path) -> Any:

@@ -16,6 +16,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ FORMAT = 2
 """Of metrics.json and predictions.csv."""
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+
+ERROR = "error.txt"
+"""Of a sweep's job that failed: the message on the first line, then the traceback."""
 
 PARTS = ("train", "val", "test")
 
@@ -170,8 +174,8 @@ class RunFolder:
 
     @property
     def error(self) -> Path:
-        """Of a sweep's job that failed: the message on the first line, then the traceback."""
-        return self.path / "error.txt"
+        """What became of a sweep's job that failed."""
+        return self.path / ERROR
 
     @property
     def checkpoints(self) -> Path:
@@ -230,6 +234,23 @@ class RunFolder:
         metrics = self.metrics()
         return None if metrics is None or metrics.get("interrupted") else metrics
 
+    def monitored(self) -> tuple[str, float] | None:
+        """Name and value of the metric that judges the run: final, or the best so far; None if there is none."""
+        metrics = self.metrics() or {}
+        name = str(metrics.get("monitor") or "")
+        value = metrics.get("monitored")
+        if value is None and name:
+            value = metric_of(metrics, name)
+        if value is not None:
+            return name, float(value)
+        history = self.history()
+        names = [name] if name else [n for n in (history or [{}])[-1] if re.fullmatch(r"val/.+/mae", n)]
+        for name in [*names, "val/loss"]:
+            values = [row[name] for row in history if name in row]
+            if values:
+                return name, max(values) if is_better_high(name) else min(values)
+        return None
+
     def rows(self) -> Iterator[Prediction]:
         """Lines of predictions.csv; none if there is no such file."""
         if not self.predictions.is_file():
@@ -286,6 +307,19 @@ def upgraded_metrics(content: Mapping[str, Any], key: str) -> dict[str, Any]:
     """
     parts = {part: {key: content[part]} for part in PARTS if part in content}
     return {"format": FORMAT, **content, **parts, "monitor": f"val/{key}/mae"}
+
+
+def metric_of(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A metric such as "val/k_vrh/mae" in the content of metrics.json; None if it is not there."""
+    value: Any = metrics
+    for part in name.split("/"):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def is_better_high(metric: str) -> bool:
+    """Whether a metric such as "val/metal/accuracy" is the better the higher it is."""
+    return metric.rpartition("/")[2] in ("accuracy", "f1", "roc_auc", "r2")
 
 
 def _renamed(name: str, key: str) -> str:

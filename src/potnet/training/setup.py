@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, did_you_mean, locate
+from potnet.config.resolvers import job_number
 from potnet.data.targets import Targets
 from potnet.files import csv_text, write_whole
+from potnet.runs.folder import RunFolder
+from potnet.runs.record import git_state, versions
 from potnet.training.processes.devices import check_devices
 
 if TYPE_CHECKING:
@@ -270,7 +273,7 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
-    """Keep ids of each part, crystals not used, licence and citation in files; say the latter two once."""
+    """Keep ids of each part, crystals not used, versions, licence and citation in files; print the last two."""
     run = RunFolder(folder)
     split = {"hash": data.split.hash(), **data.split.to_plain()}
     write_whole(run.split, json.dumps(split, indent=1) + "\n")
@@ -280,17 +283,7 @@ def write_split(folder: Path, data: CrystalDataModule) -> None:
     licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
     write_whole(run.data, text + "\n")
-    if _first_with(text):
+    write_whole(run.versions, json.dumps({**versions(), "git": git_state()}, indent=1) + "\n")
+    # Once for a sweep, not in each of its jobs.
+    if job_number() in (None, 0):
         log.info("%s", text)
-
-
-@cache
-def _first_with(text: str) -> bool:
-    """True when a text is met for the first time in this process; of a sweep, where the job's number says so."""
-    from potnet.config.resolvers import is_multirun
-
-    if not is_multirun():
-        return True
-    from hydra.core.hydra_config import HydraConfig
-
-    return HydraConfig.get().job.num == 0

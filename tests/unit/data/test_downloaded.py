@@ -209,7 +209,7 @@ def test_what_is_read_is_part_of_the_hash() -> None:
         (
             "matbench",
             ["data.task=phonon"],
-            "data.task=phonon: there is no such task .*did you mean 'phonons'",
+            "data.task=phonon: there is no such task .*; did you mean phonons",
         ),
         (
             "matbench",

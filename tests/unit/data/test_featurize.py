@@ -218,8 +218,8 @@ def test_isolated_atom_has_no_edges():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cell": "primtive"}, r"features\.cell='primtive': did you mean 'primitive'"),
-        ({"neighbors": {"cutof": 4}}, r"features\.neighbors\.cutof is unknown: did you mean 'cutoff'"),
+        ({"cell": "primtive"}, r"features\.cell='primtive'; did you mean primitive"),
+        ({"neighbors": {"cutof": 4}}, r"features\.neighbors\.cutof is unknown; did you mean cutoff"),
         ({"neighbors": {}}, "give cutoff"),
         ({"neighbors": {"cutoff": -4}}, r"features\.neighbors\.cutoff=-4: give a positive"),
         ({"neighbors": {"cutoff": "far"}}, r"features\.neighbors\.cutoff=far: give a positive"),

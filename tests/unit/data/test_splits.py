@@ -105,7 +105,7 @@ def test_listed_split():
 
 
 def test_unknown_and_double():
-    with pytest.raises(DataError, match="unknown part 'tets' of the split: did you mean 'test'"):
+    with pytest.raises(DataError, match="unknown part 'tets' of the split; did you mean test"):
         ListedSplit({"train": ["a"], "tets": ["b"]})
     with pytest.raises(DataError, match="unknown part 'validation'"):
         Split(("a",))["validation"]

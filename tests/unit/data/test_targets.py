@@ -33,9 +33,9 @@ def test_settings_round_trip():
 
 
 def test_misspelt_options():
-    with pytest.raises(DataError, match=r"target\.transform='log': did you mean 'log10'"):
+    with pytest.raises(DataError, match=r"target\.transform='log'; did you mean log10"):
         Target("k", transform="log")
-    with pytest.raises(DataError, match=r"target\.on_missing='dorp': did you mean 'drop'"):
+    with pytest.raises(DataError, match=r"target\.on_missing='dorp'; did you mean drop"):
         Target("k", on_missing="dorp")
 
 
@@ -76,15 +76,6 @@ def test_infinite_target():
 def test_wrong_unit():
     with pytest.raises(DataError, match=r"k is given in GPa, but the target says eV: set target\.unit=GPa"):
         Targets([Target("k", "eV")]).select(table([1.0]))
-
-
-def test_table_survives_json():
-    import json
-
-    before = table([1.0, np.nan])
-    after = CrystalTable.from_plain(json.loads(json.dumps(before.to_plain(), allow_nan=False)))
-    np.testing.assert_array_equal(before.values("k"), after.values("k"))
-    assert (after.ids, after.units, after.split) == (before.ids, before.units, before.split)
 
 
 def several(**columns: list[float]) -> CrystalTable:
@@ -148,7 +139,7 @@ def test_a_class_with_one_example_is_refused() -> None:
         ({"kind": "classification", "classes": ["a", "b"], "thresholds": [1.0, 2.0]}, "need 1 thresholds"),
         ({"extensive": True, "transform": "log10"}, "use target.transform=none"),
         ({"weight": -1.0}, "give a number, 0 or more"),
-        ({"kind": "clasification"}, "did you mean 'classification'"),
+        ({"kind": "clasification"}, "; did you mean classification"),
     ],
 )
 def test_targets_that_make_no_sense(wrong: dict, message: str) -> None:

@@ -1,7 +1,7 @@
 """Featurize once: a cache whose name is a hash of everything that shaped it.
 
-A cache is a folder `<cache_dir>/<data set>-<key>/` of shards (see `shards`), an index of labels, and a
-manifest. Each file is written aside and renamed, the manifest last, so what is unfinished or was killed
+A cache is a folder `<cache_dir>/<data set>-<key>/` of shards (see `shards`), labels (see `label_file`), and
+a manifest. Each file is written aside and renamed, the manifest last, so what is unfinished or was killed
 is never read; the next start keeps the shards that are complete and computes the others. A file lock lets
 one process work while others wait.
 """
@@ -21,14 +21,14 @@ from potnet.data.features import integrity
 from potnet.data.features.build import ProgressBar, build, writing
 from potnet.data.features.featurizer import Featurizer
 from potnet.data.features.store import MANIFEST, FeatureStore, canonical_json
-from potnet.data.sources import Source
-from potnet.data.table import DUPLICATE, UNREADABLE, Dataset
+from potnet.data.sources.base import Source
+from potnet.data.table import DUPLICATE, UNREADABLE, CrystalTable
 from potnet.files import cache_root
 
 log = logging.getLogger(__name__)
 
 #: Raise it whenever the same settings begin to give other features or another layout.
-FORMAT = 4
+FORMAT = 5
 
 
 def cache_folder(
@@ -56,10 +56,11 @@ def cached_features(
     cache_dir: str | Path | None = None,
     limit: int | None = None,
     on_error: str = "raise",
-    check: Callable[[Dataset], None] | None = None,
+    check: Callable[[CrystalTable], None] | None = None,
     progress_bar: ProgressBar | None = None,
     max_atoms: int | None = None,
     workers: int | None = None,
+    backend: str = "processes",
 ) -> FeatureStore:
     """The features of a data set: read if they are in the cache, computed once if not.
 
@@ -67,13 +68,14 @@ def cached_features(
         source: The data.
         featurizer: Its settings are part of the key; its `seconds` tell the time of each stage afterwards.
         cache_dir: See `cache_root`.
-        limit: Keep this many crystals (`Dataset.limited`).
+        limit: Keep this many crystals (`choose`).
         on_error: "raise" on the first crystal that cannot be read or featurized, or "skip" it and list it
             in `table.removed` or `failures`.
-        check: Called with the data set before the work begins, to refuse what would fail afterwards.
+        check: Called with the labels before the work begins, to refuse what would fail afterwards.
         progress_bar: Shows the crystals done.
-        max_atoms: Leave out larger cells, and list them in `table.removed` (`Dataset.up_to`).
+        max_atoms: Leave out larger cells, and list them in `table.removed` (`choose`).
         workers: Number of processes that featurize; see `build`.
+        backend: Where they are; see `run_tasks`.
 
     Raises:
         DataError: The data cannot be used.
@@ -86,10 +88,19 @@ def cached_features(
         with _exclusively(folder):
             store = _open(folder)  # another process may have done the work while this one waited
             if store is None:
-                dataset = source.load(on_error).up_to(max_atoms).limited(limit)
-                if check is not None:
-                    check(dataset)
-                build(folder, key, dataset, featurizer, on_error, progress_bar, workers)
+                build(
+                    folder,
+                    key,
+                    source,
+                    featurizer,
+                    limit,
+                    max_atoms,
+                    on_error,
+                    check,
+                    progress_bar,
+                    workers,
+                    backend,
+                )
                 store = FeatureStore(folder)
                 integrity.trust(store)
     if on_error == "raise":

@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, CrystalError, CrystalGraph, Descriptor
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.features.settings import (
     build_descriptor,
     build_potential,
@@ -87,7 +88,7 @@ class Featurizer:
         descriptor: Descriptor | Mapping[str, Any] | None = None,
     ) -> None:
         if cell not in _CELLS:
-            raise DataError(f"features.cell={cell!r}: {did_you_mean(str(cell), _CELLS)}")
+            raise DataError(f"features.cell={cell!r}{did_you_mean(str(cell), _CELLS)}")
         if potentials is not None and not len(potentials):
             raise DataError(
                 "features.potentials is empty: name at least one potential, or null for no pair sums"
@@ -171,7 +172,7 @@ class Featurizer:
         """
         needs = frozenset(needs)
         for need in needs - set(NEEDS):
-            raise DataError(f"a model asks for the unknown feature {need!r}: {did_you_mean(need, NEEDS)}")
+            raise DataError(f"a model asks for the unknown feature {need!r}{did_you_mean(need, NEEDS)}")
         edges = not needs.isdisjoint({"edges", "angles"})
         if edges and self.neighbors is None:
             raise DataError(
@@ -309,7 +310,7 @@ class Featurizer:
 def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
     for key in neighbors:
         if key not in _NEIGHBORS:
-            raise DataError(f"features.neighbors.{key} is unknown: {did_you_mean(str(key), _NEIGHBORS)}")
+            raise DataError(f"features.neighbors.{key} is unknown{did_you_mean(str(key), _NEIGHBORS)}")
     filled = {**_NEIGHBORS, **neighbors}
     if filled["cutoff"] is None and filled["k"] is None:
         raise DataError("features.neighbors: give cutoff (Å), k, or both; null for no local edges at all")

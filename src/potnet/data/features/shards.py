@@ -41,7 +41,7 @@ from torch import Tensor
 from potnet.crystals import CrystalGraph
 from potnet.crystals.batch import RAGGED, label_array
 from potnet.data.features.featurizer import Failure
-from potnet.files import write_whole
+from potnet.files import file_hash, write_whole
 
 SUFFIX = ".safetensors"
 LABEL = "target."
@@ -151,9 +151,3 @@ def finished_shard(folder: Path, number: int) -> ShardRecord | None:
 
 def _stem(number: int) -> str:
     return f"shard-{number:05d}"
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

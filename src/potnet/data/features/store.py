@@ -16,8 +16,9 @@ from torch import Tensor
 from potnet.crystals import CrystalBatch, CrystalGraph, is_atom_label
 from potnet.crystals.batch import RAGGED, RaggedField, batch_of, joined
 from potnet.data.errors import CacheError
-from potnet.data.features.shards import LABEL, ShardRecord, file_hash
-from potnet.data.table import CrystalTable
+from potnet.data.features.label_file import read_labels
+from potnet.data.features.shards import LABEL, ShardRecord
+from potnet.files import file_hash
 
 MANIFEST = "manifest.json"
 
@@ -39,15 +40,15 @@ class FeatureStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.settings: dict[str, Any]
-        self.settings, self.shards, self._index = self._manifest()
+        self.settings, self.shards, self._files = self._manifest()
         for name, size in self._sizes().items():
             path = self.folder / name
             if not path.is_file() or path.stat().st_size != size:
                 raise CacheError(f"{path} is missing or was cut off (expected {size} bytes)")
-        index = (self.folder / self._index["file"]).read_bytes()
-        if hashlib.sha256(index).hexdigest() != self._index["sha256"]:
-            raise CacheError(_damaged(self.folder / self._index["file"]))
-        self.table = CrystalTable.from_plain(json.loads(index))
+        for name, known in self._files.items():
+            if file_hash(self.folder / name) != known["sha256"]:
+                raise CacheError(_damaged(self.folder / name))
+        self.table = read_labels(self.folder)
         self.failures = [failure for shard in self.shards for failure in shard.failures]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -65,7 +66,8 @@ class FeatureStore:
     @property
     def checksums(self) -> dict[str, str]:
         """sha256 of each file but the manifest, hexadecimal."""
-        return {self._index["file"]: self._index["sha256"]} | {s.file: s.sha256 for s in self.shards}
+        labels = {name: known["sha256"] for name, known in self._files.items()}
+        return labels | {shard.file: shard.sha256 for shard in self.shards}
 
     def verify(self, names: Iterable[str] | None = None) -> None:
         """Read files and compare checksums.
@@ -80,11 +82,13 @@ class FeatureStore:
             if file_hash(self.folder / name) != self.checksums[name]:
                 raise CacheError(_damaged(self.folder / name))
 
-    def batch(self, rows: Sequence[int] | np.ndarray | Tensor) -> CrystalBatch:
+    def batch(self, rows: Sequence[int] | np.ndarray | Tensor, numbers: bool = True) -> CrystalBatch:
         """Some crystals as one batch, in the order given.
 
         Args:
             rows: B row numbers of `table`.
+            numbers: Whether `targets` has all labels that are numbers; those that are arrays are always
+            there.
         """
         rows = np.asarray(rows, dtype=np.int64)
         places = self._places[rows]
@@ -99,7 +103,7 @@ class FeatureStore:
             ]
             arrays[field.name] = joined(field, parts, lengths)
         within = (rows - self._first[places]).tolist()
-        targets = {key: torch.from_numpy(values[rows]) for key, values in self.table.targets.items()}
+        targets = self._numbers(rows) if numbers else {}
         for key, shape in self._labels.items():
             if is_atom_label(key):
                 parts = [
@@ -124,6 +128,13 @@ class FeatureStore:
         """Some rows of a label that is an array; NaN where the shard lacks it."""
         array = self._arrays[shard].get(LABEL + key)
         return torch.full(size, float("nan"), dtype=torch.float64) if array is None else array[start:stop]
+
+    def _numbers(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """(B,) float64 each, the labels of some rows that are numbers."""
+        columns = {key: self.table.targets[key] for key in self.table.targets}
+        return {
+            key: torch.from_numpy(values[rows]) for key, values in columns.items() if values.dtype != object
+        }
 
     def graph(self, row: int) -> CrystalGraph:
         """One crystal."""
@@ -215,23 +226,22 @@ class FeatureStore:
         }
 
     def _manifest(self) -> tuple[dict[str, Any], list[ShardRecord], dict[str, Any]]:
-        """Settings, shards, and name, size and checksum of the index."""
+        """Settings, shards, and name, size and checksum of the files with labels."""
         path = self.folder / MANIFEST
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
             if manifest.pop("sha256") != _seal(manifest):
                 raise ValueError("its checksum is wrong")
             shards = [ShardRecord.from_plain(plain) for plain in manifest["shards"]]
-            return manifest["key"], shards, manifest["index"]
+            return manifest["key"], shards, manifest["labels"]
         except FileNotFoundError:
             raise CacheError(f"{self.folder}: there is no finished feature cache") from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CacheError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
 
     def _sizes(self) -> dict[str, int]:
-        return {self._index["file"]: self._index["bytes"]} | {
-            shard.file: shard.bytes for shard in self.shards
-        }
+        labels = {name: known["bytes"] for name, known in self._files.items()}
+        return labels | {shard.file: shard.bytes for shard in self.shards}
 
 
 def manifest_file(content: dict[str, Any]) -> bytes:

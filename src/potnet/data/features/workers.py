@@ -1,43 +1,33 @@
-"""Featurizing in several processes, a shard at a time.
+"""The same function for many tasks, in other processes: on this machine, or on a cluster by Ray.
 
-A worker is a Python process with one thread that gets crystals through a socket, writes their shard, and
-answers with its record. It is no process of `multiprocessing`, because those run the caller's script again
-(which has to be written for that), outlive a parent that is killed, and leave the parent waiting when they
-are killed themselves. Here either side sees at once that the other is gone: the socket is closed.
+On this machine the processes are those of loky: they do not run the caller's script again, take functions and
+classes that were defined in a notebook, and say so when one of them is killed.
 """
 
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
-import pickle
-import queue
 import signal
-import subprocess
-import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any
+from importlib.util import find_spec
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
-from potnet.crystals import Crystal
-from potnet.data.errors import CacheError
-from potnet.data.features.featurizer import Failure, Featurizer, Progress
-from potnet.data.features.shards import ShardRecord, write_shard
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import CacheError, DataError
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+BACKENDS = ("processes", "ray")
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class ShardTask:
-    """The crystals of one shard, which is still to be made."""
-
-    number: int
-    crystals: list[Crystal]
+_WATCH_SECONDS = 0.5
 
 
 def usable_cores() -> int:
@@ -45,212 +35,173 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def can_be_shared(featurizer: Featurizer) -> bool:
-    """Whether other processes can build this featurizer from its settings.
+def run_tasks(
+    function: Callable[[Task], Result],
+    tasks: Iterable[Task],
+    workers: int,
+    backend: str = "processes",
+) -> Iterator[Result]:
+    """Call a function for each task in other processes, each with one thread.
 
-    They cannot where a class is defined in a script or a notebook, and on Windows, where sockets are not
-    inherited.
-    """
-    parts = [*(featurizer.potentials or ()), featurizer.descriptor]
-    plain = type(featurizer) is Featurizer and "__main__" not in {type(part).__module__ for part in parts}
-    return plain and os.name == "posix" and bool(sys.executable)
-
-
-def featurize_shards(
-    tasks: Iterable[ShardTask],
-    count: int,
-    folder: Path,
-    featurizer: Featurizer,
-    skip: bool,
-    progress: Progress | None = None,
-) -> dict[int, ShardRecord]:
-    """Featurize the crystals of each task and write its shard, in several processes.
-
-    However it ends, the processes are gone afterwards. Shards that are finished stay.
+    Tasks are taken one by one as processes become free, so `tasks` may be a long generator. However it ends,
+    by an error or because the caller stops, the processes are gone afterwards. What the function logs below
+    `potnet` is logged here, and an error that it raises is raised here.
 
     Args:
-        tasks: The work; each is taken when a process is free.
-        count: Number of processes, not more than tasks.
-        folder: Of the cache.
-        featurizer: Must be one that `can_be_shared`. Its `seconds` grow by the time that all processes spent.
-        skip: Whether crystals that cannot be featurized are noted in the shard, rather than an error.
-        progress: Told of crystals done.
+        function: Called with one task; it and the tasks are pickled (by cloudpickle).
+        tasks: Each with a `str` that names it in messages.
+        workers: Number of processes at a time.
+        backend: "processes" of this machine, or "ray" for a cluster whose machines share the folders that the
+            function reads and writes.
 
-    Returns:
-        The records of the shards by number.
+    Yields:
+        Results, in the order in which they are done.
 
     Raises:
-        CrystalError: A crystal cannot be featurized, and `skip` is false.
-        OSError: A shard cannot be written.
+        DataError: An unknown backend, or one that is not installed.
         CacheError: A process was killed.
     """
-    setup = {
-        "settings": featurizer.settings(),
-        "how": {"memory_mib": featurizer.memory_mib, "device": featurizer.device},
-        "folder": folder,
-        "skip": skip,
-        "log_level": logging.getLogger("potnet").getEffectiveLevel(),
-    }
-    records: dict[int, ShardRecord] = {}
-    remaining = iter(tasks)
-    workers: list[_Worker] = []
-    try:
-        for _ in range(count):
-            workers.append(_Worker(setup))
-        # Only now, as a process takes its work when it has started, which takes seconds.
-        for worker, task in zip(workers, remaining, strict=False):
-            worker.give(task)
-        busy = {worker.connection: worker for worker in workers if worker.task is not None}
-        while busy:
-            for connection in wait(list(busy)):
-                assert isinstance(connection, Connection)
-                kind, content = busy[connection].answer()
-                if kind == "progress" and progress:
-                    progress(content)
-                elif kind == "log":
-                    name, level, text = content
-                    logging.getLogger(name).log(level, "%s", text)
-                elif kind == "failed":
-                    raise content
-                elif kind == "done":
-                    number, records[number], seconds = content
-                    for stage, spent in seconds.items():
-                        featurizer.seconds[stage] += spent
-                    task_next = next(remaining, None)
-                    if task_next is None:
-                        del busy[connection]
-                    else:
-                        busy[connection].give(task_next)
-    finally:
-        for worker in workers:
-            worker.stop()
-    return records
+    if backend == "ray":
+        return _by_ray(function, iter(tasks), workers)
+    if backend == "processes":
+        return _by_processes(function, iter(tasks), workers)
+    raise DataError(f"data.featurize_backend={backend}{did_you_mean(backend, BACKENDS)}")
 
 
-class _Worker:
-    """A process, as the one that started it sees it."""
+def _by_processes(
+    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int
+) -> Iterator[Result]:
+    from loky import ProcessPoolExecutor
+    from loky.process_executor import BrokenProcessPool
 
-    def __init__(self, setup: dict[str, Any]) -> None:
-        path = [entry or os.getcwd() for entry in sys.path]
-        environment = {**os.environ, **dict.fromkeys(_THREADS, "1"), "PYTHONPATH": os.pathsep.join(path)}
-        self.connection, theirs = multiprocessing.Pipe()
-        command = [sys.executable, "-P", "-c", f"from {__name__} import serve; serve({theirs.fileno()})"]
-        try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=environment,
-                # Ctrl-C is for the process that was started by the user; it stops this one.
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise CacheError(
-                f"cannot start a process that featurizes: {error.strerror or error}; "
-                "data.featurize_workers=1 works without"
-            ) from error
-        finally:
-            theirs.close()
-        self.task: ShardTask | None = None
-        self._send(setup)
-
-    def give(self, task: ShardTask) -> None:
-        """Hand over work."""
-        self.task = task
-        self._send(task)
-
-    def answer(self) -> tuple[str, Any]:
-        """What the process says next."""
-        try:
-            answer: tuple[str, Any] = self.connection.recv()
-        except (EOFError, OSError):
-            raise self._gone() from None
-        return answer
-
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
-        self.process.kill()
-        self.process.wait()
-        self.connection.close()
-
-    def _send(self, message: Any) -> None:
-        try:
-            self.connection.send(message)
-        except OSError:
-            raise self._gone() from None
-
-    def _gone(self) -> CacheError:
-        status = self.process.wait()
-        how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
-        at = ""
-        if self.task is not None:
-            largest = max(len(crystal) for crystal in self.task.crystals)
-            at = f" at shard {self.task.number} (crystals of up to {largest} atoms)"
-        memory = "; if memory ran out, use fewer processes" if -status == signal.SIGKILL else ""
-        return CacheError(
-            f"a process that featurizes {how}{at}{memory}: data.featurize_workers=1 works without further "
-            "processes. Finished shards are kept"
-        )
-
-
-def serve(descriptor: int) -> None:
-    """Be a worker: featurize what comes through a socket until it is closed."""
-    import torch
-
-    torch.set_num_threads(1)
-    connection = Connection(descriptor)
-    inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
-    setup = inbox.get()
-    logger = logging.getLogger("potnet")
-    logger.addHandler(_Forward(connection))
-    logger.setLevel(setup["log_level"])
-    try:
-        featurizer = Featurizer.from_settings(setup["settings"], **setup["how"])
-        while True:
-            _work(connection, inbox.get(), featurizer, setup["folder"], setup["skip"])
-    except Exception as error:
-        connection.send(("failed", _portable(error)))
-        threading.Event().wait()  # to be stopped
-
-
-def _receive(connection: Connection, inbox: queue.SimpleQueue[Any]) -> None:
-    """Pass on what comes, and end the process when the other side is gone, even in the midst of work."""
-    while True:
-        try:
-            inbox.put(connection.recv())
-        except (EOFError, OSError):
-            os._exit(1)
-
-
-def _work(connection: Connection, task: ShardTask, featurizer: Featurizer, folder: Path, skip: bool) -> None:
-    featurizer.seconds = dict.fromkeys(featurizer.seconds, 0.0)
-    failures: list[Failure] | None = [] if skip else None
-    graphs = featurizer.featurize(
-        task.crystals, failures, progress=lambda amount: connection.send(("progress", amount))
+    executor = ProcessPoolExecutor(
+        max_workers=workers,
+        initializer=_begin,
+        initargs=(os.getpid(),),
+        env=dict.fromkeys(_THREADS, "1"),
     )
-    record = write_shard(folder, task.number, graphs, failures or ())
-    connection.send(("done", (task.number, record, featurizer.seconds)))
-
-
-def _portable(error: Exception) -> Exception:
-    """The error as it can be sent; what nobody foresaw brings its traceback along."""
-    trace = traceback.format_exc()
-    if not isinstance(error, ValueError | OSError):
-        error.add_note(f"in a process that featurizes:\n{trace}")
+    call = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
+    running: dict[Future[_Outcome[Result]], Task] = {}
     try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"in a process that featurizes:\n{trace}")
-    return error
+        running.update((executor.submit(call, task), task) for task in islice(tasks, workers))
+        while running:
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool as error:
+                    raise _killed(error, list(running.values())) from None
+                del running[future]
+                yield outcome.value()
+                running.update((executor.submit(call, task), task) for task in islice(tasks, 1))
+    finally:
+        executor.shutdown(wait=True, kill_workers=True)
 
 
-class _Forward(logging.Handler):
-    """Sends messages to the process that shows them."""
+def _by_ray(function: Callable[[Task], Result], tasks: Iterator[Task], workers: int) -> Iterator[Result]:
+    if find_spec("ray") is None:
+        raise DataError(
+            'data.featurize_backend=ray needs Ray, which is not installed: pip install "potnet[ray]", or '
+            "take "
+            "data.featurize_backend=processes"
+        )
+    import ray
 
-    def __init__(self, connection: Connection) -> None:
+    if not ray.is_initialized():
+        # RAY_ADDRESS names a cluster; without it Ray starts one on this machine.
+        ray.init(log_to_driver=False, include_dashboard=False)
+    remote = ray.remote(num_cpus=1, max_retries=3)(_Call(function, logging.INFO).__call__)
+    running = {remote.remote(task): task for task in islice(tasks, workers)}
+    try:
+        while running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            task = running.pop(ready)
+            try:
+                outcome = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                raise CacheError(
+                    f"Ray could not finish {task}: {' '.join(str(error).split())[:300]}. Finished shards are "
+                    f"kept"
+                ) from error
+            yield outcome.value()
+            running.update((remote.remote(task), task) for task in islice(tasks, 1))
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+@dataclass(frozen=True)
+class _Outcome(Generic[Result]):
+    """What came of a task: a result or an error, and what was logged."""
+
+    result: Result | None
+    error: Exception | None
+    messages: tuple[tuple[str, int, str], ...]
+
+    def value(self) -> Result:
+        for name, level, text in self.messages:
+            logging.getLogger(name).log(level, "%s", text)
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Call(Generic[Task, Result]):
+    """The function, as another process calls it."""
+
+    function: Callable[[Task], Result]
+    log_level: int
+
+    def __call__(self, task: Task) -> _Outcome[Result]:
+        import torch
+
+        torch.set_num_threads(1)
+        logger = logging.getLogger("potnet")
+        handler = _Keep()
+        logger.addHandler(handler)
+        logger.setLevel(self.log_level)
+        try:
+            return _Outcome(self.function(task), None, tuple(handler.messages))
+        except Exception as error:
+            if not isinstance(error, ValueError | OSError):
+                error.add_note(f"in another process:\n{traceback.format_exc()}")
+            return _Outcome(None, error, tuple(handler.messages))
+        finally:
+            logger.removeHandler(handler)
+
+
+class _Keep(logging.Handler):
+    """Keeps messages for the process that shows them."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.connection = connection
+        self.messages: list[tuple[str, int, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.connection.send(("log", (record.name, record.levelno, record.getMessage())))
+        self.messages.append((record.name, record.levelno, record.getMessage()))
+
+
+def _begin(parent: int) -> None:
+    """In a new process: leave Ctrl-C to the one that started it, and end when that one is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if os.name == "posix":
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _killed(error: BaseException, tasks: Sequence[Any]) -> CacheError:
+    text = str(error)
+    how = "was killed by SIGKILL" if "SIGKILL" in text else "ended unexpectedly"
+    memory = "; if memory ran out, use fewer processes" if "SIGKILL" in text else ""
+    at = " or ".join(map(str, tasks))
+    return CacheError(
+        f"a process {how} at {at}{memory}: data.featurize_workers=1 works without further processes. "
+        f"Finished "
+        "shards are kept"
+    )

@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from potnet.data.errors import DataError, did_you_mean
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.splits.recipes import ListedSplit, Split
 from potnet.data.table import PARTS, CrystalTable
 
@@ -93,7 +94,7 @@ def _from_csv(text: str) -> dict[str, list[str]]:
                 continue
             if part not in parts:
                 raise DataError(
-                    f"line {rows.line_num}: unknown part {part!r} of the split: {did_you_mean(part, PARTS)}"
+                    f"line {rows.line_num}: unknown part {part!r} of the split{did_you_mean(part, PARTS)}"
                 )
             parts[part].append(id)
     except csv.Error as error:

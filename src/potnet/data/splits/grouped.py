@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from potnet.data.errors import DataError, did_you_mean
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.splits.recipes import Split, check_sizes
 from potnet.data.table import PARTS, CrystalTable
 
@@ -201,5 +202,5 @@ def _split(table: CrystalTable, parts: dict[str, list[int]]) -> Split:
 
 def _checked(by: str) -> str:
     if by not in _BY:
-        raise DataError(f"data.split.by={by!r}: {did_you_mean(str(by), _BY)}")
+        raise DataError(f"data.split.by={by!r}{did_you_mean(str(by), _BY)}")
     return by

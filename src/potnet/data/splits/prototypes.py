@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potnet.crystals import Crystal
-from potnet.data.table import CrystalTable
+from potnet.data.table import CrystalTable, Removal
 from potnet.files import write_whole
 
 if TYPE_CHECKING:
@@ -92,8 +92,10 @@ def with_prototypes(table: CrystalTable, source: Source, on_error: str, folder: 
     wanted = {id for id in table.ids if id not in known}
     if wanted:
         log.info("prototypes of %s: searched once, and kept in %s", source.name, file)
-        crystals = source.load(on_error).crystals
-        known |= {crystal.id: prototype(crystal) for crystal in crystals if crystal.id in wanted}
+        for item in source.read(on_error):
+            if not isinstance(item, Removal) and item.crystal.id in wanted:
+                # The first of several crystals with one id is the one that is kept.
+                known.setdefault(item.crystal.id, prototype(item.crystal))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(known))

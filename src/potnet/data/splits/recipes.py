@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import DataError, name_some
 from potnet.data.table import PARTS, CrystalTable
 
 
@@ -39,7 +40,7 @@ class Split:
     def __getitem__(self, part: str) -> tuple[str, ...]:
         """The ids of "train", "val" or "test"."""
         if part not in PARTS:
-            raise DataError(f"unknown part {part!r} of the split: {did_you_mean(str(part), PARTS)}")
+            raise DataError(f"unknown part {part!r} of the split{did_you_mean(str(part), PARTS)}")
         return getattr(self, part)
 
     @property
@@ -143,7 +144,7 @@ class ListedSplit:
     def __init__(self, parts: Mapping[str, Sequence[str]]) -> None:
         for part in parts:
             if part not in PARTS:
-                raise DataError(f"unknown part {part!r} of the split: {did_you_mean(str(part), PARTS)}")
+                raise DataError(f"unknown part {part!r} of the split{did_you_mean(str(part), PARTS)}")
         self.split = Split(**{part: tuple(parts.get(part, ())) for part in PARTS})
 
     def __call__(self, table: CrystalTable) -> Split:

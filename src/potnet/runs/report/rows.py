@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from potnet.config import ConfigError, did_you_mean
+from potnet.config import ConfigError, did_you_mean, flat
 from potnet.runs.report.collect import Run
 from potnet.runs.report.names import averaged_keys, changes, name_rows, repeat_of, settings_of
-from potnet.runs.sweeps import flat
 
 REFERENCE = "ablation=complete"
 """The override that marks the reference row unless another is asked for."""
