@@ -141,7 +141,8 @@ def test_the_config_is_whole_with_units_versions_and_commit(runs: list[Offline])
 def test_curves_have_the_values_of_the_table_at_its_steps(runs: list[Offline]) -> None:
     for run in runs:
         rows = run.epochs()
-        for key in ("train/loss", "train/k_vrh/mae", "val/loss", "val/k_vrh/mae", "val/k_vrh/rmse", "lr", "train/grad_norm"):
+        errors = ("train/k_vrh/mae", "val/k_vrh/mae", "val/k_vrh/rmse")
+        for key in ("train/loss", "val/loss", *errors, "lr", "train/grad_norm"):
             steps, values = zip(*run.curve(key), strict=True)
             assert list(steps) == [int(row["step"]) - 1 for row in rows], key
             assert values == pytest.approx([float(row[key]) for row in rows], rel=1e-4), key
@@ -178,7 +179,8 @@ def test_pictures_and_the_worst_crystals_are_logged(runs: list[Offline]) -> None
             tested = [row for row in csv.DictReader(file) if row["split"] == "test"]
         assert {row[0] for row in table["data"]} <= {row["id"] for row in tested}
         assert len(errors) == min(20, len(tested))
-        assert sum(errors) / len(errors) == pytest.approx(run.summary["test/k_vrh/mae"])  # fewer than 20 are tested
+        # Fewer than 20 are tested.
+        assert sum(errors) / len(errors) == pytest.approx(run.summary["test/k_vrh/mae"])
 
 
 def test_the_checkpoint_is_an_artifact_that_predicts(runs: list[Offline], tmp_path: Path) -> None:

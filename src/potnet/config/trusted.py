@@ -196,7 +196,7 @@ def read_saved_config(
     Raises:
         ConfigError: It is no YAML, or asks for something that a file may not.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

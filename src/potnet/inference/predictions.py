@@ -16,7 +16,7 @@ from potnet.data.targets import Target, Targets
 from potnet.files import csv_text, write_whole
 
 if TYPE_CHECKING:
-    import pandas  # type: ignore[import-untyped]
+    import pandas
 
 FLAGS = "flags"
 """Column of warnings: text, empty where there is none."""

@@ -157,7 +157,10 @@ def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
 
 
 def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int = 20) -> list[tuple[Any, ...]]:
-    """Rows of `WORST_COLUMNS`, the largest error first; label and prediction in the physical unit, the error in that of metrics."""
+    """Rows of `WORST_COLUMNS`, the largest error first.
+
+    Label and prediction are in the physical unit, the error in that of the metrics.
+    """
     errors = evaluation.errors.nan_to_num(nan=-1.0).tolist()
     formulas = formulas_of(evaluation, data) or [""] * len(errors)
     atoms, position = data.store.num_atoms, data.store.table.position

@@ -6,8 +6,8 @@
     run.rows()                                       lines of predictions.csv, likewise
 
 Format 2 (now): metrics.json has a figure for each part and target,
-`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target. Format 1 had one target, and neither name nor level
-for it. Whoever reads through this class sees format 2 only.
+`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target. Format 1
+had one target, and neither name nor level for it. Whoever reads through this class sees format 2 only.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -227,7 +227,8 @@ class RunFolder:
             found: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return found if found.get("format", 1) >= FORMAT else upgraded_metrics(found, self._only_target())
+        written = found.get("format", FORMAT if "monitor" in found else 1)
+        return found if written >= FORMAT else upgraded_metrics(found, self._only_target())
 
     def finished(self) -> dict[str, Any] | None:
         """`metrics` of a run that came to its end; None if it was interrupted or stopped."""
@@ -235,7 +236,7 @@ class RunFolder:
         return None if metrics is None or metrics.get("interrupted") else metrics
 
     def monitored(self) -> tuple[str, float] | None:
-        """Name and value of the metric that judges the run: final, or the best so far; None if there is none."""
+        """Name and value of the metric that judges the run, final or the best so far; None without one."""
         metrics = self.metrics() or {}
         name = str(metrics.get("monitor") or "")
         value = metrics.get("monitored")

@@ -273,7 +273,7 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
-    """Keep ids of each part, crystals not used, versions, licence and citation in files; print the last two."""
+    """Keep ids of each part, crystals not used, versions, licence and citation; print the last two."""
     run = RunFolder(folder)
     split = {"hash": data.split.hash(), **data.split.to_plain()}
     write_whole(run.split, json.dumps(split, indent=1) + "\n")

@@ -29,8 +29,8 @@ class Results:
     Attributes:
         folder: Of the run, with its pictures.
         summary: Final figures, flat: "test/k_vrh/mae", "parameters", "seconds/total".
-        worst: Name of a table -> the test crystals with the largest errors, rows of `WORST_COLUMNS`; one table
-            for each target.
+        worst: Name of a table -> the test crystals with the largest errors, rows of `WORST_COLUMNS`; one
+            table for each target.
         checkpoint: The one that was evaluated.
     """
 
