@@ -326,8 +326,9 @@ def test_outputs_of_atoms_follow_their_order(name):
     order = np.random.default_rng(3).permutation(len(crystal))
     found, other = (outputs(model, [c]) for c in (crystal, moved(crystal, order=order)))
     for key in ("charge", "vector"):
-        assert found[key].std(0).min() > 3e-5  # atoms differ, by more than the tolerance
-        close(other[key], found[key][order])
+        # Against how much atoms differ: little in an untrained network with attention.
+        difference = (other[key] - found[key][order]).abs().amax(0)
+        assert (difference < 0.05 * found[key].std(0)).all()
     for key in ("gap", "tensor", "energy"):
         close(other[key], found[key])
 

@@ -21,7 +21,6 @@ from potnet.config.arguments import readable
 from potnet.config.messages import message_of
 from potnet.config.paths import config_dir
 from potnet.config.resolvers import is_multirun, remove_unused_run_dir
-from potnet.config.settings import check_settings
 from potnet.training.processes.environment import rank
 
 INTERRUPTED = 130
@@ -50,7 +49,6 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
 
                 try:
                     adapt(config, list(HydraConfig.get().overrides.task))
-                    check_settings(config_name, config)
                     return function(config)
                 except BrokenPipeError:
                     raise

@@ -246,7 +246,8 @@ class Predictor:
 
     def _featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
         try:
-            return self.featurizer.featurize(crystals, failures=failures if skip else None)
+            given = failures if skip else None
+            return self.featurizer.featurize(crystals, failures=given, labels=False)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -1,9 +1,9 @@
 """Cutoffs that guarantee the accuracy of energies and forces, and the bounds themselves.
 
-The number of atoms in a ball of radius s is at most n N(s), N(s) = prod(1 + 2 s / h_i) as in `bounds`, and a sum of
-decreasing terms f beyond R is at most f(R) (N + N'/kappa + N''/kappa² + N'''/kappa³) where f falls at least like
-exp(-kappa (s - R)). A kernel is a mixture of Gaussians, exp(-t r²) with t >= eta in real space and exp(-G²/4t) with
-t <= eta in reciprocal space, so that
+The number of atoms in a ball of radius s is at most n N(s), N(s) = prod(1 + 2 s / h_i) as in `bounds`, and a
+sum of decreasing terms f beyond R is at most f(R) (N + N'/kappa + N''/kappa² + N'''/kappa³) where f falls at
+least like exp(-kappa (s - R)). A kernel is a mixture of Gaussians, exp(-t r²) with t >= eta in real space and
+exp(-G²/4t) with t <= eta in reciprocal space, so that
 
     terms                        |term| <=                                 kappa
     energy, real                 R(R)                                      2 eta R
@@ -13,9 +13,14 @@ t <= eta in reciprocal space, so that
     force, wave     G F(G)       G F(G)                                    G / 2 eta - 1/G
     virial, wave    G |F'(G)|    (G² / (2 eta e)) F(sqrt(G² - 4 eta))      G / 2 eta - 2/G
 
-The two slopes follow from t exp(-t d) <= (eta / e) exp(0) at d = 1/eta, t >= eta, and its like for the waves. With
-|charges| summed to q1 and at most q_max, an atom's energy is off by at most q_max q1 / 2 and its force by q_max q1
-times the bound of a pair. All of it is rigorous, for the truncation; float64 rounding comes on top.
+The two slopes follow from t exp(-t d) <= (eta / e) exp(0) at d = 1/eta, t >= eta, and its like for the waves.
+With |charges| summed to q1 and at most q_max, an atom's energy is off by at most q_max q1 / 2 and its force
+by q_max q1 times the bound of a pair. All of it is rigorous, for the truncation; float64 rounding comes on
+top.
+
+An estimate in place of the bound takes the terms left out as independent (Kolafa and Perram 1992, Mol. Simul.
+9, 351): the root of the sum of their squares, with points as dense as on average and the sum of squared
+charges in place of the square of their sum, times five.
 """
 
 from __future__ import annotations
@@ -26,9 +31,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from potnet.lattice.bounds import _count
-from potnet.lattice.potentials import Kernel
+from potnet.lattice.bounds import _count, _likely_count
+from potnet.lattice.kernels import Kernel
 
+# Standard deviations that an estimate allows for.
+_DEVIATIONS = 5.0
 # Exponents eta R² and G² / 4 eta that are tried: beyond the last, exp(-exponent) is below anything asked for.
 _EXPONENTS = (2.0, 62.0, 121)
 
@@ -49,23 +56,27 @@ class EnergyBound(NamedTuple):
 
 def choose_cutoffs(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     charges_max: Tensor,
     charges_sum: Tensor,
+    charges_squared: Tensor,
     tolerance: Tensor,
     eta: Tensor,
     heights: Tensor,
+    likely: bool = False,
 ) -> tuple[Tensor, Tensor, EnergyBound, EnergyBound]:
     """Smallest cutoffs that keep energies of atoms and forces within the tolerance.
 
     Args:
         kernels: Q kernels.
-        coefficients: (P, Q).
+        weights: (P, Q) absolute coefficients.
         charges_max: (B, P) largest |charge|.
         charges_sum: (B, P) sum of |charges|.
+        charges_squared: (B, P) sum of squared charges.
         tolerance: (P,).
         eta: (B,) 1/Å².
         heights: (B, 3) Gram-Schmidt lengths of the reduced cells, Å.
+        likely: Estimate in place of bounding, see the top.
 
     Returns:
         Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and what they leave out at most, in real space and
@@ -73,8 +84,7 @@ def choose_cutoffs(
     """
     low, high, count = _EXPONENTS
     exponent = torch.linspace(low, high, count, dtype=eta.dtype, device=eta.device)[:, None]  # (E, 1)
-    weights = coefficients.abs()
-    scale = charges_max * charges_sum  # (B, P)
+    scale = charges_max * (_DEVIATIONS * charges_squared.sqrt() if likely else charges_sum)  # (B, P)
     real = (exponent / eta).sqrt()  # (E, B)
     wave = (4 * eta * exponent).sqrt()
     # Rows of the table: energies, forces, virials; real space, waves.
@@ -85,7 +95,12 @@ def choose_cutoffs(
         (wave, wave / (2 * eta), heights / (2 * math.pi), _wave_upper),
     ):
         terms = upper(kernels, weights, cutoff, eta, heights.prod(-1))  # (3, E, B, P)
-        tails.append(terms * _count(cutoff, rate - kinds / cutoff, inverse)[..., None] * scale)
+        rate = rate - kinds / cutoff
+        terms = terms * scale
+        count_of = (
+            _likely_count(cutoff, 2 * rate, inverse).sqrt() if likely else _count(cutoff, rate, inverse)
+        )
+        tails.append(terms * count_of[..., None])
     half = 0.5 * tolerance
     chosen = []
     for tail in tails:

@@ -1,4 +1,5 @@
-"""What is decided before energies are summed: splitting, cutoffs, lists of pairs; kept while atoms move little."""
+"""What is decided before energies are summed: splitting, cutoffs, lists of pairs; kept while atoms move
+little."""
 
 from __future__ import annotations
 
@@ -17,11 +18,11 @@ from potnet.lattice.neighbours import find_pairs
 from potnet.lattice.plan import _refuse_short_vectors
 from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import make_boxes
-from potnet.lattice.task import distinct_kernels
+from potnet.lattice.task import _weights, distinct_kernels
 
-# Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a wave
-# vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
-_COST_PAIR, _COST_WAVE = 100.0, 15.0
+# Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
+# wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
+_COST_PAIR, _COST_WAVE = 150.0, 15.0
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
 MESH_PAYS = 10_000
 # Splitting parameter for a mesh, in units of the density^(2/3).
@@ -108,6 +109,7 @@ def make_energy_plan(
     eta: float | Tensor | None,
     method: str,
     skin: float,
+    likely: bool = False,
 ) -> EnergyPlan:
     """Choose eta and cutoffs for each crystal and list the pairs.
 
@@ -122,6 +124,7 @@ def make_energy_plan(
         eta: 1/Å², a number, (B,), or None.
         method: "auto", "ewald" or "mesh".
         skin: Å.
+        likely: Estimate what is left out, in place of bounding it.
 
     Raises:
         LatticeError: If a lattice vector is shorter than 0.01 Å.
@@ -137,7 +140,7 @@ def make_energy_plan(
     wraps = fractional.floor()
     fractional = fractional - wraps
     kernels, coefficients, _ = distinct_kernels(potentials, volume)
-    coefficients = coefficients.to(cell.device)
+    kernels, weights = [kernel.detached() for kernel in kernels], _weights(coefficients)
     if method == "auto":
         meshed = (num_atoms >= MESH_PAYS).nonzero()[:, 0]
     else:
@@ -158,16 +161,16 @@ def make_energy_plan(
         if not bool((split > 0).all() & split.isfinite().all()):
             raise ValueError(f"eta must be positive, got {eta}")
     largest, total = charge_norms(charges, batch, len(cell))
+    squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
     # Leave a tenth of the accuracy for rounding.
     real, wave, beyond, missed = choose_cutoffs(
-        kernels, coefficients, largest, total, 0.9 * tolerance, split, heights
+        kernels, weights, largest, total, squares, 0.9 * tolerance, split, heights, likely
     )
     mesh: dict[int, tuple[int, int, int]] = {}
     if len(meshed):
-        squares = torch.zeros_like(total).index_add(0, batch, charges.detach().square())
         spacing, energy, force = mesh_spacings(
-            [kernel.select(meshed).detached() for kernel in kernels],
-            coefficients,
+            [kernel.select(meshed) for kernel in kernels],
+            weights,
             split[meshed],
             volume[meshed],
             largest[meshed],
@@ -177,7 +180,9 @@ def make_energy_plan(
         for number, width in zip(meshed.tolist(), spacing.tolist(), strict=True):
             mesh[number] = mesh_shape(reduced[number], width)
         missed.energy[meshed], missed.force[meshed] = energy, force
-    bound = EnergyBound(*(sum(both) for both in zip(beyond, missed, strict=True)))
+    bound = EnergyBound(
+        beyond.energy + missed.energy, beyond.force + missed.force, beyond.virial + missed.virial
+    )
     pairs = find_pairs(reduced, fractional, batch, real + skin)
     boxes = make_boxes(reduced, wave)
     if skin > 0:

@@ -1,7 +1,7 @@
 """Bilinear forms sum over a, b of l_a S(a, b) r_b of a batch, with first derivatives in closed form.
 
-Energies are half of them with l = r; the derivatives of energies of single atoms need l and r to differ. Everything
-is made of differentiable operations, in chunks where no graph is recorded.
+Energies are half of them with l = r; the derivatives of energies of single atoms need l and r to differ.
+Everything is made of differentiable operations, in chunks where no graph is recorded.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from potnet.lattice.inputs import CLOSEST, LatticeError
+from potnet.lattice.kernels import Kernel, RealTerms
 from potnet.lattice.mesh import mesh_field
 from potnet.lattice.neighbours import Pairs
-from potnet.lattice.potentials import Kernel, Potential
-from potnet.lattice.radial import Distances, origin, real_part
+from potnet.lattice.potentials import Potential
 from potnet.lattice.structure_factors import Field, make_blocks, reciprocal_field
 from potnet.lattice.task import distinct_kernels
 
@@ -87,7 +87,6 @@ def bilinear(
     columns = right if left is None else torch.cat([left, right], 1)
     volume = torch.linalg.det(cell).abs()
     kernels, coefficients, _ = distinct_kernels(work.potentials, volume)
-    coefficients = coefficients.to(cell.device)
     field = _real_field(work, cell, positions, columns, kernels, coefficients, derivatives)
     for block in work.blocks:
         atoms, part = reciprocal_field(
@@ -112,7 +111,7 @@ def bilinear(
             positions[atoms],
             columns[atoms],
             [kernel.select(crystal) for kernel in kernels],
-            coefficients,
+            coefficients if coefficients.ndim == 2 else coefficients[number],
             work.eta.index_select(0, crystal),
             shape,
             derivatives,
@@ -120,8 +119,11 @@ def bilinear(
         _add(field, part, atoms, crystal)
     # A term at zero distance is in the waves but not in the sum, unless the potential's convention has it.
     self_terms = cell.new_tensor([potential.self_term for potential in work.potentials])
-    origins = torch.stack([origin(kernel, work.eta).expand_as(work.eta) for kernel in kernels], -1)
-    itself = (self_terms - origins @ coefficients.T).index_select(0, work.batch)
+    origins = torch.stack(
+        [torch.as_tensor(kernel.origin(work.eta)).expand_as(work.eta) for kernel in kernels], -1
+    )
+    origins = (coefficients @ origins[..., None])[..., 0]  # (B, P)
+    itself = (self_terms - origins).index_select(0, work.batch)
     field.potential = field.potential + columns * (itself if left is None else torch.cat([itself, itself], 1))
     return field
 
@@ -144,35 +146,47 @@ def _real_field(
     derivatives: bool,
 ) -> Field:
     """The real-space half of `bilinear`."""
-    num_atoms, count, num_potentials = len(positions), columns.shape[1], len(coefficients)
+    num_atoms, count, num_potentials = len(positions), columns.shape[1], coefficients.shape[-2]
     pairs = work.pairs
     step = len(pairs) if torch.is_grad_enabled() else _PAIRS_AT_ONCE.get(cell.device.type, 2**15)
     potential = cell.new_zeros(count, num_atoms)
     gradient = cell.new_zeros(num_potentials, 3, num_atoms)
     strain = cell.new_zeros(num_potentials, 6, len(cell))
     charges = columns.T.contiguous()
+    fixed = coefficients.ndim == 2 and not coefficients.requires_grad
+    one = coefficients.tolist() if fixed else None
     sums = ([row.clone() for row in potential], [[c.clone() for c in row] for row in gradient])
     virials = [[c.clone() for c in row] for row in strain]
     for start in range(0, len(pairs), max(1, step)):
         some = pairs.part(start, start + step)
-        vector, some, at = _distances(work, some, cell, positions)
-        parts = [real_part(kernel, at) for kernel in kernels]
+        vector, some, at, eta = _distances(work, some, cell, positions)
+        parts: list[tuple[Tensor, ...]]
+        if derivatives:
+            parts = [kernel.real_slope(at, eta) for kernel in kernels]
+        else:
+            parts = [(kernel.real(at, eta),) for kernel in kernels]
+        mixture = coefficients if coefficients.ndim == 2 else coefficients.index_select(0, at.crystal)
         for p in range(num_potentials):
-            value, slope = (
-                sum(float(c) * part[i] for c, part in zip(coefficients[p], parts, strict=True) if float(c))
-                for i in (0, 1)
-            )
+            # One kernel for one potential, as often as not: no product with one.
+            mixed = [
+                parts[q]
+                if one is not None and one[p][q] == 1
+                else tuple(part * mixture[..., p, q] for part in parts[q])
+                for q in range(len(kernels))
+                if one is None or one[p][q]
+            ]
+            value, *slopes = (sum(some_parts) for some_parts in zip(*mixed, strict=True))
             ends = [
                 (charges[c].index_select(0, some.first), charges[c].index_select(0, some.second))
                 for c in range(p, count, num_potentials)
             ]
-            for c, (one, other) in zip(range(p, count, num_potentials), ends, strict=True):
-                sums[0][c].index_add_(0, some.first, other * value).index_add_(0, some.second, one * value)
+            for c, (near, far) in zip(range(p, count, num_potentials), ends, strict=True):
+                sums[0][c].index_add_(0, some.first, far * value).index_add_(0, some.second, near * value)
             if not derivatives:
                 continue
-            one, other = ends[0]
-            mixed = one * ends[-1][1] + other * ends[-1][0]  # l_a r_b + l_b r_a
-            pull = [mixed * slope * component for component in vector]
+            near, far = ends[0]
+            strength = (near * ends[-1][1] + far * ends[-1][0]) * slopes[0]  # l_a r_b + l_b r_a
+            pull = [strength * component for component in vector]
             for total, component in zip(sums[1][p], pull, strict=True):
                 total.index_add_(0, some.second, component)
                 total.index_add_(0, some.first, component, alpha=-1)
@@ -192,8 +206,8 @@ _SQUARE = (0, 5, 4, 5, 1, 3, 4, 3, 2)
 
 def _distances(
     work: Work, pairs: Pairs, cell: Tensor, positions: Tensor
-) -> tuple[tuple[Tensor, Tensor, Tensor], Pairs, Distances]:
-    """Components, pairs and what kernels need, of those pairs that are within the limit."""
+) -> tuple[tuple[Tensor, Tensor, Tensor], Pairs, RealTerms, Tensor]:
+    """Components, pairs, what kernels need, and eta, of those pairs that are within the limit."""
     x, y, z = pairs.vectors(cell, positions)
     r2 = x * x + y * y + z * z
     crystal = work.batch.index_select(0, pairs.first)
@@ -206,7 +220,7 @@ def _distances(
         _refuse_overlap(work, pairs, r2.detach())
     eta = work.eta[0] if len(work.eta) == 1 else work.eta.index_select(0, crystal)
     scaled = eta * r2
-    return (x, y, z), pairs, Distances(r2.sqrt(), r2, scaled, torch.exp(-scaled), eta, crystal)
+    return (x, y, z), pairs, RealTerms(r2.sqrt(), r2, scaled, torch.exp(-scaled), crystal), eta
 
 
 def _refuse_overlap(work: Work, pairs: Pairs, r2: Tensor) -> None:

@@ -1,15 +1,16 @@
 """The reciprocal half of energies on a mesh: smooth particle-mesh Ewald, n log n.
 
-Essmann et al. (1995), J. Chem. Phys. 103, 8577: charges are spread on a regular mesh with cardinal B-splines of even
-order p, fast Fourier transforms give the structure factors, and the same splines bring potentials and their
-derivatives back to the atoms. With F(G) of any kernel in place of the Coulomb one it serves them all. Positions enter
-through polynomials, so that energies are smooth and forces are exact derivatives of the mesh energy.
+Essmann et al. (1995), J. Chem. Phys. 103, 8577: charges are spread on a regular mesh with cardinal B-splines
+of even order p, fast Fourier transforms give the structure factors, and the same splines bring potentials and
+their derivatives back to the atoms. With F(G) of any kernel in place of the Coulomb one it serves them all.
+Positions enter through polynomials, so that energies are smooth and forces are exact derivatives of the mesh
+energy.
 
-Accuracy. On a mesh of K points, e^(2πi m u/K) becomes the sum over j of (m/(m + j K))^p e^(2πi (m + j K) u/K) and
-little else (u the coordinate in units of the mesh). The relative error eps = 2 (m/(K - m))^p of each wave is therefore
-known, but how the errors of all waves and atoms add up is not: `mesh_error` takes their phases as independent, as
-Kolafa and Perram (1992), Mol. Simul. 9, 351, do for truncation, and allows for five standard deviations. That is an
-estimate, not a bound.
+Accuracy. On a mesh of K points, e^(2πi m u/K) becomes the sum over j of (m/(m + j K))^p e^(2πi (m + j K) u/K)
+and little else (u the coordinate in units of the mesh). The relative error eps = 2 (m/(K - m))^p of each wave
+is therefore known, but how the errors of all waves and atoms add up is not: `mesh_error` takes their phases
+as independent, as Kolafa and Perram (1992), Mol. Simul. 9, 351, do for truncation, and allows for five
+standard deviations. That is an estimate, not a bound.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from potnet.lattice.potentials import Kernel
-from potnet.lattice.radial import background, reciprocal_part
+from potnet.lattice.kernels import Kernel
 from potnet.lattice.structure_factors import Field
 
 #: Order of the B-splines.
@@ -37,7 +37,7 @@ _RADIAL, _ANGULAR = 48, 16
 
 def mesh_error(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     eta: Tensor,
     volume: Tensor,
     largest: Tensor,
@@ -48,7 +48,7 @@ def mesh_error(
 
     Args:
         kernels: Q kernels.
-        coefficients: (P, Q).
+        weights: (P, Q) absolute coefficients.
         eta: (b,) 1/Å².
         volume: (b,) Å³.
         largest: (b, P) largest |charge|.
@@ -58,12 +58,13 @@ def mesh_error(
     Returns:
         Two (H, b, P).
     """
-    # The sum over waves as V/(2π)³ ∫ 4π G² dG, and over directions as over the cosine with one axis, three times.
+    # The sum over waves as V/(2π)³ ∫ 4π G² dG, and over directions as over the cosine with one axis, three
+    # times.
     nodes = torch.arange(1, _RADIAL + 1, dtype=eta.dtype, device=eta.device) / _RADIAL
     g = nodes * (4 * eta * 40).sqrt()[:, None]  # (b, R), up to exponents of 40
     cosine = (torch.arange(_ANGULAR, dtype=eta.dtype, device=eta.device) + 0.5) / _ANGULAR
-    spread = torch.stack([reciprocal_part(kernel, g * g, eta, volume)[0] for kernel in kernels])
-    spread = torch.einsum("pq,qbr->bpr", coefficients, spread).square()
+    spread = torch.stack([kernel.reciprocal(g * g, eta[:, None], volume[:, None]) for kernel in kernels])
+    spread = torch.einsum("pq,qbr->bpr", weights, spread).square()
     measure = g * g * (g[:, :1] * volume[:, None] / (2 * math.pi**2))  # (b, R)
     spread = spread * measure[:, None]
     # In units of the mesh's own wave number 2π/h: m / K.
@@ -83,17 +84,18 @@ def mesh_error(
 
 def mesh_spacings(
     kernels: list[Kernel],
-    coefficients: Tensor,
+    weights: Tensor,
     eta: Tensor,
     volume: Tensor,
     largest: Tensor,
     squares: Tensor,
     tolerance: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Widest spacings (b,) Å with estimated errors within half of the tolerance (P,), and those errors (b, P)."""
+    """Widest spacings (b,) Å with estimated errors within half of the tolerance (P,), and those errors (b,
+    P)."""
     steps = torch.linspace(0.05, 1.2, 93, dtype=eta.dtype, device=eta.device)  # of h √eta
     spacing = steps[:, None] / eta.sqrt()
-    energy, force = mesh_error(kernels, coefficients, eta, volume, largest, squares, spacing)
+    energy, force = mesh_error(kernels, weights, eta, volume, largest, squares, spacing)
     fits = ((energy <= 0.5 * tolerance) & (force <= 0.5 * tolerance)).all(-1).to(torch.int64)
     chosen = (fits.cumprod(0).sum(0) - 1).clamp(min=0)
     crystal = torch.arange(len(eta), device=eta.device)
@@ -110,7 +112,8 @@ def mesh_shape(cell: Tensor, spacing: float) -> tuple[int, int, int]:
     first, second, third = (_smooth(size) for size in sizes)
     if first * second * third > _MOST_POINTS:
         raise ValueError(
-            f"this accuracy needs a mesh of {first} x {second} x {third} points: use method='ewald' or a looser one"
+            f"this accuracy needs a mesh of {first} x {second} x {third} points: "
+            "use method='ewald' or a looser one"
         )
     return first, second, third
 
@@ -135,7 +138,8 @@ def splines(place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         place: (...) coordinates.
 
     Returns:
-        Number of the first mesh point (...) int64, weights (..., p) of it and those after it, and their derivatives.
+        Number of the first mesh point (...) int64, weights (..., p) of it and those after it, and their
+        derivatives.
     """
     first = place.detach().floor()
     t = (place - first)[..., None]
@@ -145,7 +149,8 @@ def splines(place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     for order in range(3, ORDER + 1):
         if order == ORDER:
             slope = _padded(weights, before=True) - _padded(weights, before=False)
-        # M_n(v) = [v M_(n-1)(v) + (n - v) M_(n-1)(v - 1)] / (n - 1), with v = t + n - 1 - j at the j-th point.
+        # M_n(v) = [v M_(n-1)(v) + (n - v) M_(n-1)(v - 1)] / (n - 1), with v = t + n - 1 - j at the j-th
+        # point.
         v = t + (order - 1 - steps[:order])
         weights = (v * _padded(weights, before=True) + (order - v) * _padded(weights, before=False)) / (
             order - 1
@@ -249,7 +254,8 @@ def mesh_field(
 
 
 def _spread(place: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Mesh points (A p³,) and one-dimensional weights and slopes, three (A, p) each, of atoms at `place` (A, 3)."""
+    """Mesh points (A p³,) and one-dimensional weights and slopes, three (A, p) each, of atoms at `place` (A,
+    3)."""
     first, weights, slope = splines(place)
     steps = torch.arange(ORDER, device=place.device)
     x, y, z = ((first[:, axis, None] + steps) % shape[axis] for axis in range(3))
@@ -265,7 +271,8 @@ def _influence(
     eta: Tensor,
     shape: tuple[int, int, int],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """F |b|² (P, K1, K2, K3 / 2 + 1), the same with dF/d(G²), Miller indices (K, 3) and reciprocal basis (3, 3)."""
+    """F |b|² (P, K1, K2, K3 / 2 + 1), the same with dF/d(G²), Miller indices (K, 3) and reciprocal basis (3,
+    3)."""
     axes = [
         torch.fft.fftfreq(shape[0], 1 / shape[0], dtype=cell.dtype, device=cell.device),
         torch.fft.fftfreq(shape[1], 1 / shape[1], dtype=cell.dtype, device=cell.device),
@@ -280,8 +287,8 @@ def _influence(
     volume = torch.linalg.det(cell).abs()
     values, slopes = [], []
     for kernel in kernels:
-        value, slope = reciprocal_part(kernel, g2, eta, volume)
-        values.append(torch.where(zero, background(kernel, eta, volume)[:, None], value)[0])
+        value, slope = kernel.reciprocal_slope(g2, eta[:, None], volume[:, None])
+        values.append(torch.where(zero, kernel.background(eta, volume)[:, None], value)[0])
         slopes.append(slope[0])
     first, second, third = (_moduli(size, cell) for size in shape)
     moduli = first[:, None, None] * second[:, None] * third[: shape[2] // 2 + 1]

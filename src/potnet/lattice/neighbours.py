@@ -1,13 +1,14 @@
 """Pairs of atoms within a cutoff, over all periodic images, of a batch of crystals of mixed sizes.
 
-A linked-cell search without loops: each crystal is divided into bins along its own lattice vectors, each bin is
-combined with the bins within reach, and only those pairs are looked at. Cost and memory grow with the number of
-atoms. The stencil of bins reaches over as many periodic images as the cutoff needs, so small cells are no
-special case.
+A linked-cell search without loops: each crystal is divided into bins along its own lattice vectors, each bin
+is combined with the bins within reach, and only those pairs are looked at. Cost and memory grow with the
+number of atoms. The stencil of bins reaches over as many periodic images as the cutoff needs, so small cells
+are no special case.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -202,4 +203,4 @@ def _chunks(cumulative: Tensor) -> list[tuple[int, int]]:
     marks = torch.arange(step, total, step, device=cumulative.device)
     cuts = torch.searchsorted(cumulative, marks).add(1).tolist()
     cuts = sorted({0, *cuts, len(cumulative)})
-    return list(zip(cuts[:-1], cuts[1:], strict=True))
+    return list(itertools.pairwise(cuts))

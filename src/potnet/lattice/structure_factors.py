@@ -1,27 +1,28 @@
 """The reciprocal half of energies: sum over G of F(G) |sum over atoms of q e^(iGx)|², and its derivatives.
 
-The wave vectors are a box of Miller indices |k1| <= M1, |k2| <= M2, 0 <= k3 <= M3 (G and -G are alike), so that cosines
-and sines of Gx are sums of products of three short factors, cos or sin of 2π f k for each axis. Their sums over atoms
-are one matrix product in real numbers,
+The wave vectors are a box of Miller indices |k1| <= M1, |k2| <= M2, 0 <= k3 <= M3 (G and -G are alike), so
+that cosines and sines of Gx are sums of products of three short factors, cos or sin of 2π f k for each axis.
+Their sums over atoms are one matrix product in real numbers,
 
-    T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],    s = cos or sin, k >= 0,
+    T(s3 k3, s1 k1 s2 k2) = sum over atoms of [q e3(s3, k3)] [e1(s1, k1) e2(s2, k2)],
 
-from which addition theorems, a product with signs, make the structure factors of the four combinations
-(±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that holds the sphere of the cutoff
-sums more terms than it must, never fewer, so crystals of different boxes share a block without masks: all get
-the largest.
+with s = cos or sin and k >= 0, from which addition theorems, a product with signs, make the structure factors
+of the four combinations (±k1, ±k2, k3); the way back to the atoms is the transpose of all that. A box that
+holds the sphere of the cutoff sums more terms than it must, never fewer, so crystals of different boxes share
+a block without masks: all get the largest.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from potnet.lattice.potentials import Kernel
-from potnet.lattice.radial import background, reciprocal_part
+from potnet.lattice.kernels import Kernel
 
 # Numbers of one block of phases, (atoms, s1 k1 s2 k2): what stays in a CPU's cache.
 _CACHE = 2**16
@@ -112,7 +113,7 @@ def reciprocal_field(
         num_atoms: (B,).
         columns: (N, C), see `Field`.
         kernels: Q kernels.
-        coefficients: (P, Q) of the kernels in each potential.
+        coefficients: (P, Q) of the kernels in each potential, or (B, P, Q).
         eta: (B,) 1/Å².
         derivatives: Also gradients and strains.
 
@@ -134,9 +135,11 @@ def reciprocal_field(
     charges = columns.index_select(0, index.flatten()).view(b, n, count) * inside[..., None]
 
     basis = 2 * math.pi * inverse.transpose(1, 2)
-    miller, multiplicity = _miller(box, cell)  # (K, 3), by signs of k1 and k2, then k3, k1, k2
+    waves = _waves_of(box, cell.dtype, device)
     some = [kernel.select(members) for kernel in kernels]
-    weight, slope = _weights(some, coefficients, basis, miller, multiplicity, eta, volume, derivatives)
+    if coefficients.ndim == 3:
+        coefficients = coefficients.index_select(0, members)
+    weight, slope = _weights(some, coefficients, basis, waves, eta, volume, derivatives)
     weights = weight if count == weight.shape[1] else torch.cat([weight, weight], 1)
     lengths = [m + 1 for m in box]
     octant, plane = math.prod(lengths), 4 * lengths[0] * lengths[1]
@@ -145,23 +148,22 @@ def reciprocal_field(
     parts = [(s, min(s + step, n)) for s in range(0, n, step)]
     total: Tensor | None = None
     for s, e in parts:
-        first, second, third = waves = _trigonometry(fractional[:, s:e], box)
+        first, second, third = factors = _trigonometry(fractional[:, s:e], box)
         left = (charges[:, s:e].transpose(1, 2)[:, :, None] * third.transpose(1, 2)[:, None]).flatten(1, 2)
         product = left @ (first[..., :, None] * second[..., None, :]).flatten(2)
         total = product if total is None else total + product
     assert total is not None
-    signs = _signs(cell)
     total = total.view(b, count, 2, lengths[2], 2, lengths[0], 2, lengths[1])
-    rho = signs @ total.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(b, count, 8, octant)
+    rho = waves.signs @ total.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(b, count, 8, octant)
     rho = rho.view(b, count, 2, 4 * octant)  # real and imaginary parts
-    weighted = signs.T @ (weights[:, :, None] * rho).view(b, count, 8, octant)
+    weighted = waves.signs.T @ (weights[:, :, None] * rho).view(b, count, 8, octant)
     weighted = weighted.view(b, count, 2, 2, 2, lengths[2], lengths[0], lengths[1])
     weighted = weighted.permute(0, 2, 5, 1, 3, 6, 4, 7).reshape(b, 2 * lengths[2], count * plane)
 
     # Back to the atoms, one axis after the other, and with each factor's derivative in its place.
     potentials, gradients = [], []
     for s, e in parts:
-        first, second, third = waves if len(parts) == 1 else _trigonometry(fractional[:, s:e], box)
+        first, second, third = factors if len(parts) == 1 else _trigonometry(fractional[:, s:e], box)
         sides = torch.cat([third, _derivative(third)], 1) if derivatives else third
         back = (sides @ weighted).view(b, -1, count, 2 * lengths[0], 2 * lengths[1])
         if not derivatives:
@@ -180,37 +182,57 @@ def reciprocal_field(
     atoms = index.flatten().index_select(0, select)
     if not derivatives:
         return atoms, Field(potential, None, None)
-    num_potentials = len(coefficients)
+    num_potentials = coefficients.shape[-2]
     held = torch.cat(gradients, 1) * charges.roll(num_potentials, -1)[..., None]  # at a, sources held
     gradient = held[:, :, :num_potentials] + held[:, :, count - num_potentials :]
     gradient = (gradient @ inverse.transpose(1, 2)[:, None]).flatten(0, 1).index_select(0, select)
     power = (rho[:, :num_potentials] * rho[:, count - num_potentials :]).sum(2)  # (b, P, K)
-    strain = _strain(power, weight[:, :num_potentials], slope, basis, miller)
+    strain = _strain(power, weight[:, :num_potentials], slope, basis, waves)
     return atoms, Field(potential, gradient, strain)
 
 
-def _miller(box: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
-    """(K, 3) Miller indices, signs of k1 and k2 slowest, then k3, k1, k2 >= 0; and how often each counts (K,).
+class _Waves(NamedTuple):
+    """The wave vectors of a box: signs of k1 and k2 slowest, then k3, k1, k2 >= 0.
 
-    k3 > 0 stands for -G too; where k1 or k2 is 0, both signs are the same wave and count half.
+    Attributes:
+        products: (6, K) of their Miller indices, 11 12 13 22 23 33.
+        multiplicity: (K,) how often each counts: k3 > 0 stands for -G too; where k1 or k2 is 0, both signs
+            are the same wave and count half; 0 for G = 0.
+        origin: (K,) how often G = 0 counts.
+        signs: (8, 8), see `_signs`.
     """
-    third, first, second = torch.meshgrid(
-        *[torch.arange(m + 1, dtype=like.dtype, device=like.device) for m in (box[2], box[0], box[1])],
-        indexing="ij",
-    )
-    signs = like.new_tensor(_SIGNS)[:, :, None]
-    octant = torch.stack([first.flatten(), second.flatten(), third.flatten()])
-    flip = torch.cat([signs, torch.ones_like(signs[:, :1])], 1)  # (4, 3, 1)
-    miller = (flip * octant).transpose(1, 2).flatten(0, 1)
-    multiplicity = (1 + (third > 0)) * (1 - 0.5 * (first == 0)) * (1 - 0.5 * (second == 0))
-    return miller, multiplicity.flatten().to(like).repeat(4)
+
+    products: Tensor
+    multiplicity: Tensor
+    origin: Tensor
+    signs: Tensor
+
+
+@functools.lru_cache(maxsize=32)
+def _waves_of(box: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> _Waves:
+    # Kept from call to call, so also by calls that need gradients.
+    with torch.inference_mode(False), torch.no_grad():
+        third, first, second = torch.meshgrid(
+            *[torch.arange(m + 1, dtype=dtype, device=device) for m in (box[2], box[0], box[1])],
+            indexing="ij",
+        )
+        signs = torch.tensor(_SIGNS, dtype=dtype, device=device)
+        k1 = (signs[:, :1] * first.flatten()).flatten()
+        k2 = (signs[:, 1:] * second.flatten()).flatten()
+        k3 = third.flatten().repeat(4)
+        products = torch.stack([k1 * k1, k1 * k2, k1 * k3, k2 * k2, k2 * k3, k3 * k3])
+        count = (1 + (k3 > 0)) * (1 - 0.5 * (k1 == 0)) * (1 - 0.5 * (k2 == 0))
+        zero = (products.sum(0) == 0).to(dtype)
+        count = count.to(dtype)
+        return _Waves(products, count * (1 - zero), count * zero, _signs(signs))
 
 
 _SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
 
 
 def _signs(like: Tensor) -> Tensor:
-    """(8, 8) from products of cos and sin, (s3, s1, s2), to real and imaginary parts for the four signs of k1, k2.
+    """(8, 8) from products of cos and sin, (s3, s1, s2), to real and imaginary parts for the four signs of
+    k1, k2.
 
     (c3 + i s3) (c1 + i a s1) (c2 + i b s2), multiplied out.
     """
@@ -244,45 +266,46 @@ def _weights(
     kernels: list[Kernel],
     coefficients: Tensor,
     basis: Tensor,
-    miller: Tensor,
-    multiplicity: Tensor,
+    waves: _Waves,
     eta: Tensor,
     volume: Tensor,
     derivatives: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """F(G) of each potential times `multiplicity`, F(0) in its place: (b, P, K), and its slope in G²."""
+    """F(G) of each potential times how often G counts, F(0) in its place: (b, P, K), and its slope in G²."""
     first, second = torch.triu_indices(3, 3, device=basis.device)
     gram = basis @ basis.transpose(1, 2)
     twice = (2.0 - (first == second).to(basis.dtype)) * gram[:, first, second]
-    g2 = twice @ (miller[:, first] * miller[:, second]).T  # (b, K)
-    zero = (miller == 0).all(1).to(basis.dtype)  # products with it are far cheaper than `where`
-    g2 = g2 + zero
-    factor = multiplicity * (1 - zero)
+    # A harmless value stands in for G = 0; products with zero are far cheaper than `where`.
+    g2 = twice @ waves.products + (waves.origin > 0)
+    eta, volume = eta[:, None], volume[:, None]
     weight = slope = None
-    for kernel, column in zip(kernels, coefficients.T, strict=True):
-        value, change = reciprocal_part(kernel, g2, eta, volume)
-        value = value * factor + background(kernel, eta, volume)[:, None] * (multiplicity * zero)
-        weight = _accumulate(weight, column, value)
+    for kernel, column in zip(kernels, coefficients.unbind(-1), strict=True):
         if derivatives:
-            slope = _accumulate(slope, column, change * factor)
+            value, change = kernel.reciprocal_slope(g2, eta, volume)
+            slope = _accumulate(slope, column, change * waves.multiplicity)
+        else:
+            value = kernel.reciprocal(g2, eta, volume)
+        background = kernel.background(eta[:, 0], volume[:, 0])
+        value = value * waves.multiplicity + background[:, None] * waves.origin
+        weight = _accumulate(weight, column, value)
     assert weight is not None
     return weight, slope
 
 
 def _accumulate(total: Tensor | None, column: Tensor, value: Tensor) -> Tensor:
-    """total + column * value, (b, P, K), for coefficients (P,) and values (b, K)."""
-    part = value[:, None] * column[:, None]
+    """total + column * value, (b, P, K), for coefficients (P,) or (b, P) and values (b, K)."""
+    part = value[:, None] * column[..., None]
     return part if total is None else total + part
 
 
-def _strain(power: Tensor, weight: Tensor, slope: Tensor | None, basis: Tensor, miller: Tensor) -> Tensor:
+def _strain(power: Tensor, weight: Tensor, slope: Tensor | None, basis: Tensor, waves: _Waves) -> Tensor:
     """d/d(strain) of sum of F |rho|² at fixed fractional coordinates: (b, P, 3, 3).
 
     Under a strain e, G becomes G (1 - e) and 1/V, which every F carries, 1/V (1 - tr e).
     """
     assert slope is not None
     first, second = torch.triu_indices(3, 3, device=basis.device)
-    moments = (slope * power) @ (miller[:, first] * miller[:, second])  # (b, P, 6)
+    moments = (slope * power) @ waves.products.T  # (b, P, 6)
     place = torch.zeros(3, 3, dtype=torch.int64, device=basis.device)
     place[first, second] = place[second, first] = torch.arange(6, device=basis.device)
     square = moments[..., place.flatten()].unflatten(-1, (3, 3))

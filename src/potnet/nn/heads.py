@@ -141,7 +141,7 @@ class Head(nn.Module):
         """(R, features) of atoms or crystals to (R, outputs)."""
         for layer in self.hidden:
             x = self.activation(layer(x))
-        return self.output(x)  # type: ignore[no-any-return]
+        return self.output(x)
 
 
 class Heads(nn.ModuleDict):

@@ -1,9 +1,8 @@
 """Many runs by one command, `potnet train -m ...`: continuing a sweep, and jobs that fail.
 
 A job's folder lies in the sweep's folder and is named by the job's number and the settings that vary. So the
-same
-command with the same `hydra.sweep.dir` meets its own folders again: finished jobs are skipped, and hand the
-value that they reached to the sweeper; jobs that stopped half-way go on from their last checkpoint; the
+same command with the same `hydra.sweep.dir` finds its own folders again: finished jobs are skipped, and hand
+the value that they reached to the sweeper; jobs that stopped half-way resume from their last checkpoint; the
 others start. A job that fails leaves `error.txt` in its folder and the other jobs alone. All of this holds
 for every launcher and sweeper, as it happens inside the job.
 """

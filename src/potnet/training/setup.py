@@ -42,7 +42,7 @@ def with_absolute_source(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 #: Keys of a data config to which its other keys, the target and the split refer; no arguments of the module.
-DATA_SHORTHANDS = ("path", "task", "fold", "on_missing", "published_split")
+DATA_SHORTHANDS = ("path", "task", "fold", "element", "on_missing", "published_split")
 
 
 def data_settings(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +210,7 @@ def quieten() -> None:
     for text in (
         ".*does not have many workers.*",
         ".*have no `val_dataloader`.*",
+        ".*Total length of `list` across ranks is zero.*",  # a split without validation
         ".*checkpoint that ended before the epoch ended.*",  # StopOnSignal sees to it
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*It is recommended to use `self.log.*sync_dist=True.*",  # the first rank speaks for all
@@ -244,16 +245,8 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
     from potnet.training.preemption import Stopped
 
-    data.share(trainer.global_rank, trainer.world_size)
-    validation = data.val_dataloader() if data.split.val else None
     try:
-        trainer.fit(
-            module,
-            data.train_dataloader(),
-            validation,
-            ckpt_path=checkpoint and str(checkpoint),
-            weights_only=True,
-        )
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
     except Stopped as stopped:
         if trainer.is_global_zero:
             print(stopped, file=sys.stderr)

@@ -1,6 +1,7 @@
 """Bad input of energies: refused with the number of the crystal, what was wrong and what to do."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -38,25 +39,25 @@ def replace(name, function):
         (put("cell", (2, 1), 0.0), "crystal 2: the cell is singular"),
         (put("positions", 4, math.inf), "crystal 1: site 1 has coordinates that are not finite"),
         (put("charges", 6, math.nan), "crystal 2: site 1 has a charge that is not finite"),
-        (replace("batch", lambda b: 2 * (b > 0).long()), "crystal 1: no atoms"),
+        (replace("batch", lambda b: 2 * (b > 0).long()), "crystal 1 has no atoms"),
     ],
 )
 def test_bad_crystals(change, message):
     with pytest.raises(LatticeError, match=message) as error:
         call(change)
-    assert error.value.crystal == int(message.split(":")[0].split()[1])
+    assert error.value.crystal == int(re.search("crystal ([0-9])", message)[1])
 
 
 def test_coincident_atoms():
     def change(inputs):  # the same site in another cell
         inputs["positions"][8] = inputs["positions"][6] + inputs["cell"][2, 0]
 
-    with pytest.raises(LatticeError, match="crystal 2: sites 1 and 3 are .* apart"):
+    with pytest.raises(LatticeError, match=r"crystal 2: sites 1 and 3 are .* apart"):
         call(change)
 
 
 def test_short_lattice_vectors():
-    with pytest.raises(LatticeError, match="every site is 0.005 Å from its own image"):
+    with pytest.raises(LatticeError, match=r"every site is 0.005 Å from its own image"):
         call(replace("cell", lambda c: c * (0.005 / c.norm(dim=-1).amin())))
 
 
@@ -65,7 +66,7 @@ def test_short_lattice_vectors():
     [
         (replace("charges", lambda q: q[:, 0]), {}, r"charges must be \(N, P\)"),
         (None, {"potentials": [Coulomb(), London()]}, r"charges must be \(N, P\)"),
-        (None, {"potentials": Coulomb()}, "put it in a list"),
+        (None, {"potentials": Coulomb()}, "must be a list of potentials"),
         (None, {"potentials": []}, "at least one potential"),
         (None, {"method": "pme"}, "method must be"),
         (None, {"accuracy": 0.0}, "accuracy must be positive"),
@@ -74,11 +75,11 @@ def test_short_lattice_vectors():
         (replace("batch", lambda b: b.double()), {}, "batch must hold integers"),
         (replace("batch", lambda b: b.flip(0)), {}, "batch must be sorted"),
         (replace("positions", lambda x: x[:-1]), {}, "charges must be"),
-        (replace("positions", lambda x: x.to(torch.complex128)), {}, "positions must hold real numbers"),
+        (replace("positions", lambda x: x.to(torch.complex128)), {}, "positions must be real"),
     ],
 )
 def test_bad_arguments(change, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         call(change, **options)
 
 

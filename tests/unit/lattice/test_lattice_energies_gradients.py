@@ -4,7 +4,15 @@ import pytest
 import torch
 from energy_cases import POTENTIALS, crystals, from_pairs
 
-from potnet.lattice import Coulomb, London, Pauli, lattice_energies, lattice_sums
+from potnet.lattice import (
+    Coulomb,
+    LennardJones,
+    London,
+    Pauli,
+    ScreenedCoulomb,
+    lattice_energies,
+    lattice_sums,
+)
 
 
 def largest(difference):
@@ -125,3 +133,28 @@ def test_a_force_loss_is_the_same_by_both_roads():
     slopes = [torch.autograd.grad((f - target).square().sum(), charges)[0] for f in (one, other)]
     assert largest(slopes[0] - slopes[1]) < 1e-10
     assert largest(slopes[0]) > 1e-3
+
+
+def test_learnable_parameters():
+    """Gradients in alpha and sigma, one number or one for each crystal, are those of pair sums."""
+    cell, positions, batch, charges = crystals((3, 6), 3, seed=12)
+    alpha = torch.tensor(1.7, dtype=torch.float64, requires_grad=True)
+    sigma = torch.tensor([1.5, 2.0], dtype=torch.float64, requires_grad=True)
+    potentials = [Pauli(alpha), LennardJones(sigma), ScreenedCoulomb(alpha)]
+    exact = from_pairs(lattice_sums(cell, positions, batch, potentials, 1e-11), charges, batch, 2)[0]
+    for options in ({}, {"forces": True, "stress": True}, {"method": "mesh"}):
+        got = energies(cell, positions, batch, charges, potentials, **options)
+        weights = torch.randn_like(exact)
+        slopes = [
+            torch.autograd.grad((result * weights).sum(), (alpha, sigma), retain_graph=True)
+            for result in (exact, got.crystal)
+        ]
+        for one, other in zip(*slopes, strict=True):
+            assert largest((one - other) / (1 + one.abs())) < (1e-9 if "method" not in options else 1e-3)
+    fixed = [Pauli(1.7), LennardJones(1.5), ScreenedCoulomb(1.7)]
+    plain = energies(cell[:1], positions[:3], batch[:3], charges[:3], fixed, forces=True, stress=True)
+    got = energies(cell, positions, batch, charges, potentials, forces=True, stress=True)
+    assert largest((plain.forces - got.forces[:3]) / (1 + plain.forces.abs())) < 1e-9
+    assert largest(plain.stress[0] - got.stress[0]) < 1e-9
+    (slope,) = torch.autograd.grad(got.forces.square().sum(), alpha)
+    assert largest(slope) > 1e-3

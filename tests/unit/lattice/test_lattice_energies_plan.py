@@ -143,6 +143,25 @@ def test_bounds_hold_for_energies_forces_and_stress(accuracy):
         assert bool((virial <= got.bound.virial[b] + rounding).all())
 
 
+@pytest.mark.parametrize("accuracy", [1e-3, 1e-6])
+def test_estimated_cutoffs_are_shorter_and_good_enough(accuracy):
+    """Random crystals, and a perfect supercell, whose waves are all in phase."""
+    salt = 2.8 * 2 * torch.tensor([[[0.0, 1, 1], [1, 0, 1], [1, 1, 0]]], dtype=torch.float64)
+    sites = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 3) @ salt[0] / 2
+    sites = torch.cat([sites, sites + 2.8])
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).repeat_interleave(8)[:, None].repeat(1, 6)
+    for inputs in (crystals((1, 2, 9, 30), 6, seed=4), (salt, sites, torch.zeros(16).long(), signs)):
+        exact = lattice_energies(*inputs, POTENTIALS[:6], 1e-11, forces=True)
+        got = lattice_energies(*inputs, POTENTIALS[:6], accuracy, forces=True, bound="estimate")
+        assert largest(got.atom - exact.atom) < 0.5 * accuracy
+        assert largest(got.forces - exact.forces) < 0.5 * accuracy
+        kept, shorter = (
+            EnergySums(POTENTIALS[:6], accuracy, bound=bound) for bound in ("rigorous", "estimate")
+        )
+        kept(*inputs), shorter(*inputs)
+        assert bool((shorter.plan.real_cutoff < 0.95 * kept.plan.real_cutoff).all())
+
+
 def test_no_table_of_pairs_of_atoms(monkeypatch):
     """The largest tensor of an energy grows like the atoms times their neighbours, not like their square."""
     from torch.utils._python_dispatch import TorchDispatchMode

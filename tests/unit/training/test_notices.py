@@ -10,7 +10,7 @@ from potnet.training.notices import FEW_STEPS, few_steps, stopped_early
 def test_a_run_of_few_steps_says_what_to_set() -> None:
     said = few_steps(60, 60, 64)
     assert said is not None
-    assert "this run is 60 steps" in said
+    assert "this run has 60 steps" in said
     assert "trainer.max_epochs=300" in said
     assert "data.batch_size=12" in said
     assert few_steps(FEW_STEPS, 60, 64) is None

@@ -25,8 +25,7 @@ def training_domain(store: FeatureStore, rows: Sequence[int] | np.ndarray) -> di
 
     Returns:
         `elements`: atomic number -> how many crystals contain it; `max_atoms`: of the cell that the network
-            sees;
-        `density`: [least, most], g/cm³.
+        sees; `density`: [least, most], g/cm³.
     """
     from ase.data import atomic_masses
 
