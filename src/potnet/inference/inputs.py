@@ -83,7 +83,7 @@ def _outcomes(
 
 
 def _from_object(item: Any, box: float | None, plausibility: Plausibility, name: str) -> Crystal:
-    """A crystal from an object or a dictionary of ours, ASE, pymatgen or JARVIS, named by its place in the list."""
+    """A crystal from an object or a dictionary of ours, ASE, pymatgen or JARVIS, named by its place."""
     if isinstance(item, Crystal):
         return item if item.id else replace(item, id=name)
     known = isinstance(item, Mapping) or any(

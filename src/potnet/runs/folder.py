@@ -6,8 +6,8 @@
     run.rows()                                       lines of predictions.csv, likewise
 
 Format 2 (now): metrics.json has a figure for each part and target,
-`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target. Format 1
-had one target, and neither name nor level for it. Whoever reads through this class sees format 2 only.
+`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target.
+Format 1 had one target, and neither name nor level for it. Whoever reads through this class sees format 2.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ class RunFolder:
         return next((file for file in files if file.is_file()), None)
 
     def is_run(self) -> bool:
-        """Whether this is the folder of a run: W&B leaves a config.yaml, too, but of another form."""
-        if not self.config.is_file():
+        """Whether this is the folder of a run: Hydra and W&B leave a config.yaml in their own folders, too."""
+        if not self.config.is_file() or self.path.name == ".hydra":
             return False
         with self.config.open(encoding="utf-8", errors="replace") as lines:
             keys = {line.partition(":")[0] for line in lines if line[:1].isalpha()}

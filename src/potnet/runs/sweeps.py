@@ -198,8 +198,36 @@ class SweepReport(Callback):
         for file in sorted(errors, key=_number):
             message = file.read_text(encoding="utf-8").splitlines()[0]
             print(f"  {file.parent.name}: {message}", file=sys.stderr)
+        for line in self._means(folder):
+            print(line)
         if errors:
             sys.exit(1)
+
+    @staticmethod
+    def _means(folder: Path) -> list[str]:
+        """The mean of each configuration that was run with several seeds or folds."""
+        from potnet.runs.report import collect, sections
+
+        try:
+            found = sections(collect([folder]))
+        except ConfigError:  # no job came as far as to have settings
+            return []
+        lines = []
+        for section in found:
+            for row in section.rows:
+                val, test = row.error("val"), row.error("test")
+                if max(spread.n if spread else 0 for spread in (val, test)) < 2:
+                    continue
+                name = "" if len(section.rows) == 1 else f"{row.name}: "
+                errors = [
+                    f"{part} {section.measure} {spread.mean:.4f} ± {spread.deviation:.4f}"
+                    for part, spread in (("val", val), ("test", test))
+                    if spread and spread.deviation is not None
+                ]
+                runs = f"mean ± standard deviation of {len(row.finished)} runs"
+                unit = f" {section.unit}" if section.unit else ""
+                lines.append(f"{section.key}: {name}{', '.join(errors)}{unit} ({runs})")
+        return lines
 
 
 def _number(error: Path) -> tuple[int, Path]:

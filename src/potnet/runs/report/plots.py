@@ -159,13 +159,13 @@ def parallel_plot(path: Path, section: Section) -> None:
             zorder=3 if best else 2,
         )
     for x, (name, labels) in enumerate(zip(found["axes"], found["labels"], strict=True)):
-        axes.axvline(x, color=INK, linewidth=0.8, zorder=1)
+        axes.plot([x, x], [0, 1], color=INK, linewidth=0.8, zorder=1)
         for y, text in labels:
             axes.annotate(
                 text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", color=BLUE
             )
         axes.annotate(name, (x, 1.0), xytext=(0, 12), textcoords="offset points", fontsize=8, ha="center")
-    axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.05), xticks=[], yticks=[])
+    axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.12), xticks=[], yticks=[])
     axes.spines[["left", "bottom"]].set_visible(False)
     figure.savefig(path)
 
