@@ -145,7 +145,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
     [
         ("nowhere/*.cif", "no file matches"),
         ("missing.cif", "no such file"),
-        (3.5, "cannot make a crystal of float"),
+        (3.5, "a structure is wanted .* got a float"),
     ],
 )
 def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
@@ -278,6 +278,35 @@ def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None
     with pytest.raises(CheckpointError):
         potnet.load(tampered(trained, tmp_path / "nested.ckpt", nested))
     assert not Path("owned").exists()
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "structures"
+
+
+def test_every_prediction_has_an_id_of_its_own(model: potnet.Predictor, structures: Path) -> None:
+    bulk("NaCl", "rocksalt", a=5.7).write(structures / "nacl.vasp", format="vasp")
+    predictions = model.predict([FIXTURES / "dup_ids", structures, structures / "nacl.cif"])
+    assert predictions.ids == [
+        "dup_ids/POSCAR.1",
+        "dup_ids/POSCAR.2",
+        "dup_ids/POSCAR.3",
+        "cu",
+        "nacl",
+        "nacl.vasp",
+        "si",
+        f"{structures}/nacl",
+    ]
+
+
+def test_an_implausible_crystal_is_listed_or_predicted_as_asked(
+    model: potnet.Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = FIXTURES / "formula_mismatch.cif"
+    refused = model.predict(file, on_error="skip")
+    assert not len(refused)
+    assert "states the formula Cl3Cs, but its atoms are ClCs" in refused.failures[0].reason
+    assert len(model.predict(file, plausibility="warn")) == 1
+    assert "states the formula Cl3Cs" in caplog.text
 
 
 def test_an_export_predicts_the_same(trained: Run, tmp_path: Path, structures: Path) -> None:

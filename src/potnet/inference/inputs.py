@@ -54,14 +54,14 @@ def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibil
         box: Å of vacuum around molecules; None refuses them.
         plausibility: See `read_crystals`.
     """
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, plausibility, number):
             if isinstance(outcome, Crystal):
+                file = item if isinstance(item, Path) else None
                 if outcome.id in taken:
-                    file = item if isinstance(item, Path) else None
                     outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
-                taken.add(outcome.id)
+                taken[outcome.id] = file
             yield number, outcome
 
 
@@ -83,14 +83,10 @@ def _outcomes(
 
 
 def _from_object(item: Any, box: float | None, plausibility: Plausibility, name: str) -> Crystal:
-    """A crystal from an object or a dictionary of ours, ASE, pymatgen or JARVIS, named by its place."""
+    """A crystal from an object or dictionary of ours or another library, named by its place in the list.
+
+    A `Crystal` is taken as it is.
+    """
     if isinstance(item, Crystal):
         return item if item.id else replace(item, id=name)
-    known = isinstance(item, Mapping) or any(
-        hasattr(item, a) for a in ("get_scaled_positions", "frac_coords")
-    )
-    if not known:
-        raise CrystalError(
-            f"cannot make a crystal of {type(item).__name__}: give a file, Crystal, Atoms or Structure", name
-        )
-    return from_serialized(item, id=name, box=box, plausibility=plausibility)
+    return from_serialized(item, name, box, plausibility)
