@@ -14,6 +14,8 @@ from potnet.ranks import rank
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
+
 RESUMABLE = (
     "trainer.",
     "data.num_workers",
@@ -74,7 +76,7 @@ def _train(
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import closed_form, recipe
+    from potnet.training import closed_form, finetune, recipe
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.checkpoint import LAST, checkpoint_of
     from potnet.training.conclusion import conclude
@@ -85,6 +87,9 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    if (start := (config.get("finetune") or {}).get("from")) is not None and not resume:
+        taken = finetune.start_from(module.model, start, config["finetune"]["except"])
+        log.info("begins with %d weights of %s", len(taken), start)
     data = recipe.build_data(config, module.model)
     data.prepare_data()
     data.setup()
