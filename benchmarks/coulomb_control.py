@@ -1,17 +1,18 @@
-"""A positive control: crystals whose label is a complete Coulomb sum, for networks that get such sums as features.
+"""A positive control: crystals whose label is a complete Coulomb sum, for networks that read such sums.
 
     python benchmarks/coulomb_control.py crystals mp20_12k.jsonl.gz coulomb_crystals.jsonl.gz
     python benchmarks/coulomb_control.py random coulomb_random.jsonl.gz
 
-The label `coulomb_energy` (eV/atom) is the electrostatic energy of point charges, by this package's sums at 1e-8:
+The label `coulomb_energy` (eV/atom) is the electrostatic energy of point charges, by sums at 1e-8:
 
     E / n = 14.39964 eV Å / (2 n) * sum over a, b of q_a q_b S(a, b),    S(a, b) = sum over images of 1 / r.
 
 `crystals`: real structures, with the formal charges that pymatgen derives from the composition, one for each
 element (a mean where an element has several); those without such charges are left out. The split is kept.
 `random`: cells of 8 to 16 sites of the simple, body- and face-centred cubic lattices and diamond, slightly
-strained, nearest neighbours 2.6 to 3.4 Å apart, no cell more than twice as long as wide. The sites carry +1, +1, -1 and -1 in random order, written as Na, K, Cl
-and Br: what is near says little about the long-range energy. One in eight is for validation, one in eight for test.
+strained, nearest neighbours 2.6 to 3.4 Å apart, no cell more than twice as long as wide. Half of the sites,
+in random order, have a charge of +1, written as Na or K, the others -1, written as Cl or Br: what is near says
+little about the whole. One in eight is for validation, one in eight for test.
 """
 
 from __future__ import annotations
@@ -120,9 +121,7 @@ def random_crystals(count: int, seed: int) -> Iterator[tuple[dict[str, Any], np.
             frac = np.concatenate([inside, (inside + second) % 1.0])
         sites = len(frac)
         half = sites // 2
-        z = rng.permutation(
-            np.concatenate([rng.choice([11, 19], half), rng.choice([17, 35], sites - half)])
-        )
+        z = rng.permutation(np.concatenate([rng.choice([11, 19], half), rng.choice([17, 35], sites - half)]))
         part = ("val", "test")[number % 2] if number % 8 in (6, 7) else "train"
         row = {
             "id": f"random-{number}",

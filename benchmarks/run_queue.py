@@ -2,13 +2,13 @@
 
     python benchmarks/run_queue.py benchmarks/queues/device.txt --cores 16 --seconds 480 --runs multirun
 
-A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a core, roughly, its folder below
---runs, and what `python -m potnet.train` is told; `#` begins a comment. Lines are begun in their order, but none that
-would not end in time. A finished run is skipped and one that stopped goes on, so the same command can be given
-again and again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
+A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a core, roughly, its folder
+below --runs, and what `python -m potnet.train` is told; `#` begins a comment. Lines are begun in their order,
+but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same command
+can be given again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
 
---gpu-workers N lets N of the cores use the GPU, for lines in their order as well. --results FILE.tar.gz collects the
-small files of all runs, --weights FILE.tar.gz checkpoints without optimizer of those whose folder fits --export.
+--gpu-workers N lets N of the cores use the GPU. --results FILE.tar.gz collects the small files of all runs,
+--weights FILE.tar.gz checkpoints without optimizer of the runs whose folder fits the pattern --export.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-SMALL = ("metrics.json", "metrics.csv", "predictions.csv", "config.yaml", "error.txt", ".hydra/overrides.yaml")
+SMALL = (
+    "metrics.json",
+    "metrics.csv",
+    "predictions.csv",
+    "config.yaml",
+    "error.txt",
+    ".hydra/overrides.yaml",
+)
 """Files of a run that tell its result."""
 
 STOPPING = 20.0
@@ -45,18 +52,18 @@ class Job:
 class Queue:
     """Jobs, handed out to workers."""
 
-    def __init__(self, jobs: list[Job], runs: Path, end: float) -> None:
-        self.jobs, self.runs, self.end = jobs, runs, end
+    def __init__(self, jobs: list[Job], runs: Path, end: float, pinned: bool) -> None:
+        self.jobs, self.runs, self.end, self.pinned = jobs, runs, end, pinned
         self.lock = threading.Lock()
         self.processes: set[subprocess.Popen[bytes]] = set()
-        self.factor: dict[str, float] = {}
-        """Of each kind of device: the time that runs took, divided by what the list says."""
+        self.factor = {"cpu": 1.0, "gpu": 0.3}
+        """Time that runs took on each kind of device, divided by what the list says; at first a guess."""
 
     def next(self, kind: str) -> Job | None:
         with self.lock:
             left = self.end - time.monotonic()
             for job in self.jobs:
-                if job.state == "waiting" and 60 * job.minutes * self.factor.get(kind, 0.0) < left:
+                if job.state == "waiting" and 60 * job.minutes * self.factor[kind] < left:
                     job.state = "running"
                     return job
         return None
@@ -87,7 +94,7 @@ class Queue:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(
-                ["taskset", "-c", str(core), *command],
+                ["taskset", "-c", str(core), *command] if self.pinned else command,
                 env=environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -169,8 +176,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("list", type=Path)
-    parser.add_argument("--cores", required=True, help="how many, from core 0 on, or which: 1 or 0,2,3 with a comma")
+    parser.add_argument(
+        "--cores", required=True, help="how many, from core 0 on, or which: 1 or 0,2,3 with a comma"
+    )
     parser.add_argument("--gpu-workers", type=int, default=0)
+    parser.add_argument("--unpinned", action="store_true", help="runs may use all cores")
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--runs", type=Path, default=Path("multirun"))
     parser.add_argument("--results", type=Path)
@@ -182,7 +192,7 @@ def main() -> None:
     cores = [int(n) for n in options.cores.split(",") if n] if several else list(range(int(options.cores)))
     jobs = read(options.list)
     options.runs = options.runs.absolute()
-    queue = Queue(jobs, options.runs, time.monotonic() + options.seconds)
+    queue = Queue(jobs, options.runs, time.monotonic() + options.seconds, not options.unpinned)
     workers = [
         threading.Thread(target=queue.work, args=(core, "gpu" if n < options.gpu_workers else "cpu"))
         for n, core in enumerate(cores)
