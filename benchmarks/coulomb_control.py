@@ -11,8 +11,8 @@ The label `coulomb_energy` (eV/atom) is the electrostatic energy of point charge
 element (a mean where an element has several); those without such charges are left out. The split is kept.
 `random`: cells of 8 to 16 sites of the simple, body- and face-centred cubic lattices and diamond, slightly
 strained, nearest neighbours 2.6 to 3.4 Å apart, no cell more than twice as long as wide. Half of the sites,
-in random order, have a charge of +1, written as Na or K, the others -1, written as Cl or Br: what is near says
-little about the whole. One in eight is for validation, one in eight for test.
+in random order, have a charge of +1, written as Na or K, the others -1, written as Cl or Br: what is near
+says little about the whole. One in eight is for validation, one in eight for test.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 
 A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a core, roughly, its folder
 below --runs, and what `python -m potnet.train` is told; `#` begins a comment. Lines are begun in their order,
-but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same command
-can be given again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
+but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same
+command can be given again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
 
 --gpu-workers N lets N of the cores use the GPU. --results FILE.tar.gz collects the small files of all runs,
 --weights FILE.tar.gz checkpoints without optimizer of the runs whose folder fits the pattern --export.

@@ -4,7 +4,7 @@
     python benchmarks/small_crystals.py mp_megnet_2018.jsonl.gz mp20_12k.jsonl.gz --train 12000
 
 Every row of the validation and test parts is kept, so that errors on them compare. The crystals for training
-are those with the smallest sha256 of their id: the same everywhere, and a smaller choice lies within a larger.
+are those with the smallest sha256 of their id: the same everywhere, and a smaller choice is part of a larger.
 """
 
 from __future__ import annotations
