@@ -26,6 +26,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "potnet-groups": lambda: PotNet(group_features=True, **SMALL),
     "branched": lambda: BranchedPotNet(edge_width=12, **SMALL),
     "branched-combined": lambda: BranchedPotNet(edge_width=12, coefficients=[-0.801, -0.074, 0.145], **SMALL),
+    "branched-charges": lambda: BranchedPotNet(edge_width=12, charges=3, **SMALL),
     "branched-local": lambda: BranchedPotNet(
         edge_width=12, local="distance", local_range=[1, 4], pairs="none", **SMALL
     ),
