@@ -69,6 +69,7 @@ class Queue:
         return None
 
     def work(self, core: int, kind: str) -> None:
+        failures = 0
         while (job := self.next(kind)) is not None:
             if (self.runs / job.folder / "metrics.json").is_file():
                 job.state = "finished"
@@ -78,10 +79,15 @@ class Queue:
             took = time.monotonic() - started
             done = (self.runs / job.folder / "metrics.json").is_file()
             job.state = "finished" if done else "stopped" if time.monotonic() >= self.end else "failed"
+            print(f"{job.state}: {job.folder} on {kind} {core}, {took:.0f} s, status {status}", flush=True)
             if done:
                 with self.lock:
                     self.factor[kind] = took / (60 * job.minutes)
-            print(f"{job.state}: {job.folder} on {kind} {core}, {took:.0f} s, status {status}", flush=True)
+            elif job.state == "failed" and kind == "gpu":
+                # It may be the GPU: another worker gets the job, and after two such this one does without.
+                failures += 1
+                job.state = "waiting"
+                kind = "gpu" if failures < 2 else "cpu"
 
     def run(self, job: Job, core: int, kind: str) -> int:
         folder, name = os.path.split(job.folder)
@@ -90,6 +96,8 @@ class Queue:
             *(f"hydra.sweep.dir={self.runs / folder}", f"hydra.sweep.subdir='{name}'"),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        if kind == "cpu":
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # or every run would open the GPU to pin memory
         log = self.runs / "logs" / f"{job.folder.replace('/', '_')}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
