@@ -2,8 +2,8 @@
 
     python benchmarks/ensemble.py multirun/transfer/bulk_seed* --json benchmarks/results/transfer_bulk.json
 
-Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are given,
-none chosen by its error.
+Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are
+given, none chosen by its error.
 """
 
 from __future__ import annotations

@@ -44,5 +44,5 @@ def test_the_field_of_ions_is_that_of_madelung_in_any_cell(repeat: int) -> None:
 
 
 def test_charges_need_pairs() -> None:
-    with pytest.raises(ValueError, match="charges must be 0, or positive with pairs='complete', got 8 and 'none'"):
+    with pytest.raises(ValueError, match="charges must be 0, or positive with pairs='complete', got 8 and"):
         BranchedPotNet(pairs="none", charges=8)
