@@ -8,7 +8,7 @@ but none that would not end in time. A finished run is skipped and one that stop
 command can be given again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
 
 --gpu-workers N lets N of the cores use the GPU. --results FILE.tar.gz collects the small files of all runs,
---weights FILE.tar.gz checkpoints without optimizer of the runs whose folder fits the pattern --export.
+--weights FILE.tar.gz the networks, in half precision, of the runs whose folder fits the pattern --export.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def collect(jobs: list[Job], runs: Path, result: Path) -> None:
 
 
 def export(jobs: list[Job], runs: Path, result: Path, pattern: str, limit: float) -> None:
-    """Best checkpoints, each with what prediction and fine-tuning need, until the limit in MiB is reached."""
+    """Best checkpoints, in half precision, with what prediction and fine-tuning need, up to a limit in MiB."""
     import torch
 
     with tarfile.open(result, "w:gz") as archive:
@@ -168,6 +168,11 @@ def export(jobs: list[Job], runs: Path, result: Path, pattern: str, limit: float
                 continue
             whole = torch.load(file, map_location="cpu", weights_only=True)
             kept = {key: whole[key] for key in ("state_dict", "hyper_parameters", "potnet")}
+            # The network in half precision; mean and deviation of the target stay as they are.
+            kept["state_dict"] = {
+                name: value.half() if value.dtype == torch.float32 else value
+                for name, value in kept["state_dict"].items()
+            }
             buffer = io.BytesIO()
             torch.save(kept, buffer)
             if result.stat().st_size + buffer.tell() > limit * 2**20:
