@@ -158,7 +158,7 @@ def collect(jobs: list[Job], runs: Path, result: Path) -> None:
 
 
 def export(jobs: list[Job], runs: Path, result: Path, pattern: str, limit: float) -> None:
-    """Best checkpoints, in half precision, with what prediction and fine-tuning need, up to a limit in MiB."""
+    """Best checkpoints in half precision, with what prediction and fine-tuning need, up to a limit in MiB."""
     import torch
 
     with tarfile.open(result, "w:gz") as archive:
