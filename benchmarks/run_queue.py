@@ -5,7 +5,8 @@
 A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a core, roughly, its folder
 below --runs, and what `python -m potnet.train` is told; `#` begins a comment. Lines are begun in their order,
 but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same
-command can be given again. At the end of the time what runs is told to stop, and keeps its last checkpoint.
+command can be given again. A run with `finetune.from=FOLDER` below --runs waits for the run there. At the end
+of the time what runs is told to stop, and keeps its last checkpoint.
 
 --gpu-workers N lets N of the cores use the GPU. --results FILE.tar.gz collects the small files of all runs,
 --weights FILE.tar.gz the networks, in half precision, of the runs whose folder fits the pattern --export.
@@ -60,13 +61,30 @@ class Queue:
         """Time that runs took on each kind of device, divided by what the list says; at first a guess."""
 
     def next(self, kind: str) -> Job | None:
-        with self.lock:
-            left = self.end - time.monotonic()
-            for job in self.jobs:
-                if job.state == "waiting" and 60 * job.minutes * self.factor[kind] < left:
+        while True:
+            with self.lock:
+                left = self.end - time.monotonic()
+                late = False
+                for job in self.jobs:
+                    if job.state != "waiting" or 60 * job.minutes * self.factor[kind] > left:
+                        continue
+                    if self.begins_with(job) in {other.folder for other in self.unfinished()}:
+                        late = True
+                        continue
                     job.state = "running"
                     return job
-        return None
+            if not late:
+                return None
+            time.sleep(0.5)
+
+    def unfinished(self) -> list[Job]:
+        return [job for job in self.jobs if job.state in ("waiting", "running")]
+
+    def begins_with(self, job: Job) -> str | None:
+        """The folder, below `runs`, of the run whose weights a job begins with."""
+        given = [word.partition("=")[2] for word in job.overrides if word.startswith("finetune.from=")]
+        path = Path(given[0]).absolute() if given else None
+        return str(path.relative_to(self.runs)) if path and path.is_relative_to(self.runs) else None
 
     def work(self, core: int, kind: str) -> None:
         failures = 0
