@@ -2,8 +2,8 @@
 
     python benchmarks/more_shear_moduli.py matbench_gvrh_part.jsonl.gz study_data/more_shear_moduli.jsonl.gz
 
-Validation and test parts are those of the embedded set. Added are crystals of which no formula is in any part of
-it (`embedded_split` is "new"), up to the number of atoms of its largest cell.
+Validation and test parts are those of the embedded set. Added are crystals whose formula is in no part of it
+(`embedded_split` is "new"), up to --max-atoms atoms.
 """
 
 from __future__ import annotations
