@@ -3,7 +3,7 @@
     python -m potnet.train experiment=mp_bulk_modulus model=potnet_published ... runs_dir=runs/a
     python benchmarks/batchnorm_diagnosis.py runs/a/mp_bulk_modulus/*  [more runs]
 
-For each run of `PotNet` on the embedded set, weights frozen:
+For each run of `PublishedPotNet` on the embedded set, weights frozen:
 1. the validation MAE after its running statistics alone were updated on 15 more training batches, six times;
 2. the MAE when batches are normalised by their own statistics instead (all norms, or one kind);
 3. the part of the channels of the norm on complete pairs whose variance is below its eps;
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 import potnet
 from potnet.data import CrystalDataModule, EmbeddedSource
-from potnet.models import PotNet
+from potnet.inference.predictor import Predictor
+from potnet.models import PublishedPotNet
 from potnet.nn import BatchNorm
-from potnet.training.predictor import Predictor
 
 KINDS = {"gate": "gate_norm", "after the sum": ".norm", "pairs": "pair_embedding.norm"}
 
@@ -76,7 +76,7 @@ def updated_statistics(
     return found
 
 
-def dead_channels(model: PotNet) -> float:
+def dead_channels(model: PublishedPotNet) -> float:
     if model.pair_embedding is None:
         return float("nan")
     norm = model.pair_embedding.norm
@@ -104,8 +104,8 @@ def scale_by_size(predictor: Predictor, data: CrystalDataModule) -> dict[str, fl
 def diagnose(run: Path) -> dict[str, Any]:
     predictor = potnet.load(run, device="cpu")
     model = predictor.model
-    if not isinstance(model, PotNet):
-        raise SystemExit(f"{run}: this looks at PotNet, got {type(model).__name__}")
+    if not isinstance(model, PublishedPotNet):
+        raise SystemExit(f"{run}: this looks at PublishedPotNet, got {type(model).__name__}")
     data = CrystalDataModule(EmbeddedSource(), predictor.target, predictor.featurizer, needs=model.needs)
     data.prepare_data()
     data.setup("fit")

@@ -24,8 +24,8 @@ from _common import machine_info, print_header, print_table, save_json
 
 from potnet.config import build
 from potnet.crystals import Crystal
-from potnet.report import Run, collect
-from potnet.report.rows import mean_errors
+from potnet.runs.report import Run, collect
+from potnet.runs.report.rows import mean_errors
 
 PAIRS = ("complete", "complete, charges", "8 Å", "6 Å", "4 Å", "none")
 RESAMPLES = 4000
@@ -96,7 +96,7 @@ def table(rows: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
             "epochs": metrics[0].get("epochs"),
         }
         for part, name in (("val", "validation MAE"), ("test", "test MAE")):
-            row[name] = spread([m[part]["mae"] for m in metrics])
+            row[name] = spread([error for run in runs if (error := run.error(part)) is not None])
         for part in ("val", "test"):
             found = differences(rows, pairs, part) if pairs != "complete" else {}
             key = f"complete minus this, {'validation' if part == 'val' else part}"
@@ -186,7 +186,7 @@ def main() -> None:
     print_header("Complete pairs against pairs within a radius and none", info)
     tables: dict[str, Any] = {}
     for task, rows in sorted(tasks.items()):
-        unit = next(iter(rows.values()))[0].metrics["test"]["unit"]  # type: ignore[index]
+        unit = next(iter(rows.values()))[0].unit("test")
         print(f"\n{task}, MAE in {unit}\n")
         tables[task] = {"unit": unit, "rows": table(rows)}
         print_table(tables[task]["rows"])

@@ -9,7 +9,7 @@ given, none chosen by its error.
 from __future__ import annotations
 
 import argparse
-import csv
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,18 @@ from typing import Any
 import numpy as np
 from _common import machine_info, print_header, print_table, save_json
 
-from potnet.report import Run, collect
+from potnet.runs.report import Run, collect
 
 
 def predictions(run: Run, part: str) -> dict[str, tuple[float, float]]:
-    """Target and prediction of each crystal of a part, in the learned unit, by id."""
+    """Label and prediction of each crystal of a part, in the learned unit, by id."""
     log = run.target.get("transform") == "log10"
-    found = {}
-    with (run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == part:
-                pair = np.array([float(row["target"]), float(row["prediction"])])
-                target, prediction = np.log10(pair) if log else pair
-                found[row["id"]] = (float(target), float(prediction))
-    return found
+    pairs = {row.id: row.numbers for row in run.predictions if row.part == part}
+    return {
+        name: (math.log10(pair[0]), math.log10(pair[1])) if log else pair
+        for name, pair in pairs.items()
+        if pair is not None
+    }
 
 
 def ensemble_mae(runs: list[Run], part: str) -> float:
@@ -52,7 +50,7 @@ def main() -> None:
     if not runs:
         raise SystemExit("no finished run: metrics.json is missing")
     info = machine_info("cpu")
-    unit = runs[0].metrics["test"]["unit"]  # type: ignore[index]
+    unit = runs[0].unit("test")
     print_header(f"MAE in {unit}", info)
     rows: list[dict[str, Any]] = []
     for run in runs:
@@ -61,7 +59,7 @@ def main() -> None:
         rows.append(
             {
                 "run": run.folder.name,
-                **{p: metrics[p]["mae"] for p in ("val", "test")},
+                **{part: run.error(part) for part in ("val", "test")},
                 "training, min": minutes,
             }
         )

@@ -33,7 +33,7 @@ from _common import machine_info, print_header, print_table, save_json
 _START = """
 import json, sys
 from potnet.data import Featurizer, TableSource
-from potnet.data.cache import cached_features
+from potnet.data.features.cache import cached_features
 
 table, folder, device, workers = sys.argv[1:]
 potentials = [{"_target_": f"potnet.lattice.{name}"} for name in ("Coulomb", "London", "Pauli")]

@@ -22,7 +22,7 @@ from torch import nn
 
 from potnet.crystals import CrystalBatch
 from potnet.data import CrystalDataModule, EmbeddedSource, Featurizer, ShuffledSplit, TableSource, Target
-from potnet.models import BranchedPotNet
+from potnet.models import PotNet
 
 
 def make_data(options: argparse.Namespace) -> CrystalDataModule:
@@ -71,13 +71,13 @@ def training(data: CrystalDataModule, device: torch.device, steps: int) -> dict[
     iterator = iter(data.train_dataloader())
     batches = [batch for batch, _ in zip(iterator, range(steps + 1), strict=False)]
     torch.manual_seed(0)
-    model = BranchedPotNet().to(device).train()
+    model = PotNet().to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
     def step(batch: CrystalBatch) -> None:
         batch = batch.to(device)
         target = torch.zeros(batch.num_crystals, device=device)
-        loss = nn.functional.l1_loss(model(batch), target)
+        loss = nn.functional.l1_loss(model(batch)["value"], target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

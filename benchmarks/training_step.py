@@ -30,8 +30,8 @@ from _common import (
 from torch import Tensor, nn
 
 from potnet.crystals import Crystal, CrystalBatch, collate
-from potnet.data.featurize import Featurizer
-from potnet.models import PotNet
+from potnet.data.features.featurizer import Featurizer
+from potnet.models import PublishedPotNet
 from potnet.nn import EdgeLinear, Edges
 
 
@@ -51,10 +51,10 @@ def concatenating(model: nn.Module) -> nn.Module:
 
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
-    "potnet": PotNet,
-    "potnet-distances": lambda: PotNet(local="distance", pairs="none"),
-    "potnet-attention": lambda: PotNet(pairs="attention"),
-    "potnet-concatenating": lambda: concatenating(PotNet()),
+    "potnet": PublishedPotNet,
+    "potnet-distances": lambda: PublishedPotNet(local="distance", pairs="none"),
+    "potnet-attention": lambda: PublishedPotNet(pairs="attention"),
+    "potnet-concatenating": lambda: concatenating(PublishedPotNet()),
 }
 
 
@@ -98,11 +98,12 @@ def measure(name: str, mode: str, options: argparse.Namespace) -> dict[str, Any]
     batch = make_batch(model.needs, options.crystals, options.atoms, options.neighbors).to(device)
     target = torch.randn(batch.num_crystals, device=device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model.fold = mode != "compile"  # whose sizes must not depend on the data
     network = torch.compile(model) if mode == "compile" else model
 
     def forward() -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=mode == "bfloat16"):
-            return network(batch)
+            return network(batch)["value"]
 
     def step() -> None:
         loss = nn.functional.mse_loss(forward().float(), target)

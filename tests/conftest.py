@@ -36,7 +36,7 @@ def small_data(feature_settings: dict[str, Any], cache_dir: Path) -> Any:
 
     data = CrystalDataModule(
         EmbeddedSource(),
-        Target("k_vrh", "GPa", "log10"),
+        Target("k_vrh", "GPa", transform="log10"),
         feature_settings,
         batch_size=16,
         limit=200,

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Predictions", "Predictor", "__version__", "load"]
+__all__ = ["Predictions", "Predictor", "__version__", "load", "train"]
 
 if TYPE_CHECKING:
     from potnet.api import Predictions, Predictor, load
+    from potnet.runs.trained import train_from_python as train
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,8 @@ def __getattr__(name: str) -> Any:
         from potnet import api
 
         return getattr(api, name)
+    if name == "train":
+        import importlib
+
+        return importlib.import_module("potnet.train")  # which is called like a function
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

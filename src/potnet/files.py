@@ -1,23 +1,44 @@
-"""Where files are kept, and writing them so that they are whole or not there."""
+"""Where files are kept, their checksums, and writing them so that they are whole or not there."""
 
 from __future__ import annotations
 
 import csv
 import errno
+import functools
+import hashlib
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where caches are: the argument, $POTNET_CACHE, $XDG_CACHE_HOME/potnet or ~/.cache/potnet."""
+    """Where caches are: the argument, $POTNET_CACHE, or the user's cache folder (by platformdirs)."""
     chosen = cache_dir or os.environ.get("POTNET_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "potnet"
+    from platformdirs import user_cache_path
+
+    return user_cache_path("potnet", appauthor=False)
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal; the file is read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def file_hash_once(path: Path) -> str:
+    """sha256 of a file, in hexadecimal; it is read once as long as the system says that it is unchanged."""
+    status = path.stat()
+    return _file_hash(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=100_000)
+def _file_hash(path: Path, *stamp: int) -> str:
+    return file_hash(path)
 
 
 def write_whole(path: Path, content: bytes | memoryview | str) -> None:
@@ -37,11 +58,21 @@ def write_whole(path: Path, content: bytes | memoryview | str) -> None:
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A part file to be written, which then takes the place of a file; see `write_whole`.
+
+    Raises:
+        OSError: From the system; it names the file, and the part file is removed.
+    """
     part = _part(path)
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield part
+        with part.open("rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as error:

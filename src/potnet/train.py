@@ -1,15 +1,20 @@
-"""Train a network: `python -m potnet.train --help`."""
+"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+
+From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
+`potnet.runs.trained.train_from_python`.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
-from potnet.ranks import rank
+from potnet.training.processes.environment import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,19 +22,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESUMABLE = (
-    "trainer.",
     "data.num_workers",
     "data.featurize_workers",
     "data.cache_dir",
-    "callbacks.early_stopping.",
+    "trainer.max_time",
+    "callbacks.early_stopping.patience",
     "comparison_epochs.",  # of all models; that of the run is trainer.max_epochs
 )
-"""What may be changed when a run is continued: nothing that its result depends on, up to when it stops."""
+"""Settings that may change when a run is continued, as no epoch's result depends on them.
+
+`max_time` and `patience` say when a run stops, not what it computes until then. Everything else may change
+the last digits or more: precision, clipping, accumulation, the number and the kind of devices.
+"""
 
 
 def resumable(key: str) -> bool:
     """Whether a run may be continued with another value of this setting."""
-    return key.startswith(RESUMABLE) and key != "trainer.max_epochs"
+    return any(key == name or (name.endswith(".") and key.startswith(name)) for name in RESUMABLE)
 
 
 def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float | None:
@@ -41,26 +50,27 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         resume: Continue from the folder's last checkpoint.
 
     Returns:
-        MAE of the best checkpoint on the validation part, in the target's learned unit; None if there is
-        no such part.
+        The monitored metric of the best checkpoint on the validation part; None if there is no such part.
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
         SystemExit: After Ctrl-C or SIGTERM, once everything is kept.
     """
-    from potnet.training import recipe
+    from potnet.training import setup
 
     started = time.perf_counter()
-    config = recipe.with_absolute_source(config)
-    recipe.check_data(config["data"])  # before the imports that take seconds
+    config = setup.with_absolute_source(config)
+    setup.check_data(config["data"])  # before the imports that take seconds
 
-    from potnet.training import distributed, tracking
-    from potnet.training.launch import launch
+    from potnet.training.loggers import tracking
+    from potnet.training.processes import devices
+    from potnet.training.processes.launch import launch
 
-    recipe.quieten()
-    recipe.check_seed(config["seed"])
-    recipe.check_trainer(config["trainer"])
-    ranks = distributed.ranks_to_start(config["trainer"])
+    setup.quieten()
+    setup.check_seed(config["seed"])
+    setup.check_trainer(config["trainer"])
+    devices.check_started(config["trainer"])
+    ranks = devices.ranks_to_start(config["trainer"])
     if ranks > 1:
         return launch(config, folder, resume, ranks)
     if rank() > 0:
@@ -76,11 +86,13 @@ def _train(
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.training import closed_form, finetune, recipe
+    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.record import record_of
+    from potnet.runs.results import finish_run, monitored
+    from potnet.training import closed_form, finetune, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
-    from potnet.training.checkpoint import LAST, checkpoint_of
-    from potnet.training.conclusion import conclude
     from potnet.training.module import PropertyModule
+    from potnet.training.notices import LengthNotices
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
 
@@ -90,15 +102,16 @@ def _train(
     if (start := (config.get("finetune") or {}).get("from")) is not None and not resume:
         taken = finetune.start_from(module.model, start, config["finetune"]["except"])
         log.info("begins with %d weights of %s", len(taken), start)
-    data = recipe.build_data(config, module.model)
+    monitor = setup.monitor_of(config, module.targets)
+    data = setup.build_data(config, module.model)
     data.prepare_data()
     data.setup()
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
-    module.set_statistics(*data.statistics())
-    module.record = recipe.record_of(config, data)
+    module.fit_scalers(data)
+    module.record = record_of(config, data)
     if rank() == 0:
-        recipe.write_split(folder, data)
+        setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
     seconds = {"featurize": time.perf_counter() - started}
 
@@ -112,24 +125,26 @@ def _train(
         callbacks = [
             table,
             SeedEachBatch(config["seed"]),
-            TrainingProgress(module.target.learned_unit),
-            *recipe.build_callbacks(config["callbacks"], validates=bool(data.split.val)),
+            TrainingProgress(module.targets, monitor),
+            LengthNotices(config["data"]["batch_size"]),
+            *setup.build_callbacks(config["callbacks"], bool(data.split.val), monitor),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
             StopOnSignal(folder / "checkpoints"),
-            *checkpoints(folder / "checkpoints", validates=bool(data.split.val)),
+            *checkpoints(folder / "checkpoints", bool(data.split.val), monitor),
         ]
-        trainer = recipe.build_trainer(config["trainer"], callbacks, loggers, folder)
+        derived = bool(module.targets.derived)
+        trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder, derived)
         last = checkpoint_of(folder, (LAST,)) if resume else None
-        interrupted = recipe.fit(trainer, module, data, last)
+        interrupted = setup.fit(trainer, module, data, last)
         if not trainer.is_global_zero:
             return None
         seconds["train"] = table.seconds
 
     seconds["total"] = earlier + time.perf_counter() - started
-    evaluations = conclude(folder, config, data, table, seconds, interrupted, loggers)
+    evaluations = finish_run(folder, config, data, table, seconds, interrupted, loggers, monitor)
     if interrupted:
         sys.exit(INTERRUPTED)
-    return next((e.metrics["mae"] for e in evaluations if e.part == "val"), None)
+    return monitored(evaluations, monitor, table.rows)
 
 
 @entry_point("train")
@@ -138,53 +153,81 @@ def main(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    from potnet.sweeps import run_job
-    from potnet.training import distributed
+    from potnet.runs.sweeps import run_job
+    from potnet.training.processes import devices
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        distributed.check_alone()
+        devices.check_alone()
         return run_job(config, folder, train, resumable)
     if config.resume is not None:
         return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
-    return train(plain(config), folder)
+    settings = plain(config)
+    del settings["allow"]  # what a file may build is never read from a file
+    return train(settings, folder)
 
 
 def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     """The config of an earlier run, with those overrides that leave its result alone.
 
+    Args:
+        folder: Of the run.
+        overrides: Of the command line. A class of the user's is trusted where `allow=[mynet.Net]` names it.
+
     Raises:
-        ConfigError: An override that would change the run.
+        ConfigError: An override that would change the run, or a config.yaml that asks for a class which
+            neither this package nor the user names.
         CheckpointError: There is no run to continue.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from omegaconf import OmegaConf
 
-    from potnet.training.checkpoint import LAST, CheckpointError, checkpoint_of
+    from potnet.config import flat, pasteable, read_saved_config
+    from potnet.runs.checkpoint import LAST, CheckpointError, checkpoint_of
 
     file = folder / "config.yaml"
+    place = pasteable("resume", folder)
     if not file.is_file():
-        raise ConfigError(f"resume={folder}: there is no config.yaml here; give the folder of a run")
+        raise ConfigError(f"{place}: there is no config.yaml here; give the folder of a run")
     if checkpoint_of(folder, (LAST,)) is None:
         raise CheckpointError(
-            f"resume={folder}: there is no {LAST}: this run stopped before its first epoch was done, or was "
+            f"{place}: there is no {LAST}: this run stopped before its first epoch was done, or was "
             "fitted in closed form, without epochs. Start a new run"
         )
-    saved = OmegaConf.load(file)
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key == "resume":
-            continue
-        if not resumable(key):
+    given: dict[str, Any] = {
+        override.get_key_element().lstrip("+"): override.value()
+        for override in OverridesParser.create().parse_overrides(overrides)
+    }
+    given.pop("resume", None)
+    saved = read_saved_config(file, given.pop("allow", None) or ())
+    before = flat(saved)
+    changed = {key: value for key, value in given.items() if key not in before or before[key] != value}
+    for key, value in changed.items():
+        if key not in before or not resumable(key):
+            valid = ", ".join(f"{name}*" if name.endswith(".") else name for name in RESUMABLE[:-1])
+            why = f"it was {before[key]}" if key in before else "this run has no such setting"
             raise ConfigError(
-                f"{override}: a resumed run keeps its own settings, so that it continues exactly; besides "
-                "resume only trainer.* (but max_epochs), data.num_workers, data.cache_dir and "
-                "callbacks.early_stopping.* can be given. For anything else start a new run"
+                f"{key}={value}: {why}; a resumed run keeps its own settings, so that it continues "
+                f"exactly. Only {valid} may change. For anything else start a new run"
             )
-        OmegaConf.update(saved, key, OmegaConf.from_dotlist([f"value={value}"]).value)
-    config: dict[str, Any] = plain(saved)
-    return config
+    config = OmegaConf.create(saved)
+    for key, value in changed.items():
+        OmegaConf.update(config, key, value)
+    resumed: dict[str, Any] = plain(config)
+    return resumed
+
+
+class _Callable(types.ModuleType):
+    """A module that is called like a function; a function of this name would hide it, or be hidden."""
+
+    def __call__(self, *overrides: str, **settings: Any) -> Any:
+        from potnet.runs.trained import train_from_python
+
+        return train_from_python(*overrides, **settings)
 
 
 if __name__ == "__main__":
     main()
+else:
+    sys.modules[__name__].__class__ = _Callable

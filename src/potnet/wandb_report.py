@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, did_you_mean, entry_point, plain
-from potnet.resolvers import secret
+from potnet.config.resolvers import secret
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +16,20 @@ from typing import Any
 
 import pytest
 from ase.build import bulk
+from omegaconf import OmegaConf
 
-from potnet.config import config_dir, message_of
+import potnet
+from potnet.cli import COMMANDS
+from potnet.config import compose, message_of
+from potnet.config.help import help_text
+from potnet.config.paths import groups
 from potnet.files import check_writable
 
 Run = Any  # conftest.Run
 ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+MINE = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)[0]
+MYNET = re.findall(r"^```python\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)[0]
 HEAVY = ("torch", "lightning", "torch_geometric", "torchmetrics", "wandb", "jarvis", "ase", "matplotlib")
 
 
@@ -32,19 +44,84 @@ def command(*arguments: str, cwd: Path, **environment: str) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict"])
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Modules that a command run with `-X importtime` imported."""
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "report"])
 def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
-    done = command("-X", "importtime", "-m", f"potnet.{name}", "--help", cwd=tmp_path)
+    done = command("-X", "importtime", "-m", "potnet.cli", name, "--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert f"python -m potnet.{name}" in done.stdout
+    assert f"  potnet {name} " in done.stdout
     assert "Examples" in done.stdout
-    imported = {
-        line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line
-    }
-    assert not imported & set(HEAVY)
+    assert not imported(done) & {*HEAVY}
+    same = command("-m", f"potnet.{name}", "--help", cwd=tmp_path)
+    assert same.stdout == done.stdout
     if name == "train":
-        for group in (path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra"):
-            assert f"\n{group}: " in done.stdout
+        assert "hydra" not in imported(done)
+        assert len(done.stdout.splitlines()) < 50
+
+
+def test_the_long_help_has_every_group_and_the_keys_of_this_command(tmp_path: Path) -> None:
+    done = command("-m", "potnet.cli", "train", "model=schnet", "--help", "all", cwd=tmp_path)
+    assert done.returncode == 0
+    for group in groups():
+        assert f"\n    {group} " in done.stdout, group
+    assert "potnet.models.SchNet" in done.stdout
+    assert "accumulate_grad_batches: 1" in done.stdout
+
+
+def test_the_short_help_states_the_defaults_as_they_are() -> None:
+    config = compose("train")
+    stated = re.findall(r"^  ([a-z_.]+) {2,}.*\((?:null: all|(.*))\)$", help_text("train"), re.MULTILINE)
+    assert len(stated) >= 9
+    for key, default in stated:
+        value = OmegaConf.select(config, key)
+        assert default == {"data.limit": "", "resume": "null"}.get(key, str(value)), key
+
+
+def test_the_command_lists_its_subcommands_and_starts_light(tmp_path: Path) -> None:
+    done = command("-X", "importtime", "-m", "potnet.cli", "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert not imported(done) & {*HEAVY, "hydra", "omegaconf", "yaml"}
+    for name, sub in COMMANDS.items():
+        assert f"\n  {name} " in done.stdout
+        assert importlib.util.find_spec(sub.module) is not None
+    assert command("-m", "potnet.cli", cwd=tmp_path).returncode == 2
+    done = command("-m", "potnet.cli", "--version", cwd=tmp_path)
+    assert done.stdout == f"potnet {potnet.__version__}\n"
+    done = command("-m", "potnet.cli", "tarin", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "error: unknown command tarin; did you mean train?\n")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("potnet tr", ["train"]),
+        ("potnet train model=schn", ["schnet"]),
+        ("potnet train seed=1 trainer.max_e", ["trainer.max_epochs="]),
+        ("potnet train model=schnet model.n_f", []),
+        ("potnet data pre", ["prepare"]),
+        ("potnet predict chec", ["checkpoint="]),
+        ("potnet predict checkpoint=my", ["my_run"]),
+        ("potnet predict my", ["my_run"]),
+    ],
+)
+def test_bash_completes(line: str, found: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my_run").mkdir()
+    script = tmp_path / "complete.sh"
+    script.write_text(
+        f'potnet() {{ {shlex.quote(sys.executable)} -m potnet.cli "$@"; }}\n'
+        'eval "$(potnet completion bash)"\n'
+        "compopt() { :; }\n"
+        f"COMP_LINE={shlex.quote(line)}; COMP_POINT=${{#COMP_LINE}}; _potnet\n"
+        "printf '%s\\n' \"${COMPREPLY[@]}\"\n"
+    )
+    done = subprocess.run(["bash", str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.stderr == ""
+    assert done.stdout.split() == found
 
 
 def test_help_may_be_cut_off(tmp_path: Path) -> None:
@@ -74,6 +151,12 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
         ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
         ("predict", "inputs=x", "error: missing key checkpoint"),
+        ("predict", "checkpoint=[a,b]", "give one path"),
+        ("train", "target=own", "error: missing key target.key"),
+        ("train", "data.limit=-1", "data.limit"),
+        ("train", "model=potnet,schnet", "add -m to run once for each"),
+        ("evaluate", "checkpoint=2024", "error: 2024: no such checkpoint or folder"),
+        ("evaluate", "checkpoint=runs/a(1)=b", "error: runs/a(1)=b: no such checkpoint or folder"),
     ],
 )
 def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp_path: Path) -> None:
@@ -158,6 +241,26 @@ def test_signals_end_a_run_in_an_orderly_way(
         assert "test" in output
     else:
         assert "SIGTERM" in output
+
+
+def test_a_folder_of_configurations_and_a_class_of_the_users(tmp_path: Path, cache_dir: Path) -> None:
+    """As docs/experiments.md says it; the class is found in the working folder."""
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(MINE)
+    (tmp_path / "mynet.py").write_text(MYNET)
+    done = command(
+        *("-m", "potnet.cli", "train", "--config-dir", "conf", "experiment=mine", "model._target_=mynet.Net"),
+        f"data.cache_dir={cache_dir}",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "model._target_=mynet.Net: without width, edge_width" in done.stdout
+    (folder,) = (tmp_path / "runs" / "mine").iterdir()
+    assert json.loads((folder / "metrics.json").read_text())["epochs"] == 1
+    # Not without being named again.
+    done = command("-m", "potnet.cli", "train", f"resume={folder}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "allow=[mynet.Net]" in done.stderr
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from ase.build import bulk
 import potnet
 from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalError
-from potnet.training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from potnet.runs.checkpoint import CheckpointError, export, find_checkpoint, load_checkpoint
 
 # Its fixtures take seconds: one process of pytest-xdist makes them, not each.
 pytestmark = pytest.mark.xdist_group("prediction")
@@ -42,7 +42,7 @@ def structures(tmp_path: Path) -> Path:
 
 
 def best_value(predictions: potnet.Predictions) -> dict[str, float]:
-    return dict(predictions)
+    return {row["id"]: row["k_vrh"] for row in predictions}
 
 
 def test_new_crystals_get_the_values_of_the_test(
@@ -87,7 +87,10 @@ def test_files_of_one_name_are_told_apart(tmp_path: Path, model: potnet.Predicto
     for name, symbol in (("a", "Cu"), ("b", "Al")):
         (tmp_path / name).mkdir()
         bulk(symbol).write(tmp_path / name / "metal.cif")
-    assert model.predict(str(tmp_path / "*" / "metal.cif")).ids == ["metal", f"{tmp_path}/b/metal"]
+    assert model.predict(str(tmp_path / "*" / "metal.cif")).ids == ["metal", "metal.cif"]
+    ids = model.predict([tmp_path / "a" / "metal.cif"] * 3).ids
+    assert ids[0] == "metal"
+    assert len(set(ids)) == 3
 
 
 def test_bad_files_cost_nothing_but_themselves(structures: Path, model: potnet.Predictor) -> None:
@@ -109,7 +112,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
     output = tmp_path / "new" / "predictions.csv"
     model.predict(structures).to_csv(output)
     rows = list(csv.reader(output.read_text().splitlines()))
-    assert rows[0] == ["id", "k_vrh"]
+    assert rows[0] == ["id", "k_vrh", "flags"]
     assert sorted(row[0] for row in rows[1:]) == ["cu", "nacl", "si"]
     assert not output.with_name("predictions.csv.part").exists()
 
@@ -119,7 +122,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
     [
         ("nowhere/*.cif", "no file matches"),
         ("missing.cif", "no such file"),
-        (3.5, "cannot make a crystal of float"),
+        (3.5, "a structure is wanted .* got a float"),
     ],
 )
 def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
@@ -215,11 +218,35 @@ def test_settings_of_another_version(trained: Run, tmp_path: Path) -> None:
         potnet.load(path)
 
 
+@pytest.mark.parametrize("place", ["model", "potential", "targets"])
+def test_a_checkpoint_imports_nothing_else(
+    place: str, trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mynet.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'imported')!r}).touch()\ndef run(**kwargs): pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def change(checkpoint: dict[str, Any]) -> None:
+        entry = {"_target_": "mynet.run"}
+        if place == "model":
+            checkpoint["hyper_parameters"]["model"] = entry
+        elif place == "potential":
+            checkpoint["potnet"]["features"]["potentials"] = [entry]
+        else:
+            checkpoint["hyper_parameters"]["targets"]["k_vrh"]["name"] = entry
+
+    path = tampered(trained, tmp_path / "bad.ckpt", change)
+    with pytest.raises(CheckpointError, match=r"mynet\.run"):
+        potnet.load(path)
+    assert not (tmp_path / "imported").exists()
+
+
 def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None:
     def malicious(checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"]["model"] = {"_target_": "os.system", "command": "touch owned"}
 
-    with pytest.raises(CheckpointError, match="is not a network"):
+    with pytest.raises(CheckpointError, match=r"no model of potnet.*allow=\[os.system\]"):
         potnet.load(tampered(trained, tmp_path / "bad.ckpt", malicious))
 
     def nested(checkpoint: dict[str, Any]) -> None:
@@ -228,3 +255,86 @@ def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None
     with pytest.raises(CheckpointError):
         potnet.load(tampered(trained, tmp_path / "nested.ckpt", nested))
     assert not Path("owned").exists()
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "structures"
+
+
+def test_every_prediction_has_an_id_of_its_own(model: potnet.Predictor, structures: Path) -> None:
+    bulk("NaCl", "rocksalt", a=5.7).write(structures / "nacl.vasp", format="vasp")
+    predictions = model.predict([FIXTURES / "dup_ids", structures, structures / "nacl.cif"])
+    assert predictions.ids == [
+        "dup_ids/POSCAR.1",
+        "dup_ids/POSCAR.2",
+        "dup_ids/POSCAR.3",
+        "cu",
+        "nacl",
+        "nacl.vasp",
+        "si",
+        f"{structures}/nacl",
+    ]
+
+
+def test_an_implausible_crystal_is_listed_or_predicted_as_asked(
+    model: potnet.Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = FIXTURES / "formula_mismatch.cif"
+    refused = model.predict(file, on_error="skip")
+    assert not len(refused)
+    assert "states the formula Cl3Cs, but its atoms are ClCs" in refused.failures[0].reason
+    assert len(model.predict(file, plausibility="warn")) == 1
+    assert "states the formula Cl3Cs" in caplog.text
+
+
+def test_an_export_predicts_the_same(trained: Run, tmp_path: Path, structures: Path) -> None:
+    whole = export(trained.folder, tmp_path / "model.safetensors")
+    expected = best_value(potnet.load(trained.folder).predict(structures))
+    assert best_value(potnet.load(whole).predict(structures)) == expected
+    half = export(trained.folder, tmp_path / "half.safetensors", dtype="float16")
+    assert best_value(potnet.load(half).predict(structures)) == pytest.approx(expected, rel=1e-2)
+    assert (
+        half.stat().st_size
+        < whole.stat().st_size
+        < (trained.folder / "checkpoints" / "best.ckpt").stat().st_size
+    )
+    content = whole.read_bytes()
+    assert str(Path.home()).encode() not in content
+    assert str(tmp_path.parent).encode() not in content
+    whole.write_bytes(content[:1000])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
+        potnet.load(whole)
+    with pytest.raises(CheckpointError, match=r"must end in \.safetensors"):
+        export(trained.folder, tmp_path / "model.bin")
+
+
+def test_a_checkpoint_names_no_place_of_this_machine(trained: Run) -> None:
+    def texts(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            return [text for entry in value.values() for text in texts(entry)]
+        if isinstance(value, list | tuple):
+            return [text for entry in value for text in texts(entry)]
+        return [value] if isinstance(value, str) else []
+
+    checkpoint = torch.load(trained.folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert not [text for text in texts(checkpoint["potnet"]) if text.startswith("/") or "/tmp" in text]
+
+
+def test_elements_are_those_of_the_training(
+    trained: Run, structures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new release of the package that has the table must not change what an old checkpoint predicts."""
+    from potnet.nn import elements
+
+    expected = best_value(potnet.load(trained.folder).predict(structures))
+    flipped = 1.0 - elements.atom_table()
+    monkeypatch.setattr(elements, "atom_table", lambda: flipped)
+    assert best_value(potnet.load(trained.folder).predict(structures)) == expected
+
+
+@pytest.mark.parametrize("dropped", ["elements", None])
+def test_elements_never_seen_are_flagged(dropped: str | None, trained: Run, tmp_path: Path) -> None:
+    bulk("Pu", "fcc", a=4.6).write(tmp_path / "pu.cif")
+    facts = {} if dropped else {"elements": {14: 40, 8: 3}, "max_atoms": 4, "density": [2.0, 9.0]}
+    path = tampered(trained, tmp_path / "t.ckpt", lambda c: c["potnet"].update(training=facts))
+    (flag,) = potnet.load(path).predict(tmp_path / "pu.cif").flags
+    assert ("no training crystal has Pu; density 16.7 g/cm³" in flag) == (dropped is None)

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-import potnet.config
-from potnet.config import build, compose, config_dir, plain
+from potnet.config import build, compose, composition, config_dir, plain
 from potnet.evaluate import evaluate_checkpoint
 
 FILES = Path(__file__).parents[1] / "fixtures" / "published"
@@ -36,7 +35,7 @@ def test_a_run_on_jarvis_keeps_split_licence_and_citation(
     split = json.loads((run.folder / "split.json").read_text())
     assert [len(split[part]) for part in ("train", "val", "test")] == [19, 2, 2]
     assert len((run.folder / "removed.csv").read_text().splitlines()) == 1 + 16 + 1  # without gap; in no part
-    assert json.loads((run.folder / "metrics.json").read_text())["test"]["unit"] == "eV"
+    assert json.loads((run.folder / "metrics.json").read_text())["test"]["band_gap_opt"]["unit"] == "eV"
     assert evaluate_checkpoint(run.folder, ["test"], str(cache_dir))[0].metrics["n"] == 2
 
 
@@ -44,7 +43,7 @@ def test_the_example_of_the_docs_is_a_data_set(tmp_path: Path, monkeypatch: pyte
     conf = shutil.copytree(config_dir(), tmp_path / "conf")
     (example,) = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     (conf / "data" / "jarvis_dft_2d.yaml").write_text(example)
-    monkeypatch.setattr(potnet.config, "config_dir", lambda: conf)
+    monkeypatch.setattr(composition, "config_dir", lambda: conf)
     config = compose("train", ["data=jarvis_dft_2d", "target=exfoliation_energy"])
     source = build(plain(config.data.source), "data.source")
     assert source.name == "jarvis_dft_2d"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from potnet.report import collect
-from potnet.report.__main__ import write_report
+from potnet.runs.report import collect
+from potnet.runs.report.command import write_report
 
 Run = Any  # conftest.Run
 

@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from potnet.config import compose, config_dir
-from potnet.sweeps import ERROR, finished
+from potnet.runs.sweeps import ERROR, finished
 from potnet.train import main
 
 Run = Any  # conftest.Run
@@ -81,6 +81,8 @@ def test_a_failing_job_is_reported_and_finished_ones_are_skipped_next_time(
     assert (failed / ERROR).read_text().startswith("seed=x: give a whole number")
     results = [finished(job) for job in (first, last)]
     assert None not in results
+    # Only what varies is in the names, and they can be pasted back.
+    assert [job.name for job in (first, failed, last)] == ["0_seed-0", "1_seed-x", "2_seed-1"]
 
     # No job knows of those before it: the last is what it would be alone.
     alone = run_training("seed=1", tiny=TINY)
@@ -120,7 +122,7 @@ def test_a_search_finds_its_finished_trials_again(sweep: Sweep, tmp_path: Path, 
     assert len(after) == 3
     assert capfd.readouterr().out.count("finished earlier, skipped") == 2
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    values = [(finished(job) or {})["val"]["mae"] for job in after]
+    values = [(finished(job) or {})["val"]["k_vrh"]["mae"] for job in after]
     assert best["best_value"] == min(values)
     assert {"optimizer.learning_rate", "optimizer.weight_decay", "model.width"} >= set(best["best_params"])
 

@@ -37,10 +37,10 @@ def test_a_run_leaves_everything_in_its_folder(trained: Run) -> None:
     folder = trained.folder
     metrics = json.loads((folder / "metrics.json").read_text())
     for part in ("val", "test"):
-        assert set(metrics[part]) == {"mae", "rmse", "r2", "n", "unit"}
-        assert metrics[part]["unit"] == "log10(GPa)"
-        assert metrics[part]["rmse"] >= metrics[part]["mae"] > 0
-    assert trained.result == metrics["val"]["mae"]
+        assert set(metrics[part]["k_vrh"]) == {"mae", "rmse", "r2", "n", "unit"}
+        assert metrics[part]["k_vrh"]["unit"] == "log10(GPa)"
+        assert metrics[part]["k_vrh"]["rmse"] >= metrics[part]["k_vrh"]["mae"] > 0
+    assert trained.result == metrics["val"]["k_vrh"]["mae"]
     assert metrics["epochs"] == 3
     assert set(metrics["seconds"]) == {"featurize", "train", "test", "total"}
     assert metrics["parameters"] > 0
@@ -51,7 +51,9 @@ def test_a_run_leaves_everything_in_its_folder(trained: Run) -> None:
     assert "CC BY 4.0" in (folder / "data.txt").read_text()
     rows = table(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
-    assert min(float(row["val/mae"]) for row in rows) == pytest.approx(metrics["val"]["mae"], rel=1e-5)
+    assert min(float(row["val/k_vrh/mae"]) for row in rows) == pytest.approx(
+        metrics["val"]["k_vrh"]["mae"], rel=1e-5
+    )
     assert float(rows[0]["train/grad_norm"]) > 0
     assert not list(folder.rglob("*.part"))
 
@@ -61,7 +63,7 @@ def test_an_epoch_without_validation_has_no_error_of_an_earlier_one(
 ) -> None:
     run = run_training("trainer.max_epochs=3", "trainer.check_val_every_n_epoch=2", "data.limit=60")
     rows = table(run.folder / "metrics.csv")
-    assert [bool(row["val/mae"]) for row in rows] == [False, True, False]
+    assert [bool(row["val/k_vrh/mae"]) for row in rows] == [False, True, False]
     assert all(float(row["crystals_per_second"]) < 1e6 for row in rows)
     assert ["val" in line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")] == [
         False, True, False,
@@ -72,24 +74,24 @@ def test_predictions_hold_every_crystal_once_in_physical_units(trained: Run) -> 
     split = json.loads((trained.folder / "split.json").read_text())
     metrics = json.loads((trained.folder / "metrics.json").read_text())
     rows = table(trained.folder / "predictions.csv")
-    target = Target("k_vrh", "GPa", "log10")
+    target = Target("k_vrh", "GPa", transform="log10")
     for part in ("val", "test"):
         chosen = [row for row in rows if row["split"] == part]
         assert [row["id"] for row in chosen] == split[part]
         wanted, predicted = (
-            target.transform(torch.tensor([float(row[key]) for row in chosen], dtype=torch.float64))
-            for key in ("target", "prediction")
+            target.learned(torch.tensor([float(row[key]) for row in chosen], dtype=torch.float64))
+            for key in ("value", "prediction")
         )
         again = regression_metrics(predicted, wanted)
-        assert again["mae"] == pytest.approx(metrics[part]["mae"], abs=1e-5)
-        assert again["r2"] == pytest.approx(metrics[part]["r2"], abs=1e-4)
+        assert again["mae"] == pytest.approx(metrics[part]["k_vrh"]["mae"], abs=1e-5)
+        assert again["r2"] == pytest.approx(metrics[part]["k_vrh"]["r2"], abs=1e-4)
 
 
 def test_evaluate_repeats_the_figures_exactly(trained: Run, cache_dir: Path) -> None:
     metrics = json.loads((trained.folder / "metrics.json").read_text())
     for checkpoint in (trained.folder, trained.folder / "checkpoints" / "best.ckpt"):
         for evaluation in evaluate_checkpoint(checkpoint, ["val", "test"], str(cache_dir)):
-            assert evaluation.metrics == metrics[evaluation.part]
+            assert evaluation.metrics == metrics[evaluation.part][evaluation.key]
 
 
 def test_a_run_on_a_relative_path_is_evaluated_from_another_folder(
@@ -105,7 +107,7 @@ def test_a_run_on_a_relative_path_is_evaluated_from_another_folder(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     (test,) = evaluate_checkpoint(run.folder, ["test"], str(cache_dir))
-    assert test.metrics == json.loads((run.folder / "metrics.json").read_text())["test"]
+    assert test.metrics == json.loads((run.folder / "metrics.json").read_text())["test"]["k_vrh"]
     saved = yaml.safe_load((run.folder / "config.yaml").read_text())
     assert saved["data"]["source"]["path"] == str(tmp_path / "my.jsonl")
 
@@ -122,8 +124,8 @@ def test_the_checkpoint_holds_plain_data_and_tensors_only(trained: Run) -> None:
     assert record["features"]["potentials"][2]["alpha"] == 3.0
     assert record["split_hash"] == json.loads((trained.folder / "split.json").read_text())["hash"]
     assert record["versions"]["torch"]
-    assert {"mean", "std"} <= set(checkpoint["state_dict"])
-    assert 1 < float(checkpoint["state_dict"]["mean"]) < 3
+    assert {"scalers.k_vrh.mean", "scalers.k_vrh.std"} <= set(checkpoint["state_dict"])
+    assert 1 < float(checkpoint["state_dict"]["scalers.k_vrh.mean"]) < 3
 
 
 def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
@@ -132,7 +134,7 @@ def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
     name = "model.atom_embedding.weight"
     assert not torch.equal(averaged[name], current[name])
     torch.testing.assert_close(averaged[name], current[name], atol=0.1, rtol=0)
-    for exact in ("mean", "std"):
+    for exact in ("scalers.k_vrh.mean", "scalers.k_vrh.std"):
         assert torch.equal(averaged[exact], current[exact])
 
 
@@ -262,7 +264,7 @@ def test_without_validation_the_last_checkpoint_counts(
     metrics = json.loads((run.folder / "metrics.json").read_text())
     assert metrics["checkpoint"] == "last.ckpt"
     assert "val" not in metrics
-    assert metrics["test"]["n"] == 12
+    assert metrics["test"]["k_vrh"]["n"] == 12
     assert "callbacks.early_stopping is left out" in caplog.text
 
 
@@ -283,4 +285,4 @@ def test_every_loss_trains_with_and_without_scaling(loss: str, run_training: Cal
         f"objective.loss={loss}", f"objective.scale_target={scale}", "data.limit=40", "trainer.max_epochs=1"
     )
     state = torch.load(run.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    assert (float(state["std"]) == 1.0) == (scale == "false")
+    assert (float(state["scalers.k_vrh.std"]) == 1.0) == (scale == "false")

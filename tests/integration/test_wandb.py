@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from potnet.training.predictor import Predictor
+from potnet.inference.predictor import Predictor
 
 # Its fixtures take seconds: one process of pytest-xdist makes them, not each.
 pytestmark = pytest.mark.xdist_group("wandb")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from test_battery import ALL, MODELS, batch_of
 
-from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, collate, line_graph
+from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, collate, edge_vectors, line_graph
 from potnet.data import Featurizer
 from potnet.models import ALIGNN
-from potnet.models.alignn import bond_cosines
+from potnet.nn import bond_cosines
 
 RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "alignn.pt", weights_only=True)
 
@@ -32,7 +32,7 @@ NAMES = (
     ("dst_update", "message"),
     ("bn_nodes", "node_norm"),
     ("bn_edges", "edge_norm"),
-    ("fc.", "output."),
+    ("fc.", "heads.value.output."),
 )
 
 
@@ -69,14 +69,19 @@ def recorded_batch() -> CrystalBatch:
         order = crystal["target"].argsort(stable=True)
         edges = torch.stack([crystal["source"], crystal["target"]])[:, order]
         angles = torch.from_numpy(line_graph(edges.numpy(), len(crystal["z"])))
+        # Ours point from target to source.
+        vector, (source, target) = -crystal["vector"][order].double(), edges
+        cell, positions = crystal["cell"].double(), crystal["positions"].double()
+        shift = (vector - positions[source] + positions[target]) @ torch.linalg.inv(cell)
+        torch.testing.assert_close(shift, shift.round(), rtol=0, atol=1e-4)
         graphs.append(
             CrystalGraph(
                 crystal["id"],
                 crystal["z"],
-                crystal["cell"].float(),
+                positions,
+                cell,
                 edge_index=edges,
-                # Ours point from target to source.
-                edge_vector=-crystal["vector"][order],
+                edge_shift=shift.round().int(),
                 # The line graph of DGL has no pair of an edge with itself. Where an edge leads to its own
                 # atom's image, that is the straight angle between the images at both sides.
                 angle_index=angles[:, angles[0] != angles[1]],
@@ -85,13 +90,17 @@ def recorded_batch() -> CrystalBatch:
     return collate(graphs)
 
 
+def cosines(batch: CrystalBatch) -> torch.Tensor:
+    return bond_cosines(batch, edge_vectors(batch))
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_line_graph_and_angles_are_those_of_the_package(number):
     crystal = RECORDED["crystals"][number]
     batch = recorded_batch()
     mine = batch.batch[batch.edge_index[1]][batch.angle_index[0]] == number
     assert mine.sum() == crystal["angles"]
-    torch.testing.assert_close(bond_cosines(batch)[mine].sort().values, crystal["cosines"])
+    torch.testing.assert_close(cosines(batch)[mine].sort().values, crystal["cosines"])
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -102,7 +111,7 @@ def test_neighbours_are_those_of_the_package(number):
     )
     neighbors = {"k": 12, "symmetric": True}
     (graph,) = Featurizer(cell="as_given", neighbors=neighbors, device="cpu").featurize([crystal])
-    ours = described(*graph.edge_index, -graph.edge_vector)
+    ours = described(*graph.edge_index, -edge_vectors(collate([graph])))
     theirs = described(recorded["source"], recorded["target"], recorded["vector"])
     assert len(ours) == len(set(ours))
     # The package has every bond between an atom and its own image twice.
@@ -119,8 +128,8 @@ def described(source, target, vector):
 def test_same_weights_same_numbers():
     model, batch = recorded_model(), recorded_batch()
     with torch.no_grad():
-        torch.testing.assert_close(model.eval()(batch), RECORDED["output"])
-    output = model.train()(batch)
+        torch.testing.assert_close(model.eval()(batch)["value"], RECORDED["output"])
+    output = model.train()(batch)["value"]
     torch.testing.assert_close(output.detach(), RECORDED["train_output"])
     output.square().mean().backward()
     found = {name: parameter.grad.norm().item() for name, parameter in model.named_parameters()}
@@ -145,24 +154,32 @@ def test_without_any_edge():
     assert lonely.edge_index.shape == lonely.angle_index.shape == (2, 0)
     for batch in (lonely, collate(features.featurize(ALL))):
         model.zero_grad()
-        model(batch).sum().backward()
+        model(batch)["value"].sum().backward()
         assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
     with torch.no_grad():
-        assert model.eval()(lonely).isfinite().all()
+        assert model.eval()(lonely)["value"].isfinite().all()
 
 
 def test_angle_of_hand_made_bonds():
     """Bonds u -> v and v -> w at right angles in v, and each with its own reverse at angle zero."""
-    vector = torch.tensor([[2.0, 0, 0], [-2.0, 0, 0], [0, 3.0, 0], [0, -3.0, 0]])
+    positions = torch.tensor([[2.0, 0, 0], [0, 0, 0], [0, 3.0, 0]], dtype=torch.float64)
     # Targets v, u, v, w: u lies at +x of v, w at +y.
     edges = torch.tensor([[0, 1, 2, 1], [1, 0, 1, 2]])
-    order = edges[1].argsort(stable=True)
-    edges, vector = edges[:, order], vector[order]
+    edges = edges[:, edges[1].argsort(stable=True)]
     index = torch.from_numpy(line_graph(edges.numpy(), 3))
-    graph = CrystalGraph("c", torch.ones(3, dtype=torch.long), 10 * torch.eye(3), edges, vector, index)
+    shift = torch.zeros(4, 3, dtype=torch.int32)
+    graph = CrystalGraph(
+        "c",
+        torch.ones(3, dtype=torch.long),
+        positions,
+        10 * torch.eye(3, dtype=torch.float64),
+        edges,
+        shift,
+        index,
+    )
     found = {
         (edges[:, a].tolist()[0], *edges[:, b].tolist()): round(value, 6)
-        for (a, b), value in zip(index.T.tolist(), bond_cosines(collate([graph])).tolist(), strict=True)
+        for (a, b), value in zip(index.T.tolist(), cosines(collate([graph])).tolist(), strict=True)
     }
     across = {(0, 1, 2): 0.0, (2, 1, 0): 0.0}
     back = {(0, 1, 0): 1.0, (2, 1, 2): 1.0, (1, 0, 1): 1.0, (1, 2, 1): 1.0}

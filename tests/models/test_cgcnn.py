@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from batch_examples import batch_with_vectors
 from test_battery import ALL, MODELS, batch_of
 from torch_geometric.nn import CGConv
 
 from potnet.crystals import CrystalBatch
 from potnet.models import CGCNN
-from potnet.models.cgcnn import CrystalGraphConvolution
+from potnet.models.baselines.cgcnn import CrystalGraphConvolution
 from potnet.nn import Classes, Edges
 
 RECORDED = torch.load(Path(__file__).parents[1] / "fixtures" / "peers" / "cgcnn.pt", weights_only=True)
@@ -28,9 +29,9 @@ def recorded_model() -> CGCNN:
     weights = {}
     for name, value in RECORDED["state_dict"].items():
         for theirs, ours in (
-            ("conv_to_fc", "hidden.0"),
-            ("fcs.0", "hidden.1"),
-            ("fc_out", "output"),
+            ("conv_to_fc", "heads.value.hidden.0"),
+            ("fcs.0", "heads.value.hidden.1"),
+            ("fc_out", "heads.value.output"),
             ("embedding", "atom_embedding"),
             ("convs", "convolutions"),
             ("fc_full", "gate_and_core"),
@@ -50,23 +51,22 @@ def recorded_batch() -> CrystalBatch:
     vector = torch.zeros(neighbor.numel(), 3)
     vector[:, 0] = RECORDED["distance"].flatten()
     target = torch.arange(len(neighbor)).repeat_interleave(neighbor.shape[1])
-    return CrystalBatch(
+    return batch_with_vectors(
+        vector,
         ids=[str(i) for i in range(len(num_atoms))],
         # As each has features of its own, an element of its own.
         z=torch.arange(1, len(neighbor) + 1),
         batch=torch.arange(len(num_atoms)).repeat_interleave(num_atoms),
         num_atoms=num_atoms,
-        cell=torch.eye(3).expand(len(num_atoms), 3, 3),
         edge_index=torch.stack([neighbor.flatten(), target]),
-        edge_vector=vector,
     )
 
 
 def test_the_same_weights_give_the_numbers_of_cgcnn2() -> None:
     batch = recorded_batch()
-    torch.testing.assert_close(recorded_model().eval()(batch), RECORDED["output"])
+    torch.testing.assert_close(recorded_model().eval()(batch)["value"], RECORDED["output"])
     model = recorded_model().train()
-    output = model(batch)
+    output = model(batch)["value"]
     torch.testing.assert_close(output, RECORDED["train_output"], rtol=1e-4, atol=1e-5)
     output.square().mean().backward()
     norms = sorted(p.grad.norm().item() for p in model.parameters() if p.grad is not None)

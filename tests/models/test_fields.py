@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from potnet.models import BranchedPotNet
-from potnet.models.branched import FieldBranch
+from potnet.models import PotNet
+from potnet.models.potnet import FieldBranch
 from potnet.nn import Edges
 
 A = 5.64  # Å, rock salt
@@ -45,4 +45,4 @@ def test_the_field_of_ions_is_that_of_madelung_in_any_cell(repeat: int) -> None:
 
 def test_charges_need_pairs() -> None:
     with pytest.raises(ValueError, match="charges must be 0, or positive with pairs='complete', got 8 and"):
-        BranchedPotNet(pairs="none", charges=8)
+        PotNet(pairs="none", charges=8)

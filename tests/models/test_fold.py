@@ -8,21 +8,15 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from test_battery import ALL, CRYSTALS, MODELS, batch_of
+from test_battery import ALL, CRYSTALS, MODELS, batch_of, value
 from torch.autograd import forward_ad
 
-from potnet.crystals import Crystal, collate
+from potnet.crystals import Crystal, collate, edge_vectors
 from potnet.data import Featurizer
-from potnet.models.alignn import bond_cosines
-from potnet.nn import Classes, fold, local_distances, nearly_equal, pair_potentials
-from potnet.nn.fold import TOLERANCE
+from potnet.nn import Classes, bond_cosines, fold, nearly_equal, pair_potentials
+from potnet.nn.symmetry import TOLERANCE
 
 NETWORKS = sorted(set(MODELS) - {"mbtr_krr"})
-
-
-def unfolded():
-    """Every atom, edge and angle by itself, as under compilation."""
-    return mock.patch("torch.compiler.is_compiling", return_value=True)
 
 
 def irregular() -> Crystal:
@@ -56,20 +50,19 @@ def test_folded_network_is_the_network(name):
     batch = batch_of(model, [*ALL, *LESS_USUAL]).double()
     state = {key: value.clone() for key, value in model.state_dict().items()}
 
-    def results():
+    def results(fold):
+        model.fold = fold
         model.load_state_dict(state)
         model.zero_grad()
-        output = model.train()(batch)
+        output = value(model.train(), batch)
         (output * torch.linspace(-1, 2, len(output))).sum().backward()
         gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
         after = {key: value.clone() for key, value in model.state_dict().items()}
         with torch.no_grad():
-            return output.detach(), gradients, after, model.eval()(batch)
+            return output.detach(), gradients, after, value(model.eval(), batch)
 
-    found = results()
-    with unfolded():
-        expected = results()
-    # What is left are vectors in float32, of which equal ones differ in the last digits.
+    found, expected = results(fold=True), results(fold=False)
+    # What is left are pair sums in float32, of which equal ones differ in the last digits.
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
 
 
@@ -78,34 +71,43 @@ def test_gradients_in_the_geometry(name):
     """Against differences, in a direction without symmetry."""
     torch.manual_seed(0)
     model = MODELS[name]().double().eval()
+    model.fold = False
     batch = batch_of(model, ALL[:3]).double()
-    keys = ["edge_vector", *(["pair_sums"] if "pairs" in model.needs else [])]
-    if name == "matformer":
-        keys.append("cell")
-    for key in keys:
-        value = getattr(batch, key)
-        direction = value * torch.randn_like(value)
-        with torch.no_grad(), unfolded():
-            ahead, behind = (model(replace(batch, **{key: value + h * direction})) for h in (1e-5, -1e-5))
-        leaf = value.clone().requires_grad_()
-        output = model(replace(batch, **{key: leaf}))
-        torch.testing.assert_close(output.detach(), model(batch).detach(), rtol=2e-5, atol=2e-5)
+    for key in ("positions", "cell", *(["pair_sums"] if "pairs" in model.needs else [])):
+        given = getattr(batch, key)
+        # Potentials span decades, and the smallest matter.
+        direction = torch.randn_like(given) * (given if key == "pair_sums" else 0.1)
+        with torch.no_grad():
+            ahead, behind = (
+                value(model, replace(batch, **{key: given + h * direction})) for h in (1e-4, -1e-4)
+            )
+        leaf = given.clone().requires_grad_()
+        output = value(model, replace(batch, **{key: leaf}))
         (gradient,) = torch.autograd.grad(output.sum(), leaf)
-        expected = (ahead - behind).sum() / 2e-5
+        expected = (ahead - behind).sum() / 2e-4
         torch.testing.assert_close((gradient * direction).sum(), expected, rtol=1e-4, atol=1e-8)
 
 
-def test_gradients_keep_rows_apart():
-    """Equal potentials may have different gradients; forward as well as backward."""
-    batch = batch_of(MODELS["branched"](), [CRYSTALS["NaCl"]])
-    assert pair_potentials(batch, "").row is not None
-    leaf = batch.pair_sums.clone().requires_grad_()
-    assert pair_potentials(replace(batch, pair_sums=leaf), "").row is None
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(batch.edge_vector, torch.ones_like(batch.edge_vector))
-        distance = local_distances(replace(batch, edge_vector=dual), "")
-        assert distance.row is None
-        assert fold(batch, distance).atoms.of is None
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_refused_where_equal_atoms_share_one(name):
+    """Forward as well as backward, in all that a network reads; weights still have theirs."""
+    model = MODELS[name]()
+    batch = batch_of(model, [CRYSTALS["NaCl"]])
+    for key in ("positions", "cell", *(["pair_sums"] if "pairs" in model.needs else [])):
+        given = getattr(batch, key)
+        message = rf"a gradient in {key} is asked for, but .* has fold=true: .*\(model\.fold=false\)"
+        with pytest.raises(ValueError, match=message):
+            model(replace(batch, **{key: given.clone().requires_grad_()}))
+        with forward_ad.dual_level(), pytest.raises(ValueError, match=message):
+            model(replace(batch, **{key: forward_ad.make_dual(given, torch.ones_like(given))}))
+
+
+def test_compilation_is_refused_where_sizes_depend_on_the_data():
+    model = MODELS["branched-local"]()
+    batch = batch_of(model, ALL)
+    refused = pytest.raises(ValueError, match=r"torch\.compile cannot trace: build it with fold=false")
+    with mock.patch("torch.compiler.is_compiling", return_value=True), refused:
+        model(batch)
 
 
 def test_second_derivatives():
@@ -116,22 +118,22 @@ def test_second_derivatives():
     parameters = [p for p in model.parameters() if p.requires_grad]
     vectors = [torch.randn_like(p) for p in parameters]
 
-    def product():
-        first = torch.autograd.grad(model(batch).square().sum(), parameters, create_graph=True)
+    def product(fold):
+        model.fold = fold
+        first = torch.autograd.grad(value(model, batch).square().sum(), parameters, create_graph=True)
         along = sum((g * v).sum() for g, v in zip(first, vectors, strict=True))
         return torch.autograd.grad(along, parameters)
 
-    found = product()
-    with unfolded():
-        torch.testing.assert_close(found, product(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(product(fold=True), product(fold=False), rtol=1e-4, atol=1e-5)
 
 
 def classes(crystals: list[Crystal], angles: bool = True) -> tuple[int, int, int]:
     features = Featurizer(neighbors={"k": 12, "symmetric": True}, device="cpu")
     batch = collate(features.restricted({"edges", "angles"}).featurize(crystals))
     of_edge = batch.batch[batch.edge_index[1]]
-    distance = nearly_equal(batch.edge_vector.norm(dim=-1), of_edge)
-    cosine = nearly_equal(bond_cosines(batch), of_edge[batch.angle_index[0]]) if angles else None
+    vectors = edge_vectors(batch)
+    distance = nearly_equal(vectors.norm(dim=-1), of_edge)
+    cosine = nearly_equal(bond_cosines(batch, vectors), of_edge[batch.angle_index[0]]) if angles else None
     found = fold(batch, distance, cosine)[:3]
     rows = (batch.z, batch.edge_index[0], batch.angle_index[0])
     for part, row in zip(found[: 2 + angles], rows, strict=False):
@@ -171,8 +173,12 @@ def test_equal_up_to_rounding():
 def test_equal_potentials_are_equal_in_all_channels():
     one = [1.0, 1e-6, -3e-9]
     sums = torch.tensor([one, [1.0, 2e-6, -3e-9], one, [1.0, 1e-6, 3e-9]], dtype=torch.float64)
-    batch = replace(collate(Featurizer(device="cpu").featurize([CRYSTALS["NaCl"]])),
-                    pair_index=torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]), pair_sums=sums)  # fmt: skip
+    batch = replace(
+        collate(Featurizer(device="cpu").featurize([CRYSTALS["NaCl"]])),
+        pair_index=torch.tensor([[0, 0, 1, 1], [0, 1, 0, 1]]),
+        pair_sums=sums,
+        dtype=torch.float64,
+    )
     values, row = pair_potentials(batch, "")
     assert len(values) == 3
     torch.testing.assert_close(values[row], sums, rtol=1e-12, atol=0)

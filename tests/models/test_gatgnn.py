@@ -8,12 +8,17 @@ from torch.nn import functional as F
 
 from potnet.crystals import CrystalGraph, collate
 from potnet.models import GATGNN
-from potnet.models.gatgnn import AugmentedAttention, CompositionAttention, compositions
+from potnet.models.baselines.gatgnn import AugmentedAttention, CompositionAttention, compositions
 from potnet.nn import Classes, Edges
 
 
 def batch_of_atoms(*crystals: list[int]):
-    return collate([CrystalGraph(str(i), torch.tensor(z), torch.eye(3)) for i, z in enumerate(crystals)])
+    return collate(
+        [
+            CrystalGraph(str(i), torch.tensor(z), torch.zeros(len(z), 3), torch.eye(3))
+            for i, z in enumerate(crystals)
+        ]
+    )
 
 
 def test_number_of_parameters():

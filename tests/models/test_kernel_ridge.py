@@ -40,7 +40,8 @@ def batch_of(x: Tensor) -> CrystalBatch:
         z=torch.ones(n, dtype=torch.long),
         batch=torch.arange(n),
         num_atoms=torch.ones(n, dtype=torch.long),
-        cell=torch.eye(3).expand(n, 3, 3),
+        positions=torch.zeros(n, 3, dtype=torch.float64),
+        cell=torch.eye(3, dtype=torch.float64).expand(n, 3, 3),
         num_descriptors=torch.bincount(row, minlength=n),
         descriptor_index=number[column],
         descriptor_value=x[row, column].float(),
@@ -52,7 +53,7 @@ def targets_of(x: Tensor) -> Tensor:
 
 
 def dense_kernel(kernel: str, x: Tensor, y: Tensor, training: Tensor, length: float | None) -> Tensor:
-    """The table in the head of potnet.models.kernel_ridge; `length` is a multiple of the median."""
+    """The table in the head of potnet.models.baselines.kernel_ridge; `length` is a multiple of the median."""
     power = 1 if kernel == "laplacian" else 2
     c = torch.cat(
         [
@@ -84,7 +85,7 @@ def test_predictions_are_those_of_the_formula(kernel: Any) -> None:
     matrix = dense_kernel(kernel, x, x, x, 1.5)
     dual = torch.linalg.solve(matrix + 1e-3 * torch.eye(30), y - y.mean())
     wanted = dense_kernel(kernel, new, x, x, 1.5) @ dual + y.mean()
-    torch.testing.assert_close(model(batch_of(new)), wanted, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(model(batch_of(new))["value"], wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_cross_validation_tries_all_and_takes_the_best() -> None:
@@ -114,7 +115,7 @@ def test_little_noise_reproduces_the_training_targets() -> None:
     x = vectors(20)
     model = KernelRidge(noises=[1e-8], folds=2)
     model.fit([batch_of(x)], targets_of(x))
-    torch.testing.assert_close(model(batch_of(x)), targets_of(x), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model(batch_of(x))["value"], targets_of(x), rtol=0, atol=1e-4)
 
 
 def test_saved_weights_alone_suffice() -> None:
@@ -123,7 +124,7 @@ def test_saved_weights_alone_suffice() -> None:
     model.fit([batch_of(x)], targets_of(x))
     other = KernelRidge("laplacian")
     other.load_state_dict(model.state_dict())
-    assert torch.equal(other(batch_of(x)), model(batch_of(x)))
+    assert torch.equal(other(batch_of(x))["value"], model(batch_of(x))["value"])
     assert sum(parameter.numel() for parameter in other.parameters()) == 20
     assert not any(parameter.requires_grad for parameter in other.parameters())
 
@@ -135,9 +136,9 @@ def test_crystals_without_common_features_get_the_mean() -> None:
     foreign = batch_of(vectors(3, seed=2))
     assert foreign.descriptor_index is not None
     foreign.descriptor_index.add_(WIDTH)
-    torch.testing.assert_close(model(foreign), targets_of(x).mean().expand(3))
+    torch.testing.assert_close(model(foreign)["value"], targets_of(x).mean().expand(3))
     empty = batch_of(torch.zeros(2, 3 * WIDTH, dtype=torch.float64))
-    torch.testing.assert_close(model(empty), targets_of(x).mean().expand(2))
+    torch.testing.assert_close(model(empty)["value"], targets_of(x).mean().expand(2))
 
 
 @pytest.mark.parametrize("block", [1, 5, 10**6])
@@ -167,7 +168,7 @@ def test_equal_crystals_are_no_obstacle() -> None:
     x = vectors(1).expand(6, -1)
     model = KernelRidge(noises=[1e-2], folds=3)
     model.fit([batch_of(x)], torch.linspace(0, 1, 6))
-    assert model(batch_of(x)).isfinite().all()
+    assert model(batch_of(x))["value"].isfinite().all()
     assert solve(-torch.eye(3).double(), torch.ones(3).double(), 0.5) is None
 
 
@@ -195,6 +196,21 @@ def test_a_best_at_the_edge_is_said(caplog: pytest.LogCaptureFixture) -> None:
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         KernelRidge(**settings)
+
+
+def test_one_scalar_of_crystals_is_all_it_learns() -> None:
+    x = vectors(20)
+    model = KernelRidge(noises=[1e-3], folds=2, heads={"k_vrh": {}})
+    model.fit([batch_of(x)], targets_of(x))
+    assert list(model(batch_of(x))) == ["k_vrh"]
+    for heads in (
+        {"a": {}, "b": {}},
+        {"a": {"outputs": 2}},
+        {"a": {"per": "atom"}},
+        {"a": {"extensive": True}},
+    ):
+        with pytest.raises(ValueError, match="kernel ridge regression learns one number of crystals"):
+            KernelRidge(heads=heads)
 
 
 def test_what_cannot_be_fitted_is_refused() -> None:

@@ -7,16 +7,22 @@ import torch
 from torch import nn
 
 from potnet.crystals import CrystalGraph, collate
-from potnet.models import PotNet
+from potnet.models import PublishedPotNet
 from potnet.nn import (
     BatchNorm,
+    BesselBasis,
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
+    Envelope,
     GaussianBasis,
+    Head,
+    Heads,
+    HeadSpec,
     MultiquadricBasis,
-    Readout,
     ShiftedSoftplus,
+    SmoothBasis,
     aggregate,
     softmax,
 )
@@ -25,7 +31,10 @@ from potnet.nn.elements import ELEMENT_GROUPS, atom_table, group_table
 
 def batch_of_atoms(*crystals: list[int]):
     return collate(
-        [CrystalGraph(f"c{i}", torch.tensor(z), 5.0 * torch.eye(3)) for i, z in enumerate(crystals)]
+        [
+            CrystalGraph(f"c{i}", torch.tensor(z), torch.zeros(len(z), 3), 5.0 * torch.eye(3))
+            for i, z in enumerate(crystals)
+        ]
     )
 
 
@@ -102,6 +111,52 @@ def test_bases():
         GaussianBasis(-4, 4, 1)
 
 
+@pytest.mark.parametrize("p", [2, 5, 6])
+def test_the_envelope_and_two_derivatives_vanish_at_the_cutoff(p):
+    envelope = Envelope(4.0, p)
+
+    def with_derivatives(r):
+        r = torch.tensor(r, dtype=torch.float64, requires_grad=True)
+        value = envelope(r)
+        (first,) = torch.autograd.grad(value, r, create_graph=True)
+        (second,) = torch.autograd.grad(first, r)
+        return [value.item(), first.item(), second.item()]
+
+    assert with_derivatives(4.0 - 1e-7) == pytest.approx([0, 0, 0], abs=1e-5)
+    assert with_derivatives(4.0) == with_derivatives(4.5) == [0, 0, 0]
+    assert with_derivatives(1e-9)[0] == 1
+    d = 0.7
+    a, b, c = (p + 1) * (p + 2) / 2, p * (p + 2), p * (p + 1) / 2
+    expected = 1 - a * d**p + b * d ** (p + 1) - c * d ** (p + 2)
+    assert with_derivatives(4 * d)[0] == pytest.approx(expected, rel=1e-12)
+    r = torch.tensor([0.5, 2.0, 3.9, 4.2], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(envelope, r)
+
+
+def test_bessel_functions_are_orthonormal_in_the_sphere():
+    r = torch.linspace(0, 3, 20_001, dtype=torch.float64)[1:]
+    f = BesselBasis(3.0, 5).double()(r)
+    products = torch.einsum("ra,rb,r->ab", f, f, r**2) * (r[1] - r[0])
+    torch.testing.assert_close(products, torch.eye(5, dtype=torch.float64), rtol=0, atol=1e-5)
+
+
+def test_a_smooth_basis_is_basis_times_envelope():
+    basis, envelope = GaussianBasis(0, 4, 9), Envelope(4.0, 5)
+    r = torch.tensor([[1.0], [3.9], [4.1]])
+    smooth = SmoothBasis(basis, envelope)
+    torch.testing.assert_close(smooth(r), basis(r) * envelope(r)[..., None])
+    assert not smooth(r)[2].any()
+    r = r.double().requires_grad_()
+    assert torch.autograd.gradgradcheck(smooth.double(), r)
+
+
+def test_radial_functions_that_cannot_be():
+    with pytest.raises(ValueError, match="positive cutoff and p of at least 2, got"):
+        Envelope(4.0, 1)
+    with pytest.raises(ValueError, match="positive cutoff and at least 1 bin"):
+        BesselBasis(0.0, 3)
+
+
 def test_shifted_softplus():
     x = torch.tensor([0.0, 1.0, 100.0])
     expected = torch.tensor([0.0, 0.620115, 100 - 0.693147])
@@ -167,16 +222,59 @@ def test_elements_beyond_the_table_are_refused():
         elements(batch_of_atoms(*[[103]] * 8))
 
 
-def test_readout_pools_each_crystal():
+def head(spec, **options):
+    return Head(spec, 4, 3, [5], nn.SiLU, **options)
+
+
+def test_heads_of_crystals_and_of_atoms():
     torch.manual_seed(0)
-    batch, x = batch_of_atoms([1, 1], [8]), torch.randn(3, 4)
-    mean, total = Readout(4, ShiftedSoftplus()), Readout(4, ShiftedSoftplus(), reduce="sum")
-    total.load_state_dict(mean.state_dict())
-    doubled = torch.cat([x[:2].mean(0, keepdim=True), x[:2].mean(0, keepdim=True), x[2:]])
-    assert mean(x, batch).shape == (2,)
-    torch.testing.assert_close(mean(x, batch), mean(doubled, batch))
-    torch.testing.assert_close(total(x, batch)[1], mean(x, batch)[1])
-    assert not torch.isclose(total(x, batch)[0], mean(x, batch)[0])
+    batch = batch_of_atoms([1, 1], [8])
+    embedding = Embedding(torch.randn(3, 4), torch.randn(2, 3))
+    intensive, by_atom = head(HeadSpec()), head(HeadSpec(per="atom"))
+    assert intensive(embedding, batch).shape == (2,)
+    hidden = nn.functional.silu(intensive.hidden[0](embedding.crystals))
+    torch.testing.assert_close(intensive(embedding, batch), intensive.output(hidden)[:, 0])
+    of_atoms = by_atom(embedding, batch)
+    assert of_atoms.shape == (3,)
+    total, mean = head(HeadSpec(extensive=True)), head(HeadSpec(), pool="outputs")
+    for other in (total, mean):
+        other.load_state_dict(by_atom.state_dict())
+    expected = torch.stack([of_atoms[:2].sum(), of_atoms[2]])
+    torch.testing.assert_close(total(embedding, batch), expected)
+    torch.testing.assert_close(mean(embedding, batch), expected / torch.tensor([2, 1]))
+    assert head(HeadSpec(outputs=6))(embedding, batch).shape == (2, 6)
+    assert head(HeadSpec(outputs=3, per="atom"))(embedding, batch).shape == (3, 3)
+
+
+def test_heads_by_plain_arguments():
+    heads = Heads({"gap": {}, "stress": {"outputs": 6}, "forces": HeadSpec(3, "atom")}, head)
+    assert heads.specs == {"gap": HeadSpec(), "stress": HeadSpec(6), "forces": HeadSpec(3, "atom")}
+    assert [HeadSpec.of(spec.to_plain()) for spec in heads.specs.values()] == list(heads.specs.values())
+    assert {name.split(".")[0] for name in heads.state_dict()} == {"gap", "stress", "forces"}
+    output = heads(Embedding(torch.randn(3, 4), torch.randn(2, 3)), batch_of_atoms([1, 1], [8]))
+    assert {key: tuple(value.shape) for key, value in output.items()} == {
+        "gap": (2,),
+        "stress": (2, 6),
+        "forces": (3, 3),
+    }
+    assert list(Heads(None, head).specs) == ["value"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ({}, "at least one head"),
+        ({"a.b": {}}, "'a.b' cannot name a head"),
+        ({"values": {}}, "'values' cannot name a head"),
+        ({"gap": {"outputs": 0}}, "at least 1 output"),
+        ({"gap": {"per": "atoms"}}, "per must be 'crystal' or 'atom'"),
+        ({"gap": {"per": "atom", "extensive": True}}, "extensive=true is for heads of crystals"),
+        ({"gap": {"width": 3}}, "a head takes outputs, per, extensive; got width"),
+    ],
+)
+def test_heads_that_cannot_be(specs, message):
+    with pytest.raises(ValueError, match=message):
+        Heads(specs, head)
 
 
 @pytest.mark.parametrize(
@@ -189,21 +287,22 @@ def test_readout_pools_each_crystal():
 )
 def test_wrong_options_of_potnet(options, message):
     with pytest.raises(ValueError, match=message):
-        PotNet(**options)
+        PublishedPotNet(**options)
 
 
 def test_potnet_refuses_a_wrong_number_of_potentials():
     graph = CrystalGraph(
         "c",
         torch.tensor([11]),
+        torch.zeros(1, 3),
         torch.eye(3),
         edge_index=torch.zeros(2, 1, dtype=torch.long),
-        edge_vector=torch.ones(1, 3),
+        edge_shift=torch.ones(1, 3, dtype=torch.int32),
         pair_sums=torch.ones(1, 2),
     )
     batch = collate([graph])
     with pytest.raises(ValueError, match="2 potentials a pair, the model was built for 3"):
-        PotNet(width=8)(batch)
-    PotNet(width=8, pair_channels=2, coefficients=None)(batch)
+        PublishedPotNet(width=8)(batch)
+    PublishedPotNet(width=8, pair_channels=2, coefficients=None)(batch)
     with pytest.raises(ValueError, match="needs pair sums"):
-        PotNet(width=8)(replace(batch, pair_sums=None, pair_index=None))
+        PublishedPotNet(width=8)(replace(batch, pair_sums=None, pair_index=None))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from test_battery import CRYSTALS, MODELS, batch_of, moved, repeated
 
-from potnet.crystals import CrystalGraph, collate, standardize
+from potnet.crystals import CrystalGraph, collate, edge_vectors, standardize
 from potnet.models import Matformer
-from potnet.models.matformer import MatformerConvolution, lattice_lengths
-from potnet.nn import Classes, Edges
+from potnet.models.baselines.matformer import MatformerConvolution, lattice_lengths
+from potnet.nn import Classes, Edges, FoldedBatch
 
 
 def test_parameters_count_as_published():
@@ -68,32 +69,37 @@ def test_lengths_do_not_depend_on_the_cell(name):
 
 
 def test_self_connecting_edges_are_twelve_of_every_atom():
-    cells = [torch.diag(torch.tensor([3.0, 4.0, 12.0])), 5.0 * torch.eye(3)]
+    cells = [torch.diag(torch.tensor([3.0, 4.0, 12.0])).double(), 5.0 * torch.eye(3, dtype=torch.float64)]
     graphs = [
         CrystalGraph(
             str(n),
             torch.full((n,), 6),
+            torch.zeros(n, 3, dtype=torch.float64),
             cell,
             edge_index=torch.empty(2, 0, dtype=torch.long),
-            edge_vector=torch.empty(0, 3),
+            edge_shift=torch.empty(0, 3, dtype=torch.int32),
         )
         for n, cell in zip((2, 1), cells, strict=True)
     ]
-    batch, model = collate(graphs), Matformer(width=8, layers=1, heads=2)
-    edges = model._self_edges(batch, Classes(None, torch.arange(3)))
+    batch, model = collate(graphs), Matformer(width=8, layers=1, attention_heads=2)
+    folded = FoldedBatch(batch, "", fold=True)
+    # Both atoms of the first crystal are alike, but here each counts.
+    folded.atoms = Classes(None, torch.arange(3))
+    edges = model._self_edges(batch, folded)
     # Two atoms in a cell of six lengths, and one in a cube, with three equal edges and three equal diagonals.
     assert edges.target.tolist() == edges.source.tolist() == [0] * 6 + [1] * 6 + [2] * 2
     assert edges.times.flatten().tolist() == [2.0] * 12 + [6.0] * 2
     lengths = torch.cat(
-        [lattice_lengths(batch.cell)[[0, 0]].sort().values.flatten(), torch.tensor([5, 50**0.5])]
-    )
+        [
+            lattice_lengths(batch.cell)[[0, 0]].sort().values.flatten(),
+            torch.tensor([5, 50**0.5], dtype=torch.float64),
+        ]
+    ).float()
     torch.testing.assert_close(edges.per_edge(edges.features), model.edge_embedding(lengths))
     # The atoms of the first crystal have no bonds, and still know the shape of its cell.
-    other = collate(
-        [CrystalGraph("0", graphs[0].z, 1.1 * cells[0], graphs[0].edge_index, graphs[0].edge_vector)]
-    )
+    other = collate([replace(graphs[0], cell=1.1 * cells[0])])
     with torch.no_grad():
-        assert not torch.isclose(model.eval()(batch)[0], model(other)[0], rtol=1e-4)
+        assert not torch.isclose(model.eval()(batch)["value"][0], model(other)["value"][0], rtol=1e-4)
 
 
 def test_convolution_against_its_formula():
@@ -134,7 +140,7 @@ def test_cells_shape_the_prediction():
     """Two lattices with the same bonds: only the self-connecting edges differ."""
     model = MODELS["matformer"]().eval()
     batch = batch_of(model, [CRYSTALS["NaCl"]])
-    (graph,) = model.battery_features.restricted(model.needs).featurize([CRYSTALS["NaCl"]])
-    stretched = CrystalGraph(graph.id, graph.z, 1.3 * graph.cell, graph.edge_index, graph.edge_vector)
+    stretched = replace(batch, cell=1.3 * batch.cell, edge_shift=batch.edge_shift / 1.3)
+    torch.testing.assert_close(edge_vectors(stretched), edge_vectors(batch))
     with torch.no_grad():
-        assert not torch.isclose(model(batch), model(collate([stretched])), rtol=1e-4)
+        assert not torch.isclose(model(batch)["value"], model(stretched)["value"], rtol=1e-4)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from batch_examples import batch_with_vectors
 from torch import Tensor
 from torch_geometric.nn.aggr import Set2Set as Peer
 
@@ -52,20 +53,21 @@ def own_weights(theirs: Mapping[str, Tensor], model: MEGNet) -> dict[str, Tensor
     for own, other in (("atoms", "node"), ("edges", "edge")):
         matrix, bias = folded_lstm(theirs, f"{other}_s2s.lstm.")
         ours |= {f"pool_{own}.lstm.weight": matrix, f"pool_{own}.lstm.bias": bias}
-    take("readout", "output_proj", {0: 0, 2: 2, 4: 4})
+    for their_layer, our_layer in {0: "hidden.0", 2: "hidden.1", 4: "output"}.items():
+        for kind in ("weight", "bias"):
+            ours[f"heads.value.{our_layer}.{kind}"] = theirs[f"output_proj.layers.{their_layer}.{kind}"]
     return ours
 
 
 def recorded_batch() -> CrystalBatch:
     num_atoms = RECORDED["num_atoms"]
-    return CrystalBatch(
+    return batch_with_vectors(
+        RECORDED["edge_vector"],
         ids=[str(i) for i in range(len(num_atoms))],
         z=RECORDED["species"] + 1,
         batch=torch.arange(len(num_atoms)).repeat_interleave(num_atoms),
         num_atoms=num_atoms,
-        cell=torch.eye(3).expand(len(num_atoms), 3, 3),
         edge_index=RECORDED["edge_index"],
-        edge_vector=RECORDED["edge_vector"],
     )
 
 
@@ -75,12 +77,12 @@ def test_the_same_weights_give_the_numbers_of_matgl() -> None:
         width=8, hidden=12, layers=2, atom_features=5, memory=None, steps=3, bins=20, basis_width=math.sqrt(2)
     )
     model.load_state_dict(own_weights(RECORDED["state_dict"], model))
-    output = model(recorded_batch())
+    output = model(recorded_batch())["value"]
     torch.testing.assert_close(output, RECORDED["output"])
     output.square().mean().backward()
     norms = RECORDED["grad_norms"]
     for ours, theirs in {
-        "readout.0.weight": "output_proj.layers.0.weight",
+        "heads.value.hidden.0.weight": "output_proj.layers.0.weight",
         "blocks.1.edge_update.1.0.weight": "blocks.1.conv.edge_func.layers.2.weight",
         "blocks.0.atom_update.0.weight": "blocks.0.conv.node_func.layers.0.weight",
         "of_states.0.2.weight": "state_encoder.layers.2.weight",

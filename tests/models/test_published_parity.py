@@ -1,15 +1,15 @@
 """PotNet against outputs and gradients of the released code, on small networks with its weights."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from batch_examples import batch_with_vectors
 from torch import nn
 
-from potnet.crystals.graph import CrystalBatch
-from potnet.models import PotNet
-from potnet.models.potnet import published_to_own_name
+from potnet.crystals.batch import CrystalBatch
+from potnet.models import PublishedPotNet
+from potnet.models.potnet_published import published_to_own_name
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "parity"
 VARIANTS = ("complete", "euclidean", "transformer")
@@ -30,39 +30,37 @@ class GivenFeatures(nn.Module):
 def batch() -> CrystalBatch:
     stored = torch.load(FIXTURES / "inputs.pt", weights_only=True)
     inputs = stored["inputs"]
-    edge_vector = torch.zeros(len(inputs["edge_attr"]), 3)
-    edge_vector[:, 0] = inputs["edge_attr"]  # stored as distances
-    return CrystalBatch(
+    vectors = torch.zeros(len(inputs["edge_attr"]), 3)
+    vectors[:, 0] = inputs["edge_attr"]  # stored as distances
+    return batch_with_vectors(
+        vectors,
         ids=stored["ids"],
         # As each has features of its own, an element of its own.
         z=torch.arange(1, len(inputs["batch"]) + 1),
         batch=inputs["batch"],
         num_atoms=torch.bincount(inputs["batch"]),
-        cell=torch.eye(3).expand(6, 3, 3),
         edge_index=inputs["edge_index"],
-        edge_vector=edge_vector,
         pair_index=inputs["inf_edge_index"],
         pair_sums=inputs["inf_edge_attr"],
     )
 
 
-def load(name: str) -> tuple[PotNet, dict]:
+def load(name: str) -> tuple[PublishedPotNet, dict]:
     stored = torch.load(FIXTURES / f"{name}.pt", weights_only=True)
     local = "distance" if name == "euclidean" else "potential"
-    model = PotNet.load_published(stored["state_dict"], local, stored["kwargs"]["potentials"])
+    model = PublishedPotNet.load_published(stored["state_dict"], local, stored["kwargs"]["potentials"])
     inputs = torch.load(FIXTURES / "inputs.pt", weights_only=True)["inputs"]
     model.elements = GivenFeatures(inputs["x"])
     return model, stored
 
 
-def doubled(model: PotNet, batch: CrystalBatch) -> tuple[PotNet, CrystalBatch]:
-    batch = replace(batch, edge_vector=batch.edge_vector.double(), pair_sums=batch.pair_sums.double())
-    return model.double(), batch
+def doubled(model: PublishedPotNet, batch: CrystalBatch) -> tuple[PublishedPotNet, CrystalBatch]:
+    return model.double(), batch.double()
 
 
-def training_step(model: PotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dict[str, float]]:
+def training_step(model: PublishedPotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dict[str, float]]:
     """Outputs in training mode, and the norm of the gradient of mean(output²) in every parameter."""
-    output = model.train()(batch)
+    output = model.train()(batch)["value"]
     output.square().mean().backward()
     norms = {k: p.grad.norm().item() for k, p in model.named_parameters() if p.grad is not None}
     return output.detach(), norms
@@ -72,7 +70,7 @@ def training_step(model: PotNet, batch: CrystalBatch) -> tuple[torch.Tensor, dic
 def test_evaluation_output(name, batch):
     model, stored = load(name)
     with torch.no_grad():
-        torch.testing.assert_close(model.eval()(batch), stored["output"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.eval()(batch)["value"], stored["output"], rtol=1e-5, atol=1e-5)
 
 
 # Some channels of the batch norm on pairs vary by 1e-3 of their mean, so it amplifies rounding: two
@@ -108,16 +106,16 @@ def test_float32_is_as_exact_as_the_released_code(name, batch):
     ],
 )
 def test_number_of_parameters(options, parameters):
-    assert sum(p.numel() for p in PotNet(**options).parameters()) == parameters
+    assert sum(p.numel() for p in PublishedPotNet(**options).parameters()) == parameters
 
 
 def test_foreign_weights_are_refused():
     _, stored = load("complete")
     weights = dict(stored["state_dict"])
     with pytest.raises(ValueError, match=r"atom_embedding\.weight is missing"):
-        PotNet.load_published({"layer.weight": torch.zeros(2)})
+        PublishedPotNet.load_published({"layer.weight": torch.zeros(2)})
     with pytest.raises(ValueError, match=r"unexpected \['extra'\]"):
-        PotNet.load_published({**weights, "extra": torch.zeros(1)})
+        PublishedPotNet.load_published({**weights, "extra": torch.zeros(1)})
     del weights["fc_out.bias"]
-    with pytest.raises(ValueError, match=r"missing \['readout\.output\.bias'\]"):
-        PotNet.load_published(weights)
+    with pytest.raises(ValueError, match=r"missing \['heads\.value\.output\.bias'\]"):
+        PublishedPotNet.load_published(weights)

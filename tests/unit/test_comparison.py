@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from potnet.config import ConfigError, build, compose, config_dir, locate, plain
-from potnet.sweeps import difference
+from potnet.runs.sweeps import difference
 from potnet.train import resumable
 
 SETTINGS = yaml.safe_load((config_dir() / "comparison" / "embedded.yaml").read_text())
@@ -44,7 +44,7 @@ def test_all_eight_models_two_targets_and_three_seeds() -> None:
 
 def test_a_model_without_a_budget_is_named() -> None:
     config = compose("train", ["comparison=embedded", "model=potnet_published"])
-    asked = r"taken from comparison_epochs\[potnet\.models\.PotNet\], .*: give .*max_epochs=VALUE"
+    asked = r"taken from comparison_epochs\[potnet\.models\.PublishedPotNet\], .*: give .*max_epochs=VALUE"
     with pytest.raises(ConfigError, match=asked):
         plain(config.trainer)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Literal
 
@@ -19,10 +21,11 @@ from potnet.config import (
     message_of,
     plain,
 )
-from potnet.data.featurize import NEEDS
-from potnet.resolvers import folder_name, secret
+from potnet.config.resolvers import folder_name, remove_unused_run_dir, run_dir, secret
+from potnet.data.features.featurizer import NEEDS
+from potnet.data.targets import Targets
 from potnet.training.module import PropertyModule
-from potnet.training.recipe import build_callbacks, build_trainer, data_settings
+from potnet.training.setup import build_callbacks, build_trainer, data_settings
 
 GROUPS = {
     group.name: sorted(file.stem for file in group.glob("[!_]*.yaml"))
@@ -39,6 +42,8 @@ def composed(*overrides: str) -> dict:
     for part in (config.data.source, config.data.split):
         if OmegaConf.is_missing(part, "path"):
             part.path = "my.jsonl"
+    if OmegaConf.is_missing(config.target, "key"):
+        config.target.key = "own"
     return plain(config)
 
 
@@ -47,16 +52,36 @@ def test_every_option_composes_and_its_parts_are_built(group: str, option: str, 
     config = composed(f"{group}={option}")
     if "width" in config["model"]:
         config["model"]["width"] = 16
-    module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
-    assert module.model.needs <= set(NEEDS)
-    build(config["data"]["source"], "data.source")
-    build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
-    settings = {name: value for name, value in data_settings(config["data"]).items() if name != "_target_"}
-    check_arguments(locate(config["data"]), settings | {"target": 0, "featurizer": 0, "needs": ()}, "data")
-    callbacks = build_callbacks(config["callbacks"], validates=True)
+    # Derivatives of an energy are learned by smooth networks, which the default is not.
+    derived = Targets.from_config(config["target"]).derived
+    if not derived and is_new(config["model"], config["target"], config["objective"], config["optimizer"]):
+        module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+        assert module.model.needs <= set(NEEDS)
+    if is_new(config["data"], config["features"]):
+        build(config["data"]["source"], "data.source")
+        build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+        settings = {
+            name: value for name, value in data_settings(config["data"]).items() if name != "_target_"
+        }
+        check_arguments(
+            locate(config["data"]), settings | {"targets": 0, "featurizer": 0, "needs": ()}, "data"
+        )
     # Of what the trainer is given, only the devices may be missing here.
     trainer = config["trainer"] | {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
-    assert build_trainer(trainer, callbacks, [], tmp_path).max_epochs >= 1
+    if is_new(config["callbacks"], trainer):
+        callbacks = build_callbacks(config["callbacks"], True, "val/loss")
+        assert build_trainer(trainer, callbacks, [], tmp_path).max_epochs >= 1
+
+
+_built: set[str] = set()
+
+
+def is_new(*parts: dict) -> bool:
+    """Whether no option before had the same parts: then they need not be built again."""
+    text = json.dumps(parts, sort_keys=True)
+    new = text not in _built
+    _built.add(text)
+    return new
 
 
 @pytest.mark.parametrize("group", sorted(GROUPS))
@@ -77,11 +102,11 @@ def test_an_experiment_is_ten_lines_with_its_command(experiment: str) -> None:
 
 @pytest.mark.parametrize("target", GROUPS["target"])
 def test_targets_build(target: str) -> None:
-    settings = composed(f"target={target}")["target"]
-    built = build({"_target_": "potnet.data.Target", **settings}, "target")
-    assert built.key == target
+    targets = Targets.from_config(composed(f"target={target}")["target"])
+    assert target in ("moduli", "energy_forces", "energy_forces_stress") or list(targets) == [target]
     # Moduli are learned as logarithms where the literature does so.
-    assert (built.learned_unit == "log10(GPa)") == (target in ("k_vrh", "g_vrh"))
+    for key, built in targets.items():
+        assert (built.learned_unit == "log10(GPa)") == (key in ("k_vrh", "g_vrh"))
 
 
 @pytest.mark.parametrize("potentials", GROUPS["potentials"])
@@ -119,6 +144,11 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("max_epochs=3", "unknown key max_epochs; did you mean trainer.max_epochs?"),
         ("cutoff=3", "did you mean features.neighbors.cutoff?"),
         ("nonsense", "cannot read 'nonsense'"),
+        ("lr=3", "unknown key lr; did you mean optimizer.learning_rate?"),
+        ("epochs=3", "did you mean trainer.max_epochs?"),
+        ("dataset=embedded", "did you mean data?"),
+        ("ablation.x=1", "ablation is a group, of which one option is chosen"),
+        ("log_every_n_steps=3", "unknown key log_every_n_steps"),
         ("hydra/launcher=joblb", "unknown option hydra/launcher=joblb; did you mean joblib?"),
         ("hydra/sweeper=optun", "did you mean optuna?"),
         ("search=rate_width", "did you mean rate_width_decay?"),
@@ -180,12 +210,72 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
     assert {str(path) for path in (tmp_path / "name").iterdir()} == folders
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("", "3"),
+        ("ablation=pairs_none,seed=1", "3_pairs_none_seed-1"),
+        ("model.width=64,data.source.path=/tmp/x y(1).csv", "3_width-64_path-tmp-x-y-1-.csv"),
+        ("callbacks.ema.decay=0.99,optimizer.betas=[0.9,0.99]", "3_decay-0.99_betas-0.9-0.99"),
+        ("+trainer.limit_train_batches=2", "3_limit_train_batches-2"),
+    ],
+)
+def test_folders_of_a_sweep_can_be_pasted_into_a_shell(overrides: str, name: str) -> None:
+    found = folder_name(3, overrides)
+    assert found == name
+    assert shlex.quote(found) == found
+
+
 def test_folders_of_a_sweep_have_names_that_fit() -> None:
-    assert folder_name("3_seed=1,data.cache_dir=/tmp/x") == "3_seed=1,data.cache_dir=_tmp_x"
-    long = "0_" + ",".join(f"model.key_{i}={i}" for i in range(50))
-    names = {folder_name(f"{long},seed={seed}") for seed in (0, 1)}
+    long = ",".join(f"model.key_{i}={i}" for i in range(50))
+    names = {folder_name(0, f"{long},seed={seed}") for seed in (0, 1)}
     assert len(names) == 2  # so that further seeds find room in the folder of a sweep
-    assert all(len(name) == 150 for name in names)
+    assert all(len(name) == 60 for name in names)
+
+
+@pytest.mark.parametrize("made_by", ["run_dir", "hydra"])
+def test_the_folder_of_a_run_that_did_not_begin_is_removed(made_by: str, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    folder = Path(run_dir(str(runs), "name", None))
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").touch()
+    remove_unused_run_dir(None if made_by == "run_dir" else folder)
+    assert not runs.exists()
+
+
+def test_the_folder_of_a_run_that_has_begun_is_kept(tmp_path: Path) -> None:
+    folder = Path(run_dir(str(tmp_path / "runs"), "name", None))
+    (folder / "split.json").touch()
+    remove_unused_run_dir()
+    remove_unused_run_dir(folder)
+    assert (folder / "split.json").exists()
+
+
+def test_a_class_given_alone_drops_the_keys_of_the_one_before() -> None:
+    config = compose("train", [f"model._target_={__name__}.Toy", "model.width=7"])
+    assert plain(config.model) == {"_target_": f"{__name__}.Toy", "width": 7}
+    assert build(config.model, "model").width == 7
+    # What was given as well stays, to be named if it is wrong.
+    config = compose("train", [f"model._target_={__name__}.Toy", "+model.depth=7"])
+    with pytest.raises(ConfigError, match=r"unknown key model\.depth"):
+        build(config.model, "model")
+
+
+def test_the_name_of_a_property_follows_its_key() -> None:
+    assert compose("train", ["target.key=e_form", "target.unit=eV/atom"]).target.name == "e_form"
+    assert compose("train", ["target.key=e_form", "target.name=energy"]).target.name == "energy"
+    assert compose("train", ["target=g_vrh"]).target.name == "shear modulus"
+    own = compose("train", ["target=own", "target.key=gap", "target.unit=eV"])
+    assert (own.target.name or own.target.key, own.target.transform, own.name) == ("gap", "none", "gap")
+
+
+def test_a_missing_key_that_others_refer_to_is_named_itself() -> None:
+    with pytest.raises(ConfigError, match=r"missing key target\.key: give it"):
+        plain(compose("train", ["target=own"]))
+
+
+def test_a_setting_without_effect_is_not_offered() -> None:
+    assert "log_every_n_steps" not in compose("train").trainer
 
 
 def test_a_missing_key_is_named() -> None:
@@ -247,3 +337,37 @@ def test_keys_come_from_the_environment_or_from_a_file(
     assert secret("MP_API_KEY") is None
     monkeypatch.setenv("WANDB_API_KEY", "def")
     assert secret("WANDB_API_KEY") == "def"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("inputs=Fe2(SO4)3.cif", """'inputs="Fe2(SO4)3.cif"'"""),
+        ("inputs=Grün.cif", """'inputs="Grün.cif"'"""),
+        ("inputs=runs/lr=0.1/a.cif", """'inputs="runs/lr=0.1/a.cif"'"""),
+        ("inputs=[x].cif", """'inputs="[x].cif"'"""),
+        ("inputs=Si#1.cif", """'inputs="Si#1.cif"'"""),
+        ('inputs=a"(b.cif', """'inputs="a\\"(b.cif"'"""),
+        ("(x", "write key=value"),
+    ],
+)
+def test_a_path_that_has_to_be_quoted_twice(override: str, message: str):
+    """The message says what to write in a shell, and that is then read as the path."""
+    with pytest.raises(ConfigError, match="cannot read") as caught:
+        compose("predict", [override])
+    assert message in str(caught.value)
+    if message.startswith("'"):
+        (written,) = shlex.split(message)
+        assert compose("predict", [written]).inputs == override.partition("=")[2]
+
+
+def test_a_comma_in_a_path_is_explained():
+    from potnet.config import explain
+
+    error = ValueError(
+        "Ambiguous value for argument 'inputs=a,b.cif'\n1. To use it as a list, use key=[value1,value2]\n"
+    )
+    assert explain(error, "predict") == (
+        "'inputs=a,b.cif' may be a list or a name with a comma: write 'inputs=\"a,b.cif\"' for one name, "
+        "inputs=[a,b.cif] for a list, or add -m to run once for each"
+    )

@@ -14,7 +14,7 @@ import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from potnet.sweeps import ERROR, difference, finished, run_job
+from potnet.runs.sweeps import ERROR, difference, finished, run_job
 from potnet.train import resumable
 
 CONFIG = {
@@ -97,8 +97,36 @@ def test_a_folder_with_a_run_of_other_settings_is_left_alone(tmp_path: Path, cap
 
 
 def test_what_does_not_change_a_result_may_differ(tmp_path: Path) -> None:
-    earlier_run(tmp_path, {"val": {"mae": 0.25}}, trainer={"max_epochs": 3, "devices": 4}, logger={"x": 1})
+    data = CONFIG["data"] | {"cache_dir": "/elsewhere"}
+    earlier_run(tmp_path, {"val": {"mae": 0.25}}, data=data, logger={"x": 1})
     assert run(tmp_path, Training()) == 0.25
+
+
+@pytest.mark.parametrize("change", [{"devices": 4}, {"precision": "bf16-mixed"}, {"gradient_clip_val": 2.0}])
+def test_a_finished_job_of_another_precision_is_not_this_one(
+    change: dict[str, Any], tmp_path: Path, capsys: Any
+) -> None:
+    earlier_run(tmp_path, {"val": {"mae": 0.25}}, trainer=CONFIG["trainer"] | change)
+    assert run(tmp_path, Training()) is None
+    assert f"another value of trainer.{next(iter(change))}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("monitor", "value"), [("val/k_vrh/mae", 0.1), ("val/metal/accuracy", 0.9), ("val/loss", 0.3)]
+)
+def test_a_finished_job_returns_what_it_was_judged_by(monitor: str, value: float, tmp_path: Path) -> None:
+    metrics = {"monitor": monitor, "val": {"k_vrh": {"mae": 0.1}, "metal": {"accuracy": 0.9}}}
+    earlier_run(tmp_path, metrics)
+    (tmp_path / "metrics.csv").write_text("epoch,val/loss\n1,0.5\n2,0.3\n3,0.4\n")
+    assert run(tmp_path, Training()) == value
+
+
+def test_a_folder_that_was_tampered_with_is_refused(tmp_path: Path, capsys: Any) -> None:
+    earlier_run(tmp_path, None, data={"source": {"_target_": "os.system", "command": "true"}})
+    training = Training()
+    assert run(tmp_path, training) is None
+    assert training.calls == []
+    assert "os.system" in capsys.readouterr().err
 
 
 def test_resume_is_refused_in_a_sweep(tmp_path: Path, capsys: Any) -> None:
@@ -163,6 +191,8 @@ def test_a_job_leaves_nothing_to_the_next(tmp_path: Path, monkeypatch: pytest.Mo
         ({"logger": {"x": 1}, "runs_dir": "a"}, {"logger": {}, "runs_dir": "b"}, None),
         ({"data": {"num_workers": 0}}, {"data": {"num_workers": 4}}, None),
         ({"trainer": {"max_epochs": 3}}, {"trainer": {"max_epochs": 4}}, "trainer.max_epochs"),
+        ({"trainer": {"precision": "32-true"}}, {"trainer": {"precision": "16-mixed"}}, "trainer.precision"),
+        ({"trainer": {"max_time": None}}, {"trainer": {"max_time": "00:08:00:00"}}, None),
     ],
 )
 def test_the_first_difference_of_two_configs_is_named(saved: dict, given: dict, key: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from potnet.config import ConfigError
-from potnet.training.tracking import IMAGES, units
+from potnet.training.loggers.tracking import IMAGES, units
 from potnet.wandb_report import main, study_report
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from potnet.crystals.elements import MAX_Z, symbol
+from potnet.crystals.labels import is_atom_label
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -22,6 +23,11 @@ MIN_RELATIVE_VOLUME = 1e-8
 """Smallest volume of a cell relative to the box with the same edges. Rounding alone gives about 1e-16."""
 
 _PAIRS_AT_ONCE = 500_000
+
+_FEW = 200
+"""Atoms. Up to here all pairs are faster than a list of neighbours, within 1.5 Å."""
+
+_LISTED = 1.5
 
 
 class CrystalError(ValueError):
@@ -56,23 +62,25 @@ class Crystal:
         z: (n,) int64, atomic numbers, 1 to 118.
         id: Name of the crystal in its data set.
         properties: Known properties in the units of their data set; one that is missing is absent or NaN.
+            Numbers, or float64 arrays for labels with a shape: (n, 3) `forces`, (6,) `stress`.
 
     Raises:
         CrystalError: On wrong shapes, values that are not finite, no atom, a cell without volume, an
-            unknown element, or two atoms (or images) closer than 0.01 Å.
+            unknown element, a label of atoms (`is_atom_label`) that has not one row for each, or two atoms
+            (or images) closer than 0.01 Å.
     """
 
     cell: NDArray[np.float64]
     positions: NDArray[np.float64]
     z: NDArray[np.int64]
     id: str = ""
-    properties: dict[str, float] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         source = f"crystal {self.id!r}" if self.id else ""
         try:
-            cell = np.array(self.cell, dtype=np.float64)
-            positions = np.array(self.positions, dtype=np.float64)
+            cell = _plain(self.cell)
+            positions = _plain(self.positions)
             z = np.array(self.z)
         except (TypeError, ValueError) as error:
             raise CrystalError(
@@ -85,7 +93,8 @@ class Crystal:
         for name, value in (("cell", cell), ("positions", positions), ("z", z)):
             value.setflags(write=False)
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "properties", dict(self.properties))
+        properties = {key: _label(key, value, len(z), source) for key, value in self.properties.items()}
+        object.__setattr__(self, "properties", properties)
 
     @classmethod
     def from_fractional(
@@ -94,7 +103,7 @@ class Crystal:
         fractional: ArrayLike,
         z: ArrayLike,
         id: str = "",
-        properties: Mapping[str, float] | None = None,
+        properties: Mapping[str, Any] | None = None,
     ) -> Crystal:
         """Build a crystal from fractional coordinates.
 
@@ -109,7 +118,7 @@ class Crystal:
             CrystalError: As for the class.
         """
         try:
-            positions = np.asarray(fractional, dtype=np.float64) @ np.asarray(cell, dtype=np.float64)
+            positions = _plain(fractional) @ _plain(cell)
         except (TypeError, ValueError) as error:
             source = f"crystal {id!r}" if id else ""
             raise CrystalError(
@@ -167,9 +176,11 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
     Returns:
         (m, 2) int64, pairs of atoms a < b.
     """
+    n = len(positions)
+    if n > _FEW:
+        return _overlaps_of_many(cell, positions, distance)
     inverse = np.linalg.inv(cell)
     fractional = positions @ inverse
-    n = len(positions)
     rows = max(1, _PAIRS_AT_ONCE // n)
     found = []
     for start in range(0, n - 1, rows):
@@ -179,6 +190,32 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
         a, b = np.nonzero(np.einsum("abx,abx->ab", vector, vector) < distance * distance)
         found.append(np.stack([a, b], 1)[a < b] + start)
     return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+
+
+def _overlaps_of_many(
+    cell: NDArray[np.float64], positions: NDArray[np.float64], distance: float
+) -> NDArray[np.int64]:
+    """The same by a list of neighbours, whose cells of less than an Ångström would be too many."""
+    import vesin
+
+    i, j, d = vesin.NeighborList(cutoff=max(distance, _LISTED), full_list=True).compute(
+        points=np.array(positions), box=np.array(cell), periodic=True, quantities="ijd"
+    )
+    pairs = np.stack([i, j], axis=1).astype(np.int64)
+    return np.unique(pairs[(pairs[:, 0] < pairs[:, 1]) & (d < distance)], axis=0)
+
+
+def _plain(value: ArrayLike) -> NDArray[np.float64]:
+    """A new array of numbers. NumPy would make numbers of text and of truth values too: 15 of `1_5`.
+
+    Raises:
+        TypeError: It holds something else.
+        ValueError: Its rows differ in length.
+    """
+    array = np.array(value)
+    if array.size and array.dtype.kind not in "iuf":
+        raise TypeError(f"got {array.dtype} {array.ravel()[:3].tolist()}")
+    return array.astype(np.float64)
 
 
 def _check_atoms(positions: NDArray[np.float64], z: NDArray[Any], source: str) -> None:
@@ -203,6 +240,24 @@ def _check_atoms(positions: NDArray[np.float64], z: NDArray[Any], source: str) -
         )
 
 
+def _label(key: str, value: Any, n: int, source: str) -> Any:
+    """A property as it is kept: arrays are copied, read-only and float64, everything else stays."""
+    if not isinstance(value, np.ndarray) or not value.ndim:
+        return value
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise CrystalError(f"the property {key} must be an array of numbers ({error})", source) from None
+    if is_atom_label(key) and len(array) != n:
+        raise CrystalError(
+            f"{key} is a label of atoms, so it needs one row for each of the {n} atoms, but its shape is "
+            f"{array.shape}",
+            source,
+        )
+    array.setflags(write=False)
+    return array
+
+
 def _check_cell(cell: NDArray[np.float64], source: str) -> None:
     if cell.shape != (3, 3):
         raise CrystalError(f"the cell must be (3, 3), rows are lattice vectors, got {cell.shape}", source)
@@ -222,7 +277,7 @@ def _check_cell(cell: NDArray[np.float64], source: str) -> None:
 def _check_overlap(
     cell: NDArray[np.float64], positions: NDArray[np.float64], z: NDArray[np.int64], source: str
 ) -> None:
-    if _thinnest(cell) < 10 * MIN_DISTANCE:
+    if thinnest(cell) < 10 * MIN_DISTANCE:
         # A very skewed cell is as thin as one that is too small: look at its reduced form.
         import moyopy
 
@@ -231,9 +286,9 @@ def _check_overlap(
         except ValueError as error:
             raise CrystalError(f"the cell {cell.tolist()} can't be reduced ({error})", source) from None
         cell = np.array(reduced)
-        if _thinnest(cell) < 3 * MIN_DISTANCE:
+        if thinnest(cell) < 3 * MIN_DISTANCE:
             raise CrystalError(
-                f"lattice planes are {_thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
+                f"lattice planes are {thinnest(cell):.2g} Å apart, so atoms overlap their own images: "
                 "lengths are in Å",
                 source,
             )
@@ -248,7 +303,7 @@ def _check_overlap(
         )
 
 
-def _thinnest(cell: NDArray[np.float64]) -> float:
+def thinnest(cell: NDArray[np.float64]) -> float:
     """Smallest distance between opposite faces, Å."""
     reciprocal = np.linalg.inv(cell)
     return float(1.0 / np.sqrt((reciprocal * reciprocal).sum(0).max()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ def local_edges(
     k: int | None = None,
     shell_tolerance: float = 1e-3,
     symmetric: bool = False,
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Find the neighbours of every atom, periodic images included.
 
     With a cutoff alone, all within it (and 1e-4 Å more, see `RADIUS_TOLERANCE`). With k alone, the k
@@ -43,7 +44,8 @@ def local_edges(
     Returns:
         edge_index: (2, E) int64; row 0 is the source j, row 1 the target i. Sorted by target, then
             distance, then source.
-        edge_vector: (E, 3) float64, from the target i to the image of the source j, Å.
+        edge_shift: (E, 3) int64, the image of the source j in whole lattice vectors: the edge from i to it is
+            x_j + edge_shift @ cell - x_i, with positions and cell of the crystal as they are given.
 
     Raises:
         ValueError: If neither cutoff nor k is given, or one makes no sense.
@@ -57,20 +59,43 @@ def local_edges(
     if not 0 <= shell_tolerance < math.inf:
         raise ValueError(f"shell_tolerance must be a number of Å, 0 or more, got {shell_tolerance}")
 
-    cell, positions = _compact(crystal)
+    compact = _compact(crystal)
+    cell, positions = compact.cell, compact.positions
     if k is None:
         assert cutoff is not None
-        return _within(cell, positions, cutoff + RADIUS_TOLERANCE)[:2]
+        index, _, shift = _within(cell, positions, cutoff + RADIUS_TOLERANCE)
+        return index, compact.shift_as_given(index, shift)
     limit = math.inf if cutoff is None else cutoff + RADIUS_TOLERANCE
     radius = min(limit, _first_radius(cell, len(positions), k))
     while True:
-        index, vector, distance, shift = _within(cell, positions, radius)
+        index, distance, shift = _within(cell, positions, radius)
         keep, complete = _whole_shells(index[1], distance, len(positions), k, shell_tolerance, radius)
         if complete or radius >= limit:
             if symmetric:
                 keep = keep | keep[_reverses(index, shift)]
-            return index[:, keep], vector[keep]
+            index, shift = index[:, keep], shift[keep]
+            return index, compact.shift_as_given(index, shift)
         radius = min(limit, 1.25 * radius)
+
+
+def local_vectors(
+    crystal: Crystal, edge_index: NDArray[np.int64], edge_shift: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Vectors of local edges, from the target i to the image of the source j.
+
+    Args:
+        crystal: That of `local_edges`.
+        edge_index: (2, E) source and target.
+        edge_shift: (E, 3).
+
+    Returns:
+        (E, 3) float64, x_j + edge_shift @ cell - x_i, Å. For batches see `edge_vectors`.
+    """
+    source, target = edge_index
+    vectors: NDArray[np.float64] = (
+        crystal.positions[source] - crystal.positions[target] + edge_shift @ crystal.cell
+    )
+    return vectors
 
 
 def line_graph(edge_index: NDArray[np.int64], num_atoms: int) -> NDArray[np.int64]:
@@ -97,28 +122,55 @@ def line_graph(edge_index: NDArray[np.int64], num_atoms: int) -> NDArray[np.int6
     return np.stack([first, second]).astype(np.int64)
 
 
-def _compact(crystal: Crystal) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Reduced cell and atoms wrapped into it: the same crystal, kind to any neighbour search."""
+class _Compact(NamedTuple):
+    """A crystal in its reduced cell with all atoms inside: kind to any neighbour search.
+
+    Attributes:
+        cell: (3, 3) float64, `change @` the cell as given.
+        positions: (n, 3) float64, those as given less `wrapped @ cell`.
+        change: (3, 3) int64.
+        wrapped: (n, 3) int64.
+    """
+
+    cell: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    change: NDArray[np.int64]
+    wrapped: NDArray[np.int64]
+
+    def shift_as_given(self, index: NDArray[np.int64], shift: NDArray[np.int32]) -> NDArray[np.int64]:
+        """(E, 3) shifts for the positions and the cell as given, exactly: all of it is integers.
+
+        Args:
+            index: (2, E) source and target.
+            shift: (E, 3), in reduced lattice vectors, for the wrapped positions.
+        """
+        source, target = index
+        return (shift - self.wrapped[source] + self.wrapped[target]) @ self.change
+
+
+def _compact(crystal: Crystal) -> _Compact:
     import moyopy
 
-    cell, _ = moyopy.minkowski_reduce(crystal.cell.tolist())
-    reduced = np.array(cell)
+    _, columns = moyopy.minkowski_reduce(crystal.cell.tolist())
+    change = np.array(columns, dtype=np.int64).T  # columns are the new vectors in terms of the old ones
+    reduced = change @ crystal.cell
     fractional = np.linalg.solve(reduced.T, crystal.positions.T).T
-    return reduced, (fractional - np.floor(fractional)) @ reduced
+    wrapped = np.floor(fractional)
+    return _Compact(reduced, (fractional - wrapped) @ reduced, change, wrapped.astype(np.int64))
 
 
 def _within(
     cell: NDArray[np.float64], positions: NDArray[np.float64], radius: float
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int32]]:
-    """Sorted edges (2, E), vectors (E, 3), distances (E,) and cell shifts (E, 3) up to a radius."""
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int32]]:
+    """Sorted edges (2, E), distances (E,) and cell shifts (E, 3) up to a radius."""
     import vesin
 
     search = vesin.NeighborList(cutoff=radius, full_list=True, n_threads=1)
-    target, source, vector, distance, shift = search.compute(positions, cell, True, "ijDdS")
+    target, source, distance, shift = search.compute(positions, cell, True, "ijdS")
     index = np.stack([source, target]).astype(np.int64)
     # Distances of equivalent neighbours differ in the last digits: rounded, they tie and the source decides.
     order = np.lexsort((index[0], distance.round(6), index[1]))
-    return index[:, order], vector[order], distance[order], shift[order]
+    return index[:, order], distance[order], shift[order]
 
 
 def _reverses(index: NDArray[np.int64], shift: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -41,7 +41,8 @@ def standardize(crystal: Crystal, cell: CellChoice = "primitive", symprec: float
         symprec: Tolerance on the positions of equivalent atoms, Å.
 
     Returns:
-        The same crystal in another cell, with its id and properties.
+        The same crystal in another cell, with its id and properties; without those that are arrays (forces,
+        stress), which belong to the atoms and the cell as given.
 
     Raises:
         ValueError: If `cell` is another word or `symprec` is not positive.
@@ -52,6 +53,9 @@ def standardize(crystal: Crystal, cell: CellChoice = "primitive", symprec: float
         raise ValueError(f"cell must be 'primitive' or 'as_given', got {cell!r}")
     if not 0 < symprec < math.inf:
         raise ValueError(f"symprec must be a positive number of Å, got {symprec}")
+    numbers = {key: value for key, value in crystal.properties.items() if not isinstance(value, np.ndarray)}
+    if len(numbers) < len(crystal.properties):
+        crystal = replace(crystal, properties=numbers)
     return _niggli(_primitive(crystal, symprec))
 
 

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from potnet.data.dataset import CrystalTable, Dataset, Removal
 from potnet.data.errors import CacheError, DataError
-from potnet.data.featurize import Failure, Featurizer
-from potnet.data.grouped_splits import FoldSplit, RatioSplit
-from potnet.data.published import MatbenchFold, PublishedSplit
+from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.sources import EmbeddedSource, FolderSource, MaterialsProjectSource, Source, TableSource
-from potnet.data.split_files import FileSplit
-from potnet.data.splits import GivenSplit, ListedSplit, ShuffledSplit, Split
-from potnet.data.targets import Target
+from potnet.data.splits.files import FileSplit
+from potnet.data.splits.grouped import FoldSplit, RatioSplit
+from potnet.data.splits.published import MatbenchFold, PublishedSplit
+from potnet.data.splits.recipes import GivenSplit, ListedSplit, ShuffledSplit, Split
+from potnet.data.table import CrystalTable, Dataset, Removal
+from potnet.data.targets import Target, Targets
 
 if TYPE_CHECKING:
     from potnet.data.datamodule import CrystalDataModule, CrystalDataset
@@ -40,6 +40,7 @@ __all__ = [
     "Split",
     "TableSource",
     "Target",
+    "Targets",
 ]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from potnet.config import INTERRUPTED, build, compose, message_of, plain
 
 if TYPE_CHECKING:
-    from potnet.data.library import Entry
+    from potnet.data.catalogue import Entry
 
 
 def prepare(overrides: Sequence[str]) -> None:
@@ -24,7 +24,7 @@ def prepare(overrides: Sequence[str]) -> None:
     Args:
         overrides: As on the command line of `python -m potnet.train`.
     """
-    from potnet.training.recipe import build_data, with_absolute_source
+    from potnet.training.setup import build_data, with_absolute_source
 
     config = with_absolute_source(plain(compose("train", overrides)))
     data = build_data(config, build(config["model"], "model", nested=False))
@@ -41,7 +41,7 @@ def prepare(overrides: Sequence[str]) -> None:
 
 def list_all(root: Path) -> None:
     """Print what is kept, with sizes."""
-    from potnet.data.library import entries
+    from potnet.data.catalogue import entries
 
     found = entries(root)
     print(f"{root}: {_size(sum(entry.bytes for entry in found))}")
@@ -54,9 +54,9 @@ def show(entry: Entry) -> None:
     """Print what is known of one entry."""
     import numpy as np
 
-    from potnet.data.library import shards_of
-    from potnet.data.store import FeatureStore
-    from potnet.data.verify import read_record
+    from potnet.data.catalogue import shards_of
+    from potnet.data.download.verify import read_record
+    from potnet.data.features.store import FeatureStore
 
     print(f"{entry.path}\n{_size(entry.bytes)}, {entry.state or entry.kind}")
     if entry.state == "finished":
@@ -78,7 +78,7 @@ def show(entry: Entry) -> None:
 
 def verify(chosen: Sequence[Entry]) -> int:
     """Print whether entries are whole; the exit status says if one is damaged."""
-    from potnet.data.library import verify as verdict_of
+    from potnet.data.catalogue import verify as verdict_of
 
     verdicts = {entry.name: verdict_of(entry) for entry in chosen}
     for name, verdict in verdicts.items():
@@ -88,7 +88,7 @@ def verify(chosen: Sequence[Entry]) -> int:
 
 def clear(chosen: Sequence[Entry], sure: bool) -> int:
     """Delete entries, once the user has agreed."""
-    from potnet.data.library import remove
+    from potnet.data.catalogue import remove
 
     if not chosen:
         print("nothing to delete")
@@ -137,7 +137,7 @@ def _run(options: argparse.Namespace) -> int:
         prepare(options.overrides)
         return 0
 
-    from potnet.data.library import entries, select
+    from potnet.data.catalogue import entries, select
     from potnet.files import cache_root
 
     root = cache_root(options.cache_dir)

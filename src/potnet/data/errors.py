@@ -1,8 +1,7 @@
-"""The errors that data can raise, and the hint that goes with a misspelt name."""
+"""The errors that data can raise."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -12,18 +11,6 @@ class DataError(ValueError):
 
 class CacheError(DataError):
     """The feature cache cannot be written or read. The message names the folder and the setting."""
-
-
-def did_you_mean(name: str, options: Iterable[str]) -> str:
-    """The nearest of the valid names as a hint, and the list of all of them.
-
-    >>> did_you_mean("k_vhr", ["k_vrh", "g_vrh"])
-    "did you mean 'k_vrh'? (valid: g_vrh, k_vrh)"
-    """
-    options = sorted(options)
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}(valid: {', '.join(options) or 'none'})"
 
 
 def name_some(ids: Iterable[str], limit: int = 5) -> str:

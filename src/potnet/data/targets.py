@@ -1,140 +1,406 @@
-"""A target as data: which property, in which unit, learned on which scale."""
+"""Targets as data: which properties, in which units, of what kind and shape, learned on which scale."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from potnet.data.dataset import CrystalTable, Removal
-from potnet.data.errors import DataError, did_you_mean, name_some
+from potnet.config.suggest import did_you_mean
+from potnet.data.errors import DataError, name_some
+from potnet.data.table import CrystalTable, Removal
+from potnet.data.transforms import TRANSFORMS, Transform
 
-_SCALES = ("none", "log10")
+_CHOICES = {
+    "kind": ("regression", "classification"),
+    "per": ("crystal", "atom"),
+    "transform": tuple(TRANSFORMS),
+    "on_missing": ("raise", "drop", "mask"),
+    "loss": (None, "mse", "mae", "huber"),
+}
 
 
+@dataclass(frozen=True)
 class Target:
     """A property to learn.
 
-    Data and predictions are in `unit`; the network learns `transform(value)`, and metrics are in
-    `learned_unit`.
+    Data and predictions are in `unit`; the network learns `scale(value)`, and metrics are in `metric_unit`.
 
     Args:
-        key: Name of the property in the data, such as `k_vrh`.
+        key: Name of the target: in metrics, tables and files.
         unit: Physical unit of the data and of predictions, such as "GPa".
+        kind: "regression", or "classification" into `classes`.
+        per: Whether there is one label a "crystal" or one an "atom".
+        shape: Of one label: () for a number, (3,) for a force, (6,) for a stress (Voigt, xx yy zz yz xz xy).
+        extensive: Whether the label grows with the cell, as a total energy does: the network sums over atoms,
+            and metrics are per atom.
         transform: "none" or "log10". Labels that are logarithms already take "none" and say so in the unit.
-        name: Name for plots and tables; by default the key.
-        on_missing: Whether crystals without the property are an error ("raise") or left out and
-            counted ("drop").
+        weight: Of this target in the loss.
+        loss: "mse", "mae" or "huber" in place of the objective's; None takes that.
+        derived_from: Key of the energy whose derivative this target is ("forces" and "stress"): it has no
+            head of its own.
+        classes: Names of the classes, in the order of the labels 0, 1, ...
+        thresholds: Of a classification of numbers: class k is between threshold k - 1 (exclusive) and
+            threshold k (inclusive); one less than there are classes.
+        column: Property of the data that holds the labels; None is `key`.
+        name: Name for plots and tables; None is `key`.
+        on_missing: What is done with crystals without the label: "raise" is an error, "drop" leaves them out,
+            "mask" keeps them as long as they have the label of another target.
 
     Raises:
-        DataError: An unknown transform or `on_missing`.
+        DataError: A value that cannot be used; the message says which.
     """
 
-    def __init__(
-        self,
-        key: str,
-        unit: str = "",
-        transform: str = "none",
-        name: str | None = None,
-        on_missing: str = "raise",
-    ) -> None:
-        if transform not in _SCALES:
-            raise DataError(f"target.transform={transform!r}: {did_you_mean(str(transform), _SCALES)}")
-        if on_missing not in ("raise", "drop"):
-            raise DataError(
-                f"target.on_missing={on_missing!r}: {did_you_mean(str(on_missing), ('raise', 'drop'))}"
-            )
-        self.key = key
-        self.unit = unit
-        self.scale = transform
-        self.name = name or key
-        self.on_missing = on_missing
+    key: str
+    unit: str = ""
+    kind: Literal["regression", "classification"] = "regression"
+    per: Literal["crystal", "atom"] = "crystal"
+    shape: tuple[int, ...] = ()
+    extensive: bool = False
+    transform: str = "none"
+    weight: float = 1.0
+    loss: Literal["mse", "mae", "huber"] | None = None
+    derived_from: str | None = None
+    classes: tuple[str, ...] | None = None
+    thresholds: tuple[float, ...] | None = None
+    column: str | None = None
+    name: str | None = None
+    on_missing: Literal["raise", "drop", "mask"] = "raise"
 
-    def __repr__(self) -> str:
-        return f"Target({self.key!r}, {self.unit!r}, transform={self.scale!r})"
+    def __post_init__(self) -> None:
+        for field, valid in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in valid:
+                names = [str(option) for option in valid if option is not None]
+                raise DataError(f"target.{field}={value!r}{did_you_mean(str(value), names)}")
+        for field in ("shape", "classes", "thresholds"):
+            value = getattr(self, field)
+            if value is not None:
+                object.__setattr__(self, field, tuple(value))
+        if not self.key or any(sign in self.key for sign in "./"):
+            raise DataError(f"target.key={self.key!r}: give a name without '.' and '/'")
+        if not (isinstance(self.weight, int | float) and 0 <= self.weight < float("inf")):
+            raise DataError(f"target.weight={self.weight}: give a number, 0 or more")
+        if self.kind == "classification":
+            self._check_classes()
+        elif self.classes is not None or self.thresholds is not None:
+            raise DataError(
+                f"target {self.key}: classes and thresholds belong to target.kind=classification, "
+                f"but it is {self.kind}"
+            )
+        if (self.shape or self.per == "atom" or self.extensive) and self.transform != "none":
+            raise DataError(
+                f"target {self.key}: transform={self.transform} is for one number a crystal that does not "
+                "grow with the cell; use target.transform=none"
+            )
+
+    def _check_classes(self) -> None:
+        if self.classes is None or len(self.classes) < 2:
+            raise DataError(
+                f"target {self.key}: a classification needs at least two classes, "
+                "such as target.classes=[metal,insulator]"
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"target {self.key}: the classes {list(self.classes)} are not distinct")
+        if self.thresholds is not None and (
+            len(self.thresholds) != len(self.classes) - 1 or list(self.thresholds) != sorted(self.thresholds)
+        ):
+            raise DataError(
+                f"target {self.key}: {len(self.classes)} classes need {len(self.classes) - 1} thresholds in "
+                f"ascending order, got {list(self.thresholds)}"
+            )
+        if self.transform != "none" or self.extensive or self.shape:
+            raise DataError(f"target {self.key}: a class has no transform, no shape and is not extensive")
+
+    @property
+    def scale(self) -> Transform:
+        """The transform itself."""
+        return TRANSFORMS[self.transform]
+
+    @property
+    def title(self) -> str:
+        """Name for plots and tables."""
+        return self.name or self.key
 
     @property
     def learned_unit(self) -> str:
         """Unit of what the network learns: "log10(GPa)", or `unit` itself."""
-        return f"log10({self.unit})" if self.scale == "log10" else self.unit
+        return self.scale.unit(self.unit)
+
+    @property
+    def metric_unit(self) -> str:
+        """Unit of errors: that of what is learned, per atom for an extensive target."""
+        return f"{self.learned_unit}/atom" if self.extensive else self.learned_unit
+
+    @property
+    def is_class(self) -> bool:
+        """Whether this is a classification."""
+        return self.kind == "classification"
+
+    @property
+    def outputs(self) -> int:
+        """Numbers that the network gives for one label: a logit a class, or one an element of `shape`."""
+        return len(self.classes or ()) if self.is_class else int(np.prod(self.shape, dtype=int))
 
     def settings(self) -> dict[str, Any]:
-        """Plain arguments: `Target(**target.settings())` is the same target."""
+        """Plain arguments that differ from the defaults: `Target(**target.settings())` is the same target."""
+        plain = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+        defaults = {f.name: f.default for f in fields(self)}
         return {
-            "key": self.key,
-            "unit": self.unit,
-            "transform": self.scale,
-            "name": self.name,
-            "on_missing": self.on_missing,
+            key: value
+            for key, value in plain.items()
+            if (tuple(value) if isinstance(value, list) else value) != defaults[key]
         }
 
-    def transform(self, values: Tensor) -> Tensor:
+    def learned(self, values: Tensor) -> Tensor:
         """Physical values to what the network learns, any shape."""
-        return torch.log10(values) if self.scale == "log10" else values
+        return self.scale(values)
 
-    def inverse(self, values: Tensor) -> Tensor:
+    def physical(self, values: Tensor) -> Tensor:
         """What the network learns to physical values, any shape."""
-        return torch.pow(10.0, values) if self.scale == "log10" else values
+        return self.scale.inverse(values)
 
-    def check(self, ids: Sequence[str], values: Sequence[float] | np.ndarray | Tensor) -> None:
+    def labels(self, table: CrystalTable) -> np.ndarray:
+        """The label of each crystal: in `unit`, or the number of its class.
+
+        Args:
+            table: Of n crystals.
+
+        Returns:
+            (n,) float64, NaN where missing. Of targets with a shape or of atoms, whose labels are with the
+            features, zeros.
+
+        Raises:
+            DataError: An unknown property (the nearest is named), another unit than the data's, or a class
+                that is not among `classes`.
+        """
+        column = self.column or self.key
+        if self.shape or self.per == "atom":
+            return np.zeros(len(table))
+        values = table.values(column)
+        stated = table.units.get(column, "")
+        if stated and self.unit and stated != self.unit and not self.is_class:
+            raise DataError(
+                f"{column} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
+            )
+        if not self.is_class:
+            if values.dtype == object:
+                row = next(row for row, value in enumerate(values) if value is not None)
+                raise DataError(
+                    f"{column} of {table.ids[row]} is {values[row]!r}, which is no number; for classes set "
+                    "target.kind=classification and target.classes"
+                )
+            return np.asarray(values, dtype=np.float64)
+        return self._classes(table.ids, values)
+
+    def _classes(self, ids: Sequence[str], values: np.ndarray) -> np.ndarray:
+        """Numbers of classes from numbers (by thresholds, or as they are) or from names of classes."""
+        classes = self.classes or ()
+        if values.dtype.kind in "OUS":
+            number = {name: float(n) for n, name in enumerate(classes)}
+            found = np.array([number.get(str(v), np.nan) if _given(v) else np.nan for v in values])
+            wrong = sorted({str(v) for v in values if _given(v) and str(v) not in number})
+            if wrong:
+                raise DataError(
+                    f"{self.column or self.key} has labels that are not among target.classes="
+                    f"{list(classes)}: {name_some(wrong)}"
+                )
+            return found
+        if self.thresholds is not None:
+            bounds = np.asarray(self.thresholds)
+            numbers = np.searchsorted(bounds, values, side="left").astype(np.float64)
+            return np.where(np.isnan(values), np.nan, numbers)
+        known = np.isnan(values) | ((values == np.floor(values)) & (values >= 0) & (values < len(classes)))
+        if not known.all():
+            bad = [f"{ids[row]} ({values[row]:g})" for row in np.flatnonzero(~known).tolist()]
+            raise DataError(
+                f"{self.column or self.key}: classes are numbered 0 to {len(classes) - 1}, but some labels "
+                f"are not: {name_some(bad)}. For a class from a number set target.thresholds"
+            )
+        return values
+
+    def check(self, ids: Sequence[str], values: np.ndarray) -> None:
         """Refuse labels that cannot be learned.
 
         Args:
             ids: n names.
-            values: n values in `unit`; NaN where missing.
+            values: (n,) from `labels`; NaN where missing.
 
         Raises:
-            DataError: Missing, infinite, or (under log10) non-positive values; ids are named.
+            DataError: Missing labels with `on_missing="raise"`; infinite ones; values without a transform;
+                a class without an example. Ids are named.
         """
         values = np.asarray(values, dtype=np.float64)
-        missing = [ids[row] for row in np.flatnonzero(np.isnan(values)).tolist()]
-        if missing:
+        missing = np.isnan(values)
+        if missing.any() and self.on_missing == "raise":
+            names = name_some([ids[row] for row in np.flatnonzero(missing).tolist()])
             raise DataError(
-                f"{len(missing)} of {len(values)} crystals have no {self.key} "
-                f"(absent, null, NaN or no number): {name_some(missing)}. "
-                "Add it, or leave them out with target.on_missing=drop"
+                f"{int(missing.sum())} of {len(values)} crystals have no {self.column or self.key} "
+                f"(absent, null, NaN or no number): {names}. Add it, or leave them out with "
+                "target.on_missing=drop"
             )
         infinite = [ids[row] for row in np.flatnonzero(np.isinf(values)).tolist()]
         if infinite:
             raise DataError(f"{self.key} is infinite for {len(infinite)} crystals: {name_some(infinite)}")
-        if self.scale == "log10" and (values <= 0).any():
-            bad = np.flatnonzero(values <= 0).tolist()
-            shown = name_some([f"{ids[row]} ({values[row]:g} {self.unit})" for row in bad])
+        invalid = np.flatnonzero(self.scale.invalid(values) & ~missing).tolist()
+        if invalid:
+            shown = name_some([f"{ids[row]} ({f'{values[row]:g} {self.unit}'.rstrip()})" for row in invalid])
             raise DataError(
-                f"{self.key} is zero or negative for {len(bad)} crystals, so it has no log10: {shown}. "
+                f"{self.key} is {self.scale.refusal}, for {len(invalid)} crystals: {shown}. "
                 "Remove these crystals, or learn it as it is with target.transform=none"
             )
+        if self.is_class:
+            counts = np.bincount(values[~missing].astype(int), minlength=self.outputs)
+            empty = [name for name, count in zip(self.classes or (), counts, strict=True) if count < 2]
+            if empty:
+                raise DataError(
+                    f"{self.key}: fewer than two crystals are {name_some(empty)}: nothing can be learned of "
+                    "that class; add examples, or leave it out of target.classes"
+                )
 
-    def select(self, table: CrystalTable) -> tuple[np.ndarray, list[Removal]]:
+
+class Targets(Mapping[str, Target]):
+    """The targets of a run: an ordered, read-only mapping key -> `Target`.
+
+    Args:
+        targets: At least one, with distinct keys.
+
+    Raises:
+        DataError: No target, or two with one key; a derived target whose energy is not among them.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self._targets = {target.key: target for target in targets}
+        if not self._targets:
+            raise DataError("there is no target: choose one, such as target=k_vrh")
+        if len(self._targets) < len(targets):
+            raise DataError(f"several targets have one key: {', '.join(target.key for target in targets)}")
+        for target in targets:
+            if target.derived_from is None:
+                continue
+            energy = self._targets.get(target.derived_from)
+            if energy is None or energy.derived_from or not energy.extensive:
+                raise DataError(
+                    f"target {target.key} is derived from {target.derived_from}, which is not an extensive "
+                    f"target of this run ({', '.join(self._targets)})"
+                )
+            if target.key not in ("forces", "stress"):
+                raise DataError(f"target {target.key}: only forces and stress can be derived from an energy")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any] | Targets | Target) -> Targets:
+        """Targets from a config: one target (a mapping with `key`), or several by key.
+
+        Raises:
+            DataError: See `Target`.
+            ConfigError: An unknown argument; the nearest one is named.
+        """
+        from potnet.config import check_arguments
+
+        if isinstance(config, Targets):
+            return config
+        if isinstance(config, Target):
+            return cls([config])
+        plain: Mapping[str, Any] = config
+        entries: dict[str, dict[str, Any]]
+        if "key" in plain:
+            entries = {"": dict(plain)}
+        else:
+            entries = {str(key): {"key": str(key), **entry} for key, entry in plain.items() if entry}
+        for key, entry in entries.items():
+            check_arguments(Target, entry, f"target.{key}".rstrip("."))
+        return cls([Target(**entry) for entry in entries.values()])
+
+    def __getitem__(self, key: str) -> Target:
+        return self._targets[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._targets)
+
+    def __len__(self) -> int:
+        return len(self._targets)
+
+    def __repr__(self) -> str:
+        return f"Targets({list(self._targets.values())})"
+
+    @property
+    def first(self) -> Target:
+        """The first target."""
+        return next(iter(self._targets.values()))
+
+    @property
+    def derived(self) -> dict[str, Target]:
+        """Those that are derivatives of an energy."""
+        return {key: target for key, target in self._targets.items() if target.derived_from}
+
+    @property
+    def direct(self) -> dict[str, Target]:
+        """Those for which the network has a head."""
+        return {key: target for key, target in self._targets.items() if not target.derived_from}
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Plain arguments by key: `Targets.from_config(targets.settings())` are the same targets."""
+        return {key: target.settings() for key, target in self._targets.items()}
+
+    def heads(self) -> dict[str, dict[str, Any]]:
+        """Plain arguments of a `HeadSpec` for each direct target."""
+        return {
+            key: {"outputs": target.outputs, "per": target.per, "extensive": target.extensive}
+            for key, target in self.direct.items()
+        }
+
+    @property
+    def monitor(self) -> str:
+        """The metric that judges a run unless another is configured."""
+        if len(self) > 1:
+            return "val/loss"
+        return f"val/{self.first.key}/{'accuracy' if self.first.is_class else 'mae'}"
+
+    def select(self, table: CrystalTable) -> tuple[np.ndarray, dict[str, np.ndarray], list[Removal]]:
         """The crystals that can be learned from.
 
         Returns:
             rows: Rows of `table` to keep, ascending, int64.
-            removed: The crystals left out (none unless `on_missing` is "drop").
+            labels: (len(rows),) float64 of each target (see `Target.labels`).
+            removed: The crystals left out.
 
         Raises:
-            DataError: An unknown property, another unit than the data's, no crystal left, or see `check`.
+            DataError: See `Target.labels` and `Target.check`; no crystal is left.
         """
-        values = table.values(self.key)
-        stated = table.units.get(self.key, "")
-        if stated and self.unit and stated != self.unit:
-            raise DataError(
-                f"{self.key} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
-            )
-        rows = np.arange(len(values))
+        labels = {key: target.labels(table) for key, target in self._targets.items()}
+        keep = np.ones(len(table), dtype=bool)
         removed: list[Removal] = []
-        if self.on_missing == "drop" and np.isnan(values).any():
-            removed = [
-                Removal(table.ids[row], f"no {self.key}", "absent, null, NaN or no number")
-                for row in np.flatnonzero(np.isnan(values))
-            ]
-            rows = np.flatnonzero(~np.isnan(values))
+
+        def leave_out(rows: np.ndarray, reason: str) -> None:
+            for row in np.flatnonzero(rows & keep).tolist():
+                removed.append(Removal(table.ids[row], reason, "absent, null, NaN or no number"))
+            keep[rows] = False
+
+        for key, target in self._targets.items():
+            if target.on_missing == "drop":
+                leave_out(np.isnan(labels[key]), f"no {key}")
+        masked = [key for key, target in self._targets.items() if target.on_missing == "mask"]
+        if masked and len(masked) == len(self):
+            nothing = np.all([np.isnan(labels[key]) for key in masked], axis=0)
+            leave_out(nothing, f"no {' or '.join(masked)}")
+        rows = np.flatnonzero(keep)
         if not len(rows):
             raise DataError(
-                f"none of the {len(values)} crystals has {self.key}: choose another target or data set"
+                f"none of the {len(table)} crystals has {' and '.join(self)}: choose another target or "
+                "data set"
             )
-        self.check([table.ids[row] for row in rows], values[rows])
-        return rows, removed
+        ids = [table.ids[row] for row in rows]
+        labels = {key: values[rows] for key, values in labels.items()}
+        for key, target in self._targets.items():
+            target.check(ids, labels[key])
+        return rows, labels, removed
+
+
+def _given(value: Any) -> bool:
+    """Whether a text label is there."""
+    return value is not None and value == value and str(value) != ""

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from potnet.crystals import Crystal, Descriptor, local_edges
+from potnet.crystals import Crystal, Descriptor, local_edges, local_vectors
 from potnet.crystals.elements import MAX_Z
 from potnet.crystals.neighbors import RADIUS_TOLERANCE
 from potnet.descriptors.grid import Grid
@@ -135,8 +135,8 @@ class MBTR(Descriptor):
     def _pairs(self, crystal: Crystal, kind: NDArray[np.int64]) -> Iterator[Tuples]:
         """Inverse distances. Each pair is found from both its atoms, so each finding counts half."""
         assert isinstance(self.pair_weighting, Weighting)
-        (j, i), vector = local_edges(crystal, cutoff=self.pair_weighting.longest)
-        distance = np.linalg.norm(vector, axis=1)
+        (j, i), shift = local_edges(crystal, cutoff=self.pair_weighting.longest)
+        distance = np.linalg.norm(local_vectors(crystal, np.stack([j, i]), shift), axis=1)
         weight = 0.5 * np.exp(-self.pair_weighting.scale * distance)
         yield pair_number(kind[i], kind[j]), 1.0 / distance, weight
 
@@ -145,7 +145,8 @@ class MBTR(Descriptor):
         assert isinstance(self.triple_weighting, Weighting)
         scale, longest = self.triple_weighting.scale, self.triple_weighting.longest
         # No side of a triangle is longer than half its perimeter.
-        (end, vertex), vector = local_edges(crystal, cutoff=longest / 2)
+        (end, vertex), shift = local_edges(crystal, cutoff=longest / 2)
+        vector = local_vectors(crystal, np.stack([end, vertex]), shift)
         distance = np.linalg.norm(vector, axis=1)
         num_kinds = int(kind.max()) + 1
         for e, f in edges_at_one_vertex(vertex):

@@ -1,181 +1,230 @@
-"""The two sums for a block of crystals with the same number of atoms and the same splitting parameter."""
+"""All kernel sums of a block of crystals, padded to one number of atoms, as one function of pairs and cells.
+
+The sum S(v, L) of a pair v in a cell L is differentiated by v at fixed L, and by a strain e that is applied
+to both. By L at fixed v it changes with what remains: with dL = L A,
+
+    dS = sum_ij (W_ij - v_i dS/dv_j) A_ij,      W = dS/de.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from potnet.lattice import cells
-from potnet.lattice.inputs import CLOSEST, LatticeError
+from potnet.lattice.kernels import Kernel
 from potnet.lattice.plan import FEW_ATOMS
-from potnet.lattice.potentials import Kernel, RealTerms
+from potnet.lattice.real import VOIGT, RealSum, Slopes
+from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 
 
 @dataclass
 class Block:
-    """b crystals with n atoms each and one eta; pairs a < b come first, the self pair last (m in all)."""
+    """b crystals of up to n atoms.
+
+    Pairs are an atom with itself (index 0), then a < b ordered by b and a (`pairs_of`), m in all; of a crystal
+    with fewer atoms than n the first ones count.
+    """
 
     cell: Tensor  # (b, 3, 3), reduced
-    positions: Tensor  # (b, n, 3)
-    volume: Tensor  # (b,)
-    eta: float
+    positions: Tensor  # (b, n, 3), anything where there is no atom
+    num_atoms: Tensor | None  # (b,), None if all have n
+    eta: Tensor  # (b,)
     real_cutoff: Tensor  # (b,)
     reciprocal_cutoff: Tensor  # (b,)
     kernels: list[Kernel]
-    crystals: Tensor  # (b,), for messages
     working_set: float  # bytes
+    dense: bool = False
+    images: list[int] | None = None  # largest integer coordinates of lattice points, where known
+    waves: list[int] | None = None
+    widths: tuple[int, int] | None = None  # counts of both, where known
 
     def __post_init__(self) -> None:
-        #: (b,) shortest distance seen, Å; infinite if none was within reach.
-        self.nearest = torch.full_like(self.real_cutoff, math.inf)
+        n, device = self.positions.shape[1], self.cell.device
+        first, second = pairs_of(n, device)
+        vectors = self.positions[:, first] - self.positions[:, second]
+        inverse = torch.linalg.inv_ex(self.cell.detach())[0]
+        # Distances from differences of positions: through fractional coordinates they would lose digits.
+        wraps = (vectors.detach() @ inverse).round()
+        vectors = vectors - wraps @ self.cell
+        #: (b, m, 3) shortest or nearly shortest vectors of the pairs.
+        self.vectors = torch.cat([torch.zeros_like(self.positions[:, :1]), vectors], 1)
+        self.pairs: Tensor | None = None
+        if self.num_atoms is not None:
+            some = torch.cat([second.new_zeros(1), second]) < self.num_atoms[:, None]
+            self.pairs = some
+        with torch.no_grad():
+            self._find_points(inverse)
+
+    def _find_points(self, inverse: Tensor) -> None:
+        cell, vectors = self.cell.detach(), self.vectors.detach()
+        if self.widths is None:
+            lengths = cells.squared_norm(vectors)
+            if self.pairs is not None:
+                lengths = lengths.masked_fill(~self.pairs, 0.0)
+            radius = self.real_cutoff + lengths.amax(1).sqrt()
+        else:
+            radius = self.real_cutoff
+            if self.positions.shape[1] > 1:
+                radius = radius + cells.farthest_corner(cell)
+        known = self.widths or (None, None)
+        images, mask = cells.points_within(cell, radius, largest=self.images, width=known[0])
+        self.real_sum = RealSum(
+            self.eta, self.real_cutoff, self.kernels, images, mask, self.pairs, self.working_set, self.dense
+        )
+        dual = 2 * math.pi * inverse.transpose(1, 2)
+        miller, mask = cells.points_within(
+            dual, self.reciprocal_cutoff, half=True, largest=self.waves, width=known[1]
+        )
+        self.reciprocal_sum = ReciprocalSum(self.eta, self.kernels, miller, mask, self.working_set)
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Kernel sums (b, m, Q), and the sums of absolute terms in real space and of all others (b, Q)."""
-        n, device = self.positions.shape[1], self.cell.device
-        first, second = torch.triu_indices(n, n, 1, device=device)
-        inverse = torch.linalg.inv(self.cell)
-        fractional = self.positions @ inverse
-        inverse = inverse.detach()
-        fractional = fractional - fractional.detach().floor()
-        difference = fractional[:, first] - fractional[:, second]
-        # Distances from differences of positions: through fractional coordinates they would lose digits.
-        vectors = self.positions[:, first] - self.positions[:, second]
-        vectors = vectors - (vectors.detach() @ inverse).round() @ self.cell
-        difference = difference - difference.detach().round()
-        itself = torch.zeros_like(fractional[:, :1])
-        real = self._real(torch.cat([vectors, itself], 1))
-        reciprocal, waves = self._reciprocal(fractional, difference)
-        background = torch.stack([kernel.background(self.eta, self.volume) for kernel in self.kernels], -1)
-        origin = torch.stack(
-            [
-                torch.as_tensor(k.origin(self.eta), dtype=torch.float64, device=device).expand_as(self.volume)
-                for k in self.kernels
-            ],
-            -1,
-        )
-        total = real + reciprocal + background[:, None]
-        total = torch.cat([total[:, :-1], total[:, -1:] - origin[:, None]], 1)
-        with torch.no_grad():
-            smooth = waves + background.abs() + origin
-        return total, real.detach().amax(1), smooth
+        """Kernel sums (b, m, Q), and the sums of absolute terms in real space and of all others (b, Q).
 
-    def _real(self, vectors: Tensor) -> Tensor:
-        """Real-space sums (b, m, Q) for pairs `vectors` (b, m, 3) in Å."""
-        with torch.no_grad():
-            reach = self.real_cutoff + cells.squared_norm(vectors).amax(1).sqrt()
-            images, mask = cells.points_within(self.cell, reach)
-        translations = images @ self.cell  # (b, K, 3)
-        m = vectors.shape[1]
-        step = max(1, int(self.working_set / (8 * max(1, mask.numel()))))
-        slices = [
-            self._real_pairs(vectors, translations, mask, s, min(s + step, m)) for s in range(0, m, step)
-        ]
-        return slices[0] if len(slices) == 1 else torch.cat(slices, 1)
+        Where gradients in positions or cells are wanted, but none in a parameter, the derivatives are
+        computed in the same pass.
+        """
+        wanted = torch.is_grad_enabled() and (self.cell.requires_grad or self.vectors.requires_grad)
+        few = self.positions.shape[1] <= FEW_ATOMS
+        fused = wanted and not any(kernel.requires_grad() for kernel in self.kernels)
+        # How a sum changes with a parameter that follows the volume is known for the sum as a whole only.
+        fused = fused and (few or not any(kernel.volume_exponent for kernel in self.kernels))
+        if fused:
+            total: Tensor = _Fused.apply(self.vectors, self.cell, self, few)
+        else:
+            total = self.plain(self.vectors, self.cell, few)
+        if not few:
+            total = total + self._structure_factors()
+        return total, *self.sizes()
 
-    def _real_pairs(
-        self, vectors: Tensor, translations: Tensor, mask: Tensor, start: int, stop: int
-    ) -> Tensor:
-        """Sums of the real parts for the pairs start..stop, (b, stop - start, Q)."""
-        b, m, num_images = len(vectors), stop - start, translations.shape[1]
-        some = vectors[:, start:stop].contiguous()
-        with torch.no_grad():
-            chosen = self._chosen(some, translations, mask, stop == vectors.shape[1])
-            slot = chosen // num_images  # crystal * m + pair
-            crystal = slot // m
-            image = chosen + (crystal - slot) * num_images  # crystal * num_images + image
-        separation = some.flatten(0, 1).index_select(0, slot)
-        separation = separation + translations.flatten(0, 1).index_select(0, image)
-        r2 = cells.squared_norm(separation)
-        self._look_for_overlap(r2.detach(), crystal, slot - crystal * m + start)
-        x = self.eta * r2
-        terms = RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal)
-        columns = [
-            torch.zeros(b * m, dtype=r2.dtype, device=r2.device).index_add(
-                0, slot, kernel.real(terms, self.eta)
-            )
-            for kernel in self.kernels
-        ]
-        return torch.stack(columns, -1).view(b, m, -1)
+    def plain(self, vectors: Tensor, cell: Tensor, reciprocal: bool) -> Tensor:
+        """Sums in torch operations, (b, m, Q), with or without the reciprocal part."""
+        volume = torch.linalg.det(cell).abs()
+        kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
+        total = self.real_sum.values(vectors, cell, kernels)
+        background, origin = self._background(volume, kernels), self._origin(kernels)
+        self._real, self._rest = total.detach(), background.detach().abs() + origin.detach()
+        total = total + background[:, None]
+        if reciprocal:
+            total = total + self.reciprocal_sum.cosines(vectors, cell, kernels)
+        return torch.cat([total[:, :1] - origin[:, None], total[:, 1:]], 1)
 
-    def _chosen(self, some: Tensor, translations: Tensor, mask: Tensor, with_self: bool) -> Tensor:
-        """Places in (b, m, K) of the terms within the cutoff, and maybe of a few just beyond it, (T,)."""
-        # Squared distances by a matrix product; those kept are computed again, without cancellation. Single
-        # precision does, unless somebody has traded the precision of float32 products for speed.
-        exact = torch.get_float32_matmul_precision() == "highest" and some.device.type == "cpu"
-        dtype = torch.float32 if exact else torch.float64
-        length2, image2 = cells.squared_norm(some), cells.squared_norm(translations)
-        farthest2 = image2.masked_fill(~mask, 0.0).amax(1) if mask.shape[1] else self.real_cutoff
-        limit = (self.real_cutoff**2 + 1e-5 * farthest2)[:, None] - length2
-        base = image2.masked_fill(~mask, math.inf).to(dtype)[:, None]
-        product = torch.baddbmm(base, some.to(dtype), translations.to(dtype).transpose(1, 2), alpha=2)
-        if with_self:  # an atom is not its own neighbour
-            product[:, -1].masked_fill_(image2 == 0, math.inf)
-        return (product <= limit.to(dtype)[..., None]).view(-1).nonzero()[:, 0]
-
-    def _look_for_overlap(self, r2: Tensor, crystal: Tensor, pair: Tensor) -> None:
-        """Keep the shortest distances, and refuse atoms that are closer than `CLOSEST`."""
-        nearest2 = self.nearest.square().scatter_reduce(0, crystal, r2, "amin")
-        self.nearest = nearest2.sqrt()
-        if float(self.nearest.amin()) >= CLOSEST:
-            return
-        where = int(r2.argmin())
-        n = self.positions.shape[1]
-        first, second = torch.triu_indices(n, n, 1)
-        number, distance = int(self.crystals[crystal[where]]), math.sqrt(float(r2[where]))
-        a, b = int(first[pair[where]]), int(second[pair[where]])
-        raise LatticeError(
-            f"crystal {number}: sites {a} and {b} are {distance:.2g} Å apart, closer than {CLOSEST} Å: "
-            "remove the duplicate",
-            number,
-        )
-
-    def _reciprocal(self, fractional: Tensor, difference: Tensor) -> tuple[Tensor, Tensor]:
-        """Reciprocal sums without G = 0.
+    def derivatives(self, reciprocal: bool = True, real: bool = True) -> tuple[Tensor, Tensor]:
+        """Sums (b, m, Q), and derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt).
 
         Args:
-            fractional: (b, n, 3) coordinates of the atoms in units of the cell.
-            difference: (b, m - 1, 3) the same for the pairs a < b.
-
-        Returns:
-            Sums for all pairs (b, m, Q), and for the self pair alone (b, Q).
+            reciprocal: With the reciprocal part,
+            real: with the real-space part. Without both, dimensions may be 1 in place of m.
         """
-        basis = 2 * math.pi * torch.linalg.inv(self.cell).transpose(1, 2)
-        miller, mask = cells.points_within(basis.detach(), self.reciprocal_cutoff, half=True)
-        # Padding repeats G = 0; a harmless value stands in for its square, and the weight is then zero.
-        g2 = cells.squared_norm(miller @ basis).masked_fill(~mask, 1.0)
-        weight = torch.stack([k.reciprocal(g2, self.eta, self.volume[:, None]) for k in self.kernels], -1)
-        weight = 2 * weight.masked_fill(~mask[..., None], 0.0)  # (b, K, Q), G and -G together
-        itself = weight.sum(1)
-        if fractional.shape[1] <= FEW_ATOMS:
-            pairs = self._cosines(difference, miller, weight)
+        with torch.no_grad():
+            vectors, cell = self.vectors.detach(), self.cell.detach()
+            total = self._background(torch.linalg.det(cell).abs(), self.kernels)[:, None]
+            slopes = total.new_zeros(*total.shape, 9)
+            slopes[..., 3:6] -= total[..., None]
+            origin = self._origin(self.kernels)
+            self._rest = total[:, 0].abs() + origin
+            if reciprocal:
+                values, more = self.reciprocal_sum.derivatives(vectors, cell)
+                total, slopes = total + values, slopes + more
+            if real:
+                self._real, more = self.real_sum.derivatives(vectors, cell)
+                total, slopes = total + self._real, slopes + more
+            if total.shape[1] < vectors.shape[1]:
+                total = total.repeat(1, vectors.shape[1], 1)
+            total[:, 0] -= origin
+            for i, kernel in enumerate(self.kernels):
+                if kernel.volume_exponent:
+                    # A parameter that follows the volume: a function of alpha r changes with alpha as it
+                    # does with all lengths.
+                    trace = slopes[:, :, i, 3:6].sum(-1, keepdim=True)
+                    slopes[:, :, i, 3:6] += kernel.volume_exponent * trace
+        return total, slopes
+
+    def for_backward(self, reciprocal: bool) -> tuple[Tensor, Tensor, list[Slopes] | None]:
+        """Sums (b, m, Q), derivatives (b, m or 1, Q, 9), and the slopes of real-space terms.
+
+        The slopes are there where terms are picked first; they cost less than derivatives of all pairs, which
+        then leave the real-space part out.
+        """
+        if self.dense or any(kernel.volume_exponent for kernel in self.kernels):
+            return *self.derivatives(reciprocal), None
+        values, slopes = self.derivatives(reciprocal, real=False)
+        self._real, terms = self.real_sum.with_slopes(self.vectors.detach(), self.cell.detach())
+        return values + self._real, slopes, terms
+
+    def _background(self, volume: Tensor, kernels: list[Kernel]) -> Tensor:
+        return torch.stack([kernel.background(self.eta, volume) for kernel in kernels], -1)
+
+    def _origin(self, kernels: list[Kernel]) -> Tensor:
+        """What an atom sees of itself, (b, Q)."""
+        origins = [torch.as_tensor(k.origin(self.eta), dtype=torch.float64) for k in kernels]
+        return torch.stack([o.to(self.eta.device).expand_as(self.eta) for o in origins], -1)
+
+    def _structure_factors(self) -> Tensor:
+        volume = torch.linalg.det(self.cell).abs()
+        kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
+        return self.reciprocal_sum.structure_factors(self.positions, self.cell, kernels)
+
+    @torch.no_grad()
+    def sizes(self) -> tuple[Tensor, Tensor]:
+        """Largest real-space sums, and sums of all other absolute terms, (b, Q) each, once sums are known."""
+        real = self._real
+        if self.pairs is not None:
+            real = real.masked_fill(~self.pairs[..., None], 0.0)
+        return real.amax(1), self.reciprocal_sum.itself + self._rest
+
+
+class _Fused(torch.autograd.Function):
+    """`Block.plain` with the derivatives computed in the forward pass.
+
+    The backward pass multiplies by them. Where it is itself to be differentiated, the sums are computed
+    once more in torch operations.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, vectors: Tensor, cell: Tensor, block: Block, reciprocal: bool) -> Tensor:
+        values, slopes, ctx.terms = block.for_backward(reciprocal)
+        ctx.save_for_backward(vectors, cell, slopes)
+        ctx.block, ctx.reciprocal = block, reciprocal
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        vectors, cell, slopes = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *_again(ctx.block, ctx.reciprocal, vectors, cell, upstream), None, None
+        if slopes.shape[1] == 1:  # the same for all pairs
+            weighted = (upstream.sum(1, keepdim=True)[:, :, None] @ slopes)[:, :, 0]
         else:
-            pairs = self._structure_factors(fractional, miller, weight)
-        return torch.cat([pairs, itself[:, None]], 1), itself.detach()
+            weighted = (upstream[:, :, None] @ slopes)[:, :, 0]  # (b, m, 9)
+        by_vector, virial = weighted[..., :3], symmetric(weighted[..., 3:].sum(1))
+        if ctx.terms is not None:
+            more, strain = ctx.block.real_sum.pull_back(vectors, cell, ctx.terms, upstream)
+            by_vector, virial = by_vector + more, virial + strain
+        by_deformation = virial - vectors.transpose(1, 2) @ by_vector
+        by_cell = torch.linalg.inv_ex(cell)[0].transpose(1, 2) @ by_deformation
+        return by_vector, by_cell, None, None
 
-    def _cosines(self, difference: Tensor, miller: Tensor, weight: Tensor) -> Tensor:
-        """Sum over G of weight cos(G v), pair by pair: cheapest for few atoms. (b, m - 1, Q)."""
-        b, pairs = difference.shape[:2]
-        total = difference.new_zeros(b, pairs, weight.shape[-1])
-        step = max(1, int(self.working_set / (16 * b * max(1, pairs))))
-        for s in range(0, miller.shape[1], step):
-            phase = difference @ (2 * math.pi * miller[:, s : s + step].transpose(1, 2))
-            total = torch.baddbmm(total, phase.cos(), weight[:, s : s + step])
-        return total
 
-    def _structure_factors(self, fractional: Tensor, miller: Tensor, weight: Tensor) -> Tensor:
-        """The same from cos(G(x - x')) = cos cos + sin sin: matrix products, cheapest for many atoms."""
-        b, n = fractional.shape[:2]
-        num_kernels = weight.shape[-1]
-        step = max(1, int(self.working_set / (16 * b * n * (2 + num_kernels))))
-        product = fractional.new_zeros(b, num_kernels * n, n)
-        for s in range(0, miller.shape[1], step):
-            phase = fractional @ (2 * math.pi * miller[:, s : s + step].transpose(1, 2))
-            part = weight[:, s : s + step].transpose(1, 2)[:, :, None]
-            for factor in (phase.cos(), phase.sin()):
-                weighted = (part * factor[:, None]).flatten(1, 2)  # (b, Q n, K)
-                product = torch.baddbmm(product, weighted, factor.transpose(1, 2))
-        first, second = torch.triu_indices(n, n, 1, device=fractional.device)
-        return product.view(b, num_kernels, n, n)[:, :, first, second].transpose(1, 2)
+def _again(
+    block: Block, reciprocal: bool, vectors: Tensor, cell: Tensor, upstream: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients that can be differentiated again."""
+    with torch.enable_grad():
+        # Aliases, so that the gradient stops here even where one input is a function of the other.
+        inputs = (vectors.view_as(vectors), cell.view_as(cell))
+        wanted = [x for x in inputs if x.requires_grad]
+        values = block.plain(*inputs, reciprocal)
+        found = iter(torch.autograd.grad(values, wanted, upstream, create_graph=True))
+    first, second = (next(found) if x.requires_grad else None for x in inputs)
+    return first, second
+
+
+def symmetric(voigt: Tensor) -> Tensor:
+    """(..., 3, 3) from (..., 6) in Voigt order."""
+    order = [VOIGT.index((min(i, j), max(i, j))) for i in range(3) for j in range(3)]
+    return voigt[..., order].unflatten(-1, (3, 3))

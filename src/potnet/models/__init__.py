@@ -1,23 +1,27 @@
-"""Networks, one file each. A model maps a `CrystalBatch` to one number a crystal, (B,)."""
+"""Networks, one file each."""
 
-from potnet.models.alignn import ALIGNN
-from potnet.models.branched import BranchedPotNet
-from potnet.models.cgcnn import CGCNN
-from potnet.models.gatgnn import GATGNN
-from potnet.models.kernel_ridge import KernelRidge
-from potnet.models.matformer import Matformer
-from potnet.models.megnet import MEGNet
+from potnet.models.baselines.alignn import ALIGNN
+from potnet.models.baselines.cgcnn import CGCNN
+from potnet.models.baselines.gatgnn import GATGNN
+from potnet.models.baselines.kernel_ridge import KernelRidge
+from potnet.models.baselines.matformer import Matformer
+from potnet.models.baselines.megnet import MEGNet
+from potnet.models.baselines.schnet import SchNet
+from potnet.models.leignn import LEIGNN
 from potnet.models.potnet import PotNet
-from potnet.models.schnet import SchNet
+from potnet.models.potnet_ff import PotNetFF
+from potnet.models.potnet_published import PublishedPotNet
 
 __all__ = [
     "ALIGNN",
     "CGCNN",
     "GATGNN",
-    "BranchedPotNet",
+    "LEIGNN",
     "KernelRidge",
     "MEGNet",
     "Matformer",
     "PotNet",
+    "PotNetFF",
+    "PublishedPotNet",
     "SchNet",
 ]

@@ -1,191 +1,196 @@
-"""PotNet: complete interatomic potentials for crystal property prediction (Lin et al., ICML 2023).
+"""PotNet with the complete potentials in a branch of their own: what this package trains by default.
 
-The network as published: one set of edges holds the local neighbours and every ordered pair of atoms
-with its complete potentials, and gated convolutions pass messages along all of them.
+What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
+
+- Local edges and complete pairs have separate weights, and their sums separate norms, so that n² pairs
+  cannot drown the few bonds; the sum over the n pairs of an atom is divided by sqrt(n), so its scale does
+  not grow with the cell.
+- Layer norm in place of batch norm: nothing depends on the rest of a batch or on running statistics.
+- The potentials are separate channels on scales that fit them: they span decades, and a fixed combination
+  hides all but the largest.
+- One linear layer an edge and one an atom in place of two an edge: the same depth for half of the work.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from potnet.crystals.graph import CrystalBatch
+from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
+from potnet.models.potnet_published import LOCAL_STRENGTH
 from potnet.nn import (
-    BatchNorm,
-    Classes,
     EdgeLinear,
     Edges,
     ElementFeatures,
+    Embedding,
     FoldedBatch,
     GaussianBasis,
-    MultiquadricBasis,
-    Readout,
-    Scalars,
-    ShiftedSoftplus,
+    Head,
+    Heads,
+    HeadSpecs,
     aggregate,
 )
 
-PUBLISHED_COEFFICIENTS = (-0.801, -0.074, 0.145)
-"""Of Coulomb, London and Pauli, as combined in the paper's experiments."""
-
-LOCAL_STRENGTH = -0.75
-"""Of local edges as potentials, -0.75 / r with r in Å."""
+#: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
+LOCAL_RANGES = {"distance": (0.9, 5.0), "potential": (-0.8, -0.15)}
 
 
-class PotNet(nn.Module):
-    """The published network and its published variants.
+class PotNet(Network):
+    """Gated convolutions along local edges and, in a second branch, along complete pairs.
+
+    x_i <- x_i + SiLU(LN(U h_i)) + SiLU(LN(U' h'_i)),
+    h_i = sum_j sigmoid(LN(gate(z))) * SiLU(value(z)) / sqrt(count), z = [x_i, x_j, e],
+    with gate and value linear, and `count` the usual number of neighbours (local branch, h) or the number
+    of atoms of the crystal (pairs, h').
+
+    Equal atoms, edges and pairs are computed once (`potnet.nn.symmetry`): the same function, in a fraction of
+    the time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same
+    features of atoms that symmetry makes equal, and so disturbs a symmetric crystal more (not with
+    `fold=False`).
 
     Args:
-        width: Features of atoms and edges.
+        width: Features of an atom.
+        edge_width: Features of an edge.
         layers: Number of convolutions.
         local: What a local edge of length r (Å) is embedded from: "potential" is -0.75 / r,
             "distance" is r.
-        pairs: What is done with the complete potentials of all ordered pairs: "none" ignores them,
-            "concatenated" adds them to the local edges, "attention" gives them an attention layer
-            beside each convolution.
-        pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
-        coefficients: P numbers: the potentials of a pair are combined into one scalar with them, as
-            published. None: every potential is expanded in bins of its own.
+        local_range: First and last center of the Gaussians of a local edge; None spans 0.9 to 5 Å.
         local_bins: Gaussians of a local edge.
-        pair_bins: Multiquadrics of a pair (of each potential of a pair without coefficients).
-        bin_range: First and last center of both bases.
+        pairs: Whether the complete potentials are used: "complete" or "none".
+        pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
+        coefficients: P weights that combine the potentials into one channel; None keeps them apart.
+        pair_bins: Gaussians of each potential of a pair.
+        charges: Learned charges of an atom, whose fields every layer adds (`FieldBranch`); 0 adds none. Needs
+            `pairs`.
+        neighbors: Usual number of local edges of an atom; scales their sum.
+        dropout: Fraction of the features of every update, and of the heads, dropped in training.
         group_features: Whether to append ten one-hot features of the element's group.
+        heads: What to give for each target, by its key; None is one scalar of crystals named "value".
+        fold: See `Network`.
 
     Attributes:
         needs: The features that `forward` reads: "edges", and "pairs" unless `pairs` is "none".
 
     Raises:
-        ValueError: If an option has an unknown value, a size is not positive, or coefficients and channels
-            disagree.
+        ValueError: If an option has an unknown value, or a size is not positive.
     """
 
     def __init__(
         self,
-        width: int = 256,
+        width: int = 128,
+        edge_width: int = 64,
         layers: int = 3,
         local: Literal["potential", "distance"] = "potential",
-        pairs: Literal["none", "concatenated", "attention"] = "concatenated",
+        local_range: Sequence[float] | None = None,
+        local_bins: int = 64,
+        pairs: Literal["complete", "none"] = "complete",
         pair_channels: int = 3,
-        coefficients: Sequence[float] | None = PUBLISHED_COEFFICIENTS,
-        local_bins: int = 256,
-        pair_bins: int = 64,
-        bin_range: Sequence[float] = (-4.0, 4.0),
+        coefficients: Sequence[float] | None = None,
+        pair_bins: int = 96,
+        charges: int = 0,
+        neighbors: float = 16.0,
+        dropout: float = 0.0,
         group_features: bool = False,
+        heads: HeadSpecs | None = None,
+        fold: bool = True,
     ) -> None:
-        super().__init__()
-        _one_of("local", local, ("potential", "distance"))
-        _one_of("pairs", pairs, ("none", "concatenated", "attention"))
-        if width < 1 or layers < 1:
-            raise ValueError(f"width and layers must be positive, got {width} and {layers}")
-        self.local, self.pairs = local, pairs
+        super().__init__(fold)
+        if local not in ("potential", "distance"):
+            raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
+        if pairs not in ("complete", "none"):
+            raise ValueError(f"pairs must be 'complete' or 'none', got {pairs!r}")
+        if charges < 0 or (charges and pairs == "none"):
+            raise ValueError(
+                f"charges must be 0, or positive with pairs='complete', got {charges} and {pairs!r}"
+            )
+        if min(width, edge_width, layers) < 1 or not neighbors > 0:
+            raise ValueError(
+                "width, edge_width, layers and neighbors must be positive, "
+                f"got {width}, {edge_width}, {layers} and {neighbors}"
+            )
+        self.local, self.neighbors = local, neighbors
         self.needs = frozenset({"edges"} if pairs == "none" else {"edges", "pairs"})
-        start, stop = bin_range
 
+        start, stop = LOCAL_RANGES[local] if local_range is None else local_range
         self.elements = ElementFeatures(group_features)
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.edge_embedding = nn.Sequential(
-            GaussianBasis(start, stop, local_bins), nn.Linear(local_bins, width), nn.SiLU()
+            GaussianBasis(start, stop, local_bins), nn.Linear(local_bins, edge_width), nn.SiLU()
         )
-        self.pair_embedding = None
-        if pairs != "none":
-            basis = MultiquadricBasis(start, stop, pair_bins)
-            self.pair_embedding = PairEmbedding(width, basis, pair_channels, coefficients)
-        self.convolutions = nn.ModuleList(GatedConvolution(width) for _ in range(layers))
-        self.attentions = nn.ModuleList(
-            PairAttention(width) for _ in range(layers if pairs == "attention" else 0)
+        self.local_layers = nn.ModuleList(GatedBranch(width, edge_width) for _ in range(layers))
+        self.pair_embedding: PairChannels | None = None
+        self.pair_layers = nn.ModuleList()
+        if pairs == "complete":
+            self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width, coefficients)
+            self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
+        self.field_layers = nn.ModuleList(
+            FieldBranch(width, pair_channels, charges) for _ in range(layers if charges else 0)
         )
-        self.readout = Readout(width, ShiftedSoftplus())
+        self.dropout = nn.Dropout(dropout)
+        self.heads = Heads(
+            heads,
+            lambda spec: Head(
+                spec, width, width, [width], lambda: nn.Sequential(nn.SiLU(), nn.Dropout(dropout))
+            ),
+        )
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """One number a crystal, (B,).
-
-        Raises:
-            ValueError: If the batch lacks a feature that the model needs, or has an unknown element.
-        """
-        folded = FoldedBatch(batch, "PotNet", pairs=self.pair_embedding is not None)
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
+        folded = FoldedBatch(batch, "PotNet", self.fold, pairs=self.pair_embedding is not None)
         distance = folded.distance
         scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
-        edges, edges_of, pairs = folded.local_edges(self.edge_embedding(scalar)), folded.edges, None
+        local, pairs = folded.local_edges(self.edge_embedding(scalar)), None
         if self.pair_embedding is not None:
-            pairs = folded.pair_edges(self.pair_embedding(folded.potentials))
-            if self.pairs == "concatenated":
-                edges, edges_of = edges.joined(pairs), edges_of.joined(folded.pairs)
-        atoms = folded.atoms
+            pairs = folded.pair_edges(self.pair_embedding(folded.potentials.values))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
-        for i, convolution in enumerate(self.convolutions):
-            result = convolution(x, edges, atoms, edges_of)
-            if pairs is not None and self.pairs == "attention":
-                result = result + self.attentions[i](x, pairs, atoms)
-            x = result
-        return self.readout(atoms.spread(x), batch)
-
-    @classmethod
-    def load_published(
-        cls,
-        state_dict: Mapping[str, Tensor],
-        local: Literal["potential", "distance"] = "potential",
-        coefficients: Sequence[float] = PUBLISHED_COEFFICIENTS,
-    ) -> PotNet:
-        """Build a network from weights with the parameter names of the released code.
-
-        Sizes and variant follow from the weights. What they don't say are the two arguments.
-
-        Args:
-            state_dict: Weights of the released code, by its parameter names.
-            local: As for `PotNet`; the released "euclidean" variant is "distance".
-            coefficients: As for `PotNet`.
-
-        Raises:
-            ValueError: If a weight is missing or has an unknown name.
-        """
-        renamed = _from_published_names(state_dict)
-        try:
-            width, atom_features = renamed["atom_embedding.weight"].shape
-            centers = state_dict["edge_embedding.0.centers"]
-        except KeyError as error:
-            raise ValueError(f"not the weights of a published PotNet: {error.args[0]} is missing") from None
-        pair_weight = renamed.get("pair_embedding.linear.weight")
-        attention = any(name.startswith("attentions.") for name in renamed)
-        model = cls(
-            width=width,
-            layers=len({name.split(".")[1] for name in renamed if name.startswith("convolutions.")}),
-            local=local,
-            pairs="none" if pair_weight is None else "attention" if attention else "concatenated",
-            pair_channels=len(coefficients),
-            coefficients=coefficients,
-            local_bins=len(centers),
-            pair_bins=64 if pair_weight is None else pair_weight.shape[1],
-            bin_range=(float(centers[0]), float(centers[-1])),
-            group_features=atom_features > 92,
-        )
-        missing, unexpected = model.load_state_dict(renamed, strict=False)
-        if missing or unexpected:
-            raise ValueError(
-                "not the weights of a published PotNet: "
-                f"missing {missing or 'nothing'}, unexpected {unexpected or 'nothing'}"
-            )
-        return model
+        crystal = folded.of_atoms(batch.batch)
+        num_atoms = batch.num_atoms.index_select(0, crystal)
+        of_pairs = num_atoms.to(x.dtype).rsqrt().unsqueeze(1)
+        for i, layer in enumerate(self.local_layers):
+            change = layer(x, local, self.neighbors**-0.5)
+            if pairs is not None:
+                change = change + self.pair_layers[i](x, pairs, of_pairs)
+            if pairs is not None and self.field_layers:
+                share = folded.atoms.sizes().to(x.dtype) / num_atoms
+                sums = folded.potentials.values.to(x.dtype)
+                change = change + self.field_layers[i](
+                    x, pairs, sums, crystal, share.unsqueeze(1), batch.num_crystals
+                )
+            x = x + self.dropout(change)
+        atoms = folded.atoms.spread(x)
+        return Embedding(atoms, aggregate(atoms, batch.batch, batch.num_crystals, "mean"))
 
 
-class PairEmbedding(nn.Module):
-    """Complete potentials of a pair to features: multiquadrics, Linear, softplus, BatchNorm.
+class PairChannels(nn.Module):
+    """Sums of potentials to features: Gaussians of each on two scales, Linear, SiLU.
+
+    A linear scale tells strong sums apart (Coulomb); the scale asinh(S / 1e-4), linear about zero and
+    logarithmic beyond, the weak ones (London and Pauli sums span 1e-6 to 1). Together they suit any
+    potential.
 
     Args:
-        width: Features of the result.
-        basis: Expansion of a scalar.
         channels: P, potentials of a pair.
-        coefficients: P numbers that combine them into one scalar, or None to expand each.
+        bins: Gaussians of each potential, a third of them on the linear scale.
+        width: Features of the result.
+        coefficients: P weights that combine the potentials into one; None keeps them apart.
+
+    Raises:
+        ValueError: There are not P coefficients.
     """
+
+    UNIT = 1e-4
+    LINEAR_LIMIT = 3.0
+    LOGARITHMIC_LIMIT = 12.0
 
     coefficients: Tensor | None
 
     def __init__(
-        self, width: int, basis: MultiquadricBasis, channels: int, coefficients: Sequence[float] | None
+        self, channels: int, bins: int, width: int, coefficients: Sequence[float] | None = None
     ) -> None:
         super().__init__()
         if coefficients is not None and len(coefficients) != channels:
@@ -196,13 +201,14 @@ class PairEmbedding(nn.Module):
         self.channels = channels
         weights = None if coefficients is None else torch.tensor(list(coefficients), dtype=torch.float32)
         self.register_buffer("coefficients", weights, persistent=False)
-        self.basis = basis
-        self.linear = nn.Linear(basis.bins * (channels if coefficients is None else 1), width)
-        self.norm = BatchNorm(width)
+        self.linear_basis = GaussianBasis(-self.LINEAR_LIMIT, self.LINEAR_LIMIT, bins // 3)
+        self.logarithmic_basis = GaussianBasis(
+            -self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT, bins - bins // 3
+        )
+        self.linear = nn.Linear(bins * (channels if coefficients is None else 1), width)
 
-    def forward(self, potentials: Scalars) -> Tensor:
-        """(U, P) distinct potentials of the pairs, all of which the norm counts, to (U, width)."""
-        sums, row = potentials
+    def forward(self, sums: Tensor) -> Tensor:
+        """(U, P) to (U, width)."""
         if sums.shape[1] != self.channels:
             raise ValueError(
                 f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
@@ -210,120 +216,76 @@ class PairEmbedding(nn.Module):
             )
         if self.coefficients is not None:
             sums = (sums * self.coefficients).sum(-1, keepdim=True)
-        return self.norm(F.softplus(self.linear(self.basis(sums).flatten(1))), row)
+        # What lies beyond a scale looks like its end.
+        strong = sums.clamp(-self.LINEAR_LIMIT, self.LINEAR_LIMIT)
+        weak = torch.asinh(sums / self.UNIT).clamp(-self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT)
+        features = torch.cat([self.linear_basis(strong), self.logarithmic_basis(weak)], -1)
+        return F.silu(self.linear(features.flatten(1)))
 
 
-class GatedConvolution(nn.Module):
-    """x_i <- ReLU(x_i + BN(sum_j sigmoid(BN(gate(z))) * value(z))), z = [x_i, x_j, e].
+class GatedBranch(nn.Module):
+    """SiLU(LN(Linear(scale * sum_j sigmoid(LN(gate(z))) * SiLU(value(z))))), z = [x_i, x_j, e].
 
-    `gate` and `value` are Linear(3 width, width), SiLU, Linear(width, width); BN is batch norm, over
-    all edges for the gate and over all atoms for the sum.
+    Args:
+        width: Features of an atom.
+        edge_width: Features of an edge.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, edge_width: int) -> None:
         super().__init__()
-        self.gate_in = EdgeLinear(width, width, width)
-        self.gate_out = nn.Linear(width, width)
-        self.gate_norm = BatchNorm(width)
-        self.value_in = EdgeLinear(width, width, width)
-        self.value_out = nn.Linear(width, width)
-        self.norm = BatchNorm(width)
+        self.gate_and_value = EdgeLinear(width, edge_width, 2 * width)
+        self.gate_norm = nn.LayerNorm(width)
+        self.update = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor, edges: Edges, atoms: Classes, edges_of: Classes) -> Tensor:
-        """Features of atoms to the same.
+    def forward(self, x: Tensor, edges: Edges, scale: Tensor | float) -> Tensor:
+        """Change of the features of atoms.
 
         Args:
             x: (C, width), of each class of atoms.
             edges: One for each class.
-            atoms: The atoms in each class, which the norms count.
-            edges_of: The edges in each class.
+            scale: What the sum over the edges of an atom is multiplied with, a number or (C, 1).
         """
-        gate = self.gate_norm(self.gate_out(F.silu(self.gate_in(x, edges))), edges_of.of).sigmoid_()
-        value = self.value_out(F.silu(self.value_in(x, edges)))
-        total = aggregate(gate * value, edges.target, len(x), times=edges.times)
-        return F.relu(x + self.norm(total, atoms.of))
+        gate, value = self.gate_and_value(x, edges).chunk(2, 1)
+        message = self.gate_norm(gate).sigmoid() * F.silu(value)
+        total = aggregate(message, edges.target, len(x), times=edges.times)
+        return F.silu(self.norm(self.update(scale * total)))
 
 
-class PairAttention(nn.Module):
-    """Gated attention along the complete pairs, x_i <- x_i + ssp(BN(mean_j message)).
+class FieldBranch(nn.Module):
+    """Fields of learned charges, linear in the sums of the potentials.
 
-    alpha = sigmoid(ssp(LN(x_i * x_j / sqrt(width) + Linear(e)))), elementwise, so that every feature
-    has its own weight; message = ReLU(LN(Linear(Linear(x_j) * alpha))).
+    V_ikp = sum_j q_jk S_p(i, j), q = Linear(x) less its mean over the crystal, so that the charges of a
+    crystal add up to zero; change of x = Linear([V, q V]). As a sum over the charges of all images it does
+    not depend on the choice of the cell, which what is not linear in the sums does.
+
+    Args:
+        width: Features of an atom.
+        channels: P, potentials of a pair.
+        charges: K, charges of an atom.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: int, charges: int) -> None:
         super().__init__()
-        self.edge = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.message = nn.Linear(width, width)
-        self.attention_norm = nn.LayerNorm(width)
-        self.message_norm = nn.LayerNorm(width)
-        self.norm = BatchNorm(width)
-        self.activation = ShiftedSoftplus()
-        # The published network has these parameters and never uses them: kept so that its weights load
-        # and its parameters count the same, frozen so that distributed training doesn't wait for them.
-        self.unused = nn.ModuleDict(
-            {
-                "skip": nn.Linear(width, width),
-                "concat": nn.Linear(width, width),
-                "skip_norm": BatchNorm(width),
-            }
-        ).requires_grad_(False)
+        self.charge = nn.Linear(width, charges, bias=False)
+        self.update = nn.Linear(2 * charges * channels, width)
 
-    def forward(self, x: Tensor, edges: Edges, atoms: Classes) -> Tensor:
-        """As for `GatedConvolution`; the mean is over the pairs of an atom."""
-        target, source = edges.target, edges.source
-        similarity = x.index_select(0, target) * x.index_select(0, source) / x.shape[1] ** 0.5
-        bias = edges.per_edge(self.edge(edges.features))
-        alpha = self.activation(self.attention_norm(similarity + bias)).sigmoid()
-        value = self.value(x).index_select(0, source)
-        message = F.relu(self.message_norm(self.message(value * alpha)))
-        mean = aggregate(message, target, len(x), "mean", edges.times)
-        return x + self.activation(self.norm(mean, atoms.of))
+    def forward(
+        self, x: Tensor, pairs: Edges, sums: Tensor, crystal: Tensor, share: Tensor, crystals: int
+    ) -> Tensor:
+        """Change of the features of atoms, (C, width).
 
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-# Beginnings of the released code's parameter names, and ours.
-_PUBLISHED_NAMES = (
-    (r"infinite_linear\.", "pair_embedding.linear."),
-    (r"infinite_bn\.", "pair_embedding.norm."),
-    (r"conv_layers\.(\d+)\.bn_interaction\.", r"convolutions.\1.gate_norm."),
-    (r"conv_layers\.(\d+)\.bn\.", r"convolutions.\1.norm."),
-    (r"conv_layers\.(\d+)\.nonlinear_full\.0\.", r"convolutions.\1.gate_in."),
-    (r"conv_layers\.(\d+)\.nonlinear_full\.2\.", r"convolutions.\1.gate_out."),
-    (r"conv_layers\.(\d+)\.nonlinear\.0\.", r"convolutions.\1.value_in."),
-    (r"conv_layers\.(\d+)\.nonlinear\.2\.", r"convolutions.\1.value_out."),
-    (r"transformer_conv_layers\.(\d+)\.lin_edge\.", r"attentions.\1.edge."),
-    (r"transformer_conv_layers\.(\d+)\.lin_msg_update\.", r"attentions.\1.value."),
-    (r"transformer_conv_layers\.(\d+)\.msg_layer\.", r"attentions.\1.message."),
-    (r"transformer_conv_layers\.(\d+)\.msg_ln\.", r"attentions.\1.message_norm."),
-    (r"transformer_conv_layers\.(\d+)\.alpha_ln\.", r"attentions.\1.attention_norm."),
-    (r"transformer_conv_layers\.(\d+)\.bn\.module\.", r"attentions.\1.norm."),
-    (r"transformer_conv_layers\.(\d+)\.lin_skip\.", r"attentions.\1.unused.skip."),
-    (r"transformer_conv_layers\.(\d+)\.lin_concate\.", r"attentions.\1.unused.concat."),
-    (r"transformer_conv_layers\.(\d+)\.skip_bn\.module\.", r"attentions.\1.unused.skip_norm."),
-    (r"fc\.0\.", "readout.hidden."),
-    (r"fc_out\.", "readout.output."),
-)
-
-
-def published_to_own_name(name: str) -> str:
-    """The name that a parameter of the released code has in `PotNet`."""
-    for pattern, replacement in _PUBLISHED_NAMES:
-        renamed, count = re.subn("^" + pattern, replacement, name)
-        if count:
-            return renamed
-    return name
-
-
-def _from_published_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under our names. Centers of bases are left out: they follow from the arguments."""
-    return {
-        published_to_own_name(name): tensor
-        for name, tensor in state_dict.items()
-        if not name.endswith(".centers")
-    }
+        Args:
+            x: (C, width), of each class of atoms.
+            pairs: One for each class; their features are not read.
+            sums: (V, P), of the distinct pairs.
+            crystal: (C,) int64 in [0, B), of each class.
+            share: (C, 1), the part of the crystal's atoms that are in the class.
+            crystals: B.
+        """
+        q = self.charge(x)
+        mean = aggregate(q * share, crystal, crystals)
+        q = q - mean.index_select(0, crystal)
+        terms = q.index_select(0, pairs.source).unsqueeze(2) * pairs.per_edge(sums).unsqueeze(1)
+        field = aggregate(terms, pairs.target, len(x), times=pairs.times)
+        return self.update(torch.cat([field, q.unsqueeze(2) * field], 1).flatten(1))

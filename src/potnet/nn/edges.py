@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from potnet.crystals.graph import CrystalBatch
-
 
 class Edges(NamedTuple):
     """E edges of one kind, whose features are stored once where they are equal.
@@ -53,18 +51,3 @@ class Edges(NamedTuple):
         return (
             torch.ones(len(self.target), 1, device=self.target.device) if self.times is None else self.times
         )
-
-
-def local_vectors(batch: CrystalBatch, model: str) -> Tensor:
-    """Vectors of the local edges of a batch, (E, 3), Å.
-
-    Args:
-        batch: With local edges.
-        model: Who asks, for the message.
-
-    Raises:
-        ValueError: The batch has no local edges.
-    """
-    if batch.edge_index is None or batch.edge_vector is None:
-        raise ValueError(f"{model} needs local edges, but the batch has none: featurize with neighbors")
-    return batch.edge_vector

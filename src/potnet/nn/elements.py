@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
-from potnet.crystals.graph import CrystalBatch
 
 ATOM_FEATURES = 92
 MAX_Z = 100

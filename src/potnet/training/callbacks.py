@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,10 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from potnet.files import csv_text, write_whole
-from potnet.training.checkpoint import BEST, LAST
+from potnet.runs.checkpoint import BEST, LAST
 
-COLUMNS = (
-    "epoch", "step", "train/loss", "train/mae", "val/loss", "val/mae", "val/rmse",
-    "lr", "train/grad_norm", "crystals_per_second", "seconds",
-)  # fmt: skip
+FIRST, LAST_COLUMNS = ("epoch", "step"), ("lr", "train/grad_norm", "crystals_per_second", "seconds")
+"""Columns of metrics.csv before and after those of the losses and errors."""
 
 
 class WeightEMA(WeightAveraging):
@@ -79,7 +77,12 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state)
 
 
-def checkpoints(folder: Path, validates: bool) -> list[Callback]:
+def mode_of(monitor: str) -> str:
+    """Whether a metric is best at its "min" or "max"."""
+    return "max" if monitor.rpartition("/")[2] in ("accuracy", "f1", "roc_auc", "r2") else "min"
+
+
+def checkpoints(folder: Path, validates: bool, monitor: str) -> list[Callback]:
     """Keep the last epoch in last.ckpt and, where there is a validation part, the best one in best.ckpt.
 
     Both are written at the end of an epoch, after validation, and in this order: so the last one knows of the
@@ -94,7 +97,7 @@ def checkpoints(folder: Path, validates: bool) -> list[Callback]:
     last = RunCheckpoint(filename=Path(LAST).stem, every_n_epochs=1, **common)
     if not validates:
         return [last]
-    return [RunCheckpoint(filename=Path(BEST).stem, monitor="val/mae", mode="min", **common), last]
+    return [RunCheckpoint(filename=Path(BEST).stem, monitor=monitor, mode=mode_of(monitor), **common), last]
 
 
 class SeedEachBatch(Callback):
@@ -184,10 +187,20 @@ class MetricsTable(Callback):
         for key in ("crystals_per_second", "seconds"):
             pl_module.log(key, found[key], rank_zero_only=True)
         pl_module.log("memory_gib", peak_memory(pl_module.device), rank_zero_only=True)
-        self.rows.append({column: _short(found.get(column)) for column in COLUMNS})
+        self.rows.append(
+            {name: _short(value) for name, value in found.items() if name in self._columns(found)}
+        )
+        columns = self._columns(*self.rows)
         if trainer.is_global_zero:
-            rows = [[row[column] for column in COLUMNS] for row in self.rows]
-            write_whole(self.path, csv_text(COLUMNS, rows))
+            rows = [[row.get(column, "") for column in columns] for row in self.rows]
+            write_whole(self.path, csv_text(columns, rows))
+
+    @staticmethod
+    def _columns(*rows: Mapping[str, Any]) -> list[str]:
+        """Losses and errors of all rows, those of training before those of validation."""
+        names = dict.fromkeys(name for row in rows for name in row if name.startswith(("train/", "val/")))
+        train = [name for name in names if name.startswith("train/") and name != "train/grad_norm"]
+        return [*FIRST, *train, *(name for name in names if name.startswith("val/")), *LAST_COLUMNS]
 
 
 def peak_memory(device: torch.device) -> float:

@@ -1,7 +1,7 @@
 """Models that are fitted in closed form: no epochs, no gradients, one checkpoint.
 
-Such a model has a method `fit(batches, targets, report)`; everything else about it, its config, features,
-predictions and checkpoint, is as with networks.
+Such a model has `closed_form = True` and a method `fit(batches, targets, report)`; everything else about it,
+its config, features, predictions and checkpoint, is as with networks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import torch
 from torch import nn
 
 from potnet.files import csv_text, write_whole
-from potnet.training.atomic import AtomicCheckpointIO
-from potnet.training.checkpoint import BEST
+from potnet.runs.checkpoint import BEST
+from potnet.training.checkpoint_io import AtomicCheckpointIO
+from potnet.training.scaling import scaler_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 def is_closed_form(model: nn.Module) -> bool:
     """Whether a model is fitted in closed form."""
-    return hasattr(model, "fit")
+    return bool(getattr(model, "closed_form", False))
 
 
 def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
@@ -41,7 +42,7 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
     What cross-validation tried is written to cross_validation.csv. Ctrl-C ends the fit, and nothing is kept.
 
     Args:
-        module: Its model has a method `fit`; its mean and deviation are set.
+        module: Its model has `closed_form = True`; its scalers are set.
         data: Prepared and set up.
         folder: Of the run.
 
@@ -53,17 +54,23 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
     """
     started = time.perf_counter()
     batches = list(data.dataloader("train"))
-    targets = torch.cat([module.target.transform(batch.targets[module.target.key]) for batch in batches])
-    model = module.model
+    target, model = module.targets.first, module.model
+    if len(module.targets) > 1 or target.is_class or target.outputs > 1 or target.per == "atom":
+        raise ValueError(
+            f"{type(model).__name__} is fitted in closed form to one number a crystal, not to "
+            f"{', '.join(module.targets)}: choose another model or target"
+        )
+    scaler = scaler_of(module.scalers, target.key)
+    targets = torch.cat([scaler.scaled(target.learned(b.targets[target.key]), b) for b in batches])
     with fit_progress() as report:
-        model.fit(batches, (targets - module.mean) / module.std, report)  # type: ignore[operator]
-    scale = float(module.std)
+        model.fit(batches, targets, report)  # type: ignore[operator]
+    scale = float(scaler.std)
     _write_trials(folder / "cross_validation.csv", model.trials, scale)  # type: ignore[arg-type]
     chosen: Trial = model.chosen  # type: ignore[assignment]
     log.info(
         "cross-validation: MAE %.5f %s with length %g and noise %g",
         chosen.mae * scale,
-        module.target.learned_unit,
+        target.learned_unit,
         chosen.length,
         chosen.noise,
     )

@@ -8,16 +8,16 @@ from pathlib import Path
 from torch import nn
 
 from potnet.config import ConfigError
-from potnet.training.checkpoint import find_checkpoint, load_checkpoint
+from potnet.runs.checkpoint import find_checkpoint, load_checkpoint
 
 
-def start_from(model: nn.Module, path: str | Path, without: Sequence[str] = ("readout",)) -> list[str]:
+def start_from(model: nn.Module, path: str | Path, without: Sequence[str] = ("heads",)) -> list[str]:
     """Take over the weights of a trained network of the same shape; averaged weights, where the run averaged.
 
     Args:
         model: Of the new run; changed in place.
         path: A run's folder, a folder of runs, or a checkpoint file (`find_checkpoint`).
-        without: Parts that keep the weights they have: names of submodules, such as "readout".
+        without: Parts that keep the weights they have: names of submodules, such as "heads".
 
     Returns:
         Names of the parameters and buffers that were taken over.

@@ -1,4 +1,4 @@
-"""`PropertyModule`: how a network learns one property."""
+"""`PropertyModule`: how a network learns its targets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
-from potnet.config import build, check_arguments
-from potnet.crystals.graph import CrystalBatch
-from potnet.data.targets import Target
-from potnet.training.means import WeightedMean
-from potnet.training.optimization import build_optimizer, loss_function
+from potnet.config import check_arguments
+from potnet.crystals.batch import CrystalBatch
+from potnet.data.targets import Targets
+from potnet.training.epoch_metrics import WeightedMean, epoch_metrics
+from potnet.training.losses import Objective
+from potnet.training.metrics import known
+from potnet.training.networks import build_network
+from potnet.training.optimization import build_optimizer
+from potnet.training.outputs import labels_of, per_atom, values_of
+from potnet.training.scaling import fit_scalers, scalers_of
 
 
 class TrainingError(ValueError):
@@ -23,88 +27,96 @@ class TrainingError(ValueError):
 
 
 class PropertyModule(LightningModule):
-    """A network, the target it learns and the way it is trained.
+    """A network, the targets it learns and the way it is trained.
 
     All arguments are plain containers, which Lightning stores in the checkpoint: with `weights_only=True` it
     loads, and it alone suffices to predict.
 
     Args:
         model: Config of the network: `_target_` and its arguments.
-        target: Arguments of `Target`.
-        objective: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`.
+        targets: One target or several, as `Targets.from_config` takes them.
+        objective: Arguments of `Objective`: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`.
         optimizer: Arguments of `build_optimizer`.
 
     Attributes:
-        model: The network; `model(batch)` is (B,), scaled.
-        mean, std: Buffers, float64: the network learns (target - mean) / std, in the target's learned unit.
+        model: The network; `model(batch)` is a dict of scaled outputs.
+        scalers: Between outputs and the targets' learned units.
         record: Plain facts to keep in the checkpoint beside the weights, under the key "potnet".
 
     Raises:
         ConfigError: A setting that does not exist or cannot be used.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         model: Mapping[str, Any],
-        target: Mapping[str, Any],
+        targets: Mapping[str, Any],
         objective: Mapping[str, Any],
         optimizer: Mapping[str, Any],
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)  # loggers get the whole config of the run
-        self.model: nn.Module = build(model, "model", nested=False)
-        self.target: Target = build({"_target_": "potnet.data.targets.Target", **target}, "target")
-        objective = dict(objective)
-        self.scale_target = bool(objective.pop("scale_target"))
-        check_arguments(loss_function, objective, "objective")
-        self.loss = loss_function(**objective)
+        self.targets = Targets.from_config(targets)
+        targets = self.targets.settings()
+        self.save_hyperparameters("model", "objective", "optimizer", logger=False)
+        self.save_hyperparameters({"targets": targets}, logger=False)
+        self.model: nn.Module = build_network(model, self.targets)
+        check_arguments(Objective, objective, "objective")
+        self.objective = Objective(**objective)
         check_arguments(build_optimizer, {"module": None, "total_steps": 1, **optimizer}, "optimizer")
         # Made again when training starts; here it refuses bad values before any data are prepared.
         build_optimizer(self.model, 1, **optimizer)
-        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
-        self.register_buffer("std", torch.ones((), dtype=torch.float64))
+        self.scalers = scalers_of(self.targets)
         self.record: dict[str, Any] = {}
-        self.training_means = nn.ModuleDict({name: WeightedMean() for name in ("loss", "mae", "grad_norm")})
+        errors = [f"{key}/{'error' if target.is_class else 'mae'}" for key, target in self.targets.items()]
+        self.training_means = nn.ModuleDict(
+            {_name(name): WeightedMean() for name in ("loss", *errors, "grad_norm")}
+        )
         self._announced: set[str] = set()
-        self.validation_loss = WeightedMean()
-        self.validation_metrics = MetricCollection(
-            {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False)}, prefix="val/"
-        ).set_dtype(torch.float64)
+        self.validation_losses = nn.ModuleDict({key: WeightedMean() for key in self.targets})
+        self.validation_metrics = nn.ModuleDict(
+            {key: epoch_metrics(target) for key, target in self.targets.items()}
+        )
 
-    def set_statistics(self, mean: float, std: float) -> None:
-        """Set mean and standard deviation of the training targets, in the learned unit.
+    def fit_scalers(self, data: Any) -> None:
+        """Set the scalers from the training part of a `CrystalDataModule`.
 
-        Without `scale_target` they stay 0 and 1.
+        Without `objective.scale_target` they stay the identity.
         """
-        if self.scale_target:
-            self.mean.fill_(mean)
-            # One crystal, or equal targets: nothing to scale by.
-            self.std.fill_(std if std > 0 else 1.0)
+        if self.objective.scale_target:
+            fit_scalers(self.scalers, self.targets, data)
 
-    def forward(self, batch: CrystalBatch) -> Tensor:
-        """(B,) float64 predictions in the learned unit."""
-        return self.model(batch).double() * self.std + self.mean
-
-    def _wanted(self, batch: CrystalBatch) -> Tensor:
-        """(B,) float64 targets in the learned unit."""
-        return self.target.transform(batch.targets[self.target.key])
+    def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
+        """The value of each target in its learned unit, float64; see `outputs.values_of`."""
+        return values_of(self.model, self.scalers, self.targets, batch)
 
     def on_train_epoch_start(self) -> None:
         """A new epoch, of which no mean has been logged."""
         self._announced.clear()
 
     def training_step(self, batch: CrystalBatch, batch_idx: int) -> Tensor:
-        """The loss of this rank's share of a batch; its mean over ranks is the mean over crystals."""
-        loss, error = self._errors(batch) if batch.num_crystals else self._nothing()
-        self._add("loss", loss, batch.num_crystals)
-        self._add("mae", error, batch.num_crystals)
-        return loss * self._share(batch.num_crystals)
+        """The loss of this process's share of a batch; its mean over processes is that over all labels."""
+        if not batch.num_crystals:
+            return self._nothing()
+        labels = labels_of(self.targets, batch)
+        values = values_of(
+            self.model, self.scalers, self.targets, batch, create_graph=bool(self.targets.derived)
+        )
+        sums = self.objective.sums(self.targets, self.scalers, values, labels, batch)
+        counts = {key: count for key, (_, count) in sums.items()}
+        self._add("loss", self.objective.total(self.targets, sums, counts), batch.num_crystals)
+        for key, target in self.targets.items():
+            value, label = known(
+                *(per_atom(self.targets, key, x.detach(), batch) for x in (values[key], labels[key]))
+            )
+            if target.is_class:
+                wrong = (value.argmax(-1) != label).double()
+                self._add(f"{key}/error", _mean(wrong), len(label))
+            else:
+                self._add(f"{key}/mae", _mean((value - label).abs()), len(label))
+        return self.objective.total(self.targets, sums, self._everywhere(counts))
 
     def _add(self, name: str, value: Tensor, weight: int) -> None:
-        mean = self.training_means[name]
+        mean = self.training_means[_name(name)]
         assert isinstance(mean, WeightedMean)
         mean.update(value, weight)
         # Lightning asks for the mean at the end of the epoch, so telling it once is enough.
@@ -112,34 +124,32 @@ class PropertyModule(LightningModule):
             self._announced.add(name)
             self.log(f"train/{name}", mean, on_step=False, on_epoch=True, batch_size=1)
 
-    def _errors(self, batch: CrystalBatch) -> tuple[Tensor, Tensor]:
-        """() the loss, and () float64 the mean absolute error in the learned unit."""
-        wanted = self._wanted(batch)
-        output = self.model(batch)
-        loss = self.loss(output, ((wanted - self.mean) / self.std).to(output.dtype))
-        error = (output.detach().double() * self.std + self.mean - wanted).abs().mean()
-        return loss, error
-
-    def _nothing(self) -> tuple[Tensor, Tensor]:
-        """What a rank without a crystal adds: a loss of zero that still reaches every parameter."""
+    def _nothing(self) -> Tensor:
+        """What a process without a crystal adds: a loss of zero that still reaches every parameter."""
         if any(getattr(layer, "across_ranks", False) for layer in self.model.modules()):
             raise TrainingError(
-                "a batch has fewer crystals than there are ranks, which trainer.sync_batchnorm=true cannot "
-                "work with: choose another data.batch_size, or fewer devices"
+                "a batch has fewer crystals than there are processes, which trainer.sync_batchnorm=true "
+                "cannot work with: choose another data.batch_size, or fewer devices"
             )
+        self._everywhere({key: torch.zeros((), device=self.device) for key in self.targets})
         loss = torch.stack([0 * parameter.sum() for parameter in self.model.parameters()]).sum()
-        return loss, loss.detach()
+        for name in self.training_means:
+            if name != "grad_norm":
+                self._add(name.replace("|", "/"), loss, 0)
+        return loss
 
-    def _share(self, crystals: int) -> Tensor | float:
-        """This rank's part of the crystals of a batch, times the number of ranks.
+    def _everywhere(self, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Labels of a batch over all processes, divided by their number.
 
-        Gradients are averaged over ranks, whose shares of a batch may differ by a crystal.
+        Gradients are averaged over processes, whose shares of a batch may differ.
         """
         if self.trainer.world_size == 1:
-            return 1.0
-        everywhere = torch.tensor(float(crystals), device=self.device)
-        torch.distributed.all_reduce(everywhere)
-        return self.trainer.world_size * crystals / everywhere
+            return dict(counts)
+        together = torch.stack([count.double() for count in counts.values()])
+        torch.distributed.all_reduce(together)
+        # At least one label stands for "none": the sum is then zero.
+        shares = together.clamp(min=1.0) / self.trainer.world_size
+        return dict(zip(counts, shares.unbind(), strict=True))
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Log the norm of the gradient before clipping."""
@@ -158,28 +168,39 @@ class PropertyModule(LightningModule):
             )
 
     def on_validation_epoch_start(self) -> None:
-        """Let every rank judge the same network: statistics of BatchNorm differ between ranks."""
+        """Let every process judge the same network: statistics of BatchNorm differ between them."""
         if self.trainer.world_size > 1:
             for buffer in self.model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: CrystalBatch, batch_idx: int) -> None:
-        """Collect errors in the learned unit, every crystal once; a rank's share of a batch may be empty."""
-        if batch.num_crystals:
-            prediction, wanted = self(batch), self._wanted(batch)
-            loss = self.loss((prediction - self.mean) / self.std, (wanted - self.mean) / self.std)
-        else:
-            prediction = wanted = loss = torch.zeros(0, dtype=torch.float64, device=self.device)
-            loss = loss.sum()
-        self.validation_metrics.update(prediction, wanted)
-        self.validation_loss.update(loss, batch.num_crystals)
+        """Collect errors of each target, every crystal once; a process's share of a batch may be empty."""
+        if not batch.num_crystals:
+            none = torch.zeros(0, dtype=torch.float64, device=self.device)
+            for key, target in self.targets.items():
+                value = none.reshape(0, target.outputs) if target.is_class else none
+                self.validation_metrics[key].update(value, none)  # type: ignore[operator]
+                self.validation_losses[key].update(none.sum(), 0)  # type: ignore[operator]
+            return
+        values, labels = self(batch), labels_of(self.targets, batch)
+        sums = self.objective.sums(self.targets, self.scalers, values, labels, batch)
+        for key, (total, count) in sums.items():
+            self.validation_losses[key].update(total / count.clamp(min=1), count)  # type: ignore[operator]
+            value, label = (per_atom(self.targets, key, x, batch) for x in (values[key], labels[key]))
+            self.validation_metrics[key].update(*known(value, label))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Log the errors of the epoch."""
-        found = {**self.validation_metrics.compute(), "val/loss": self.validation_loss.compute()}
+        losses = []
+        found: dict[str, Any] = {}
+        for key, target in self.targets.items():
+            mean, metrics = self.validation_losses[key], self.validation_metrics[key]
+            losses.append(target.weight * mean.compute().nan_to_num())  # type: ignore[operator]
+            mean.reset()  # type: ignore[operator]
+            found |= {f"val/{key}/{name}": value for name, value in metrics.compute().items()}  # type: ignore[operator]
+            metrics.reset()  # type: ignore[operator]
+        found["val/loss"] = torch.stack(losses).sum()
         self.log_dict(found, sync_dist=True)
-        self.validation_metrics.reset()
-        self.validation_loss.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer, and its schedule over the run, whatever its length."""
@@ -199,3 +220,13 @@ class PropertyModule(LightningModule):
                 raise TrainingError(
                     f"{what} has changed since this run began: start a new run in place of resume"
                 )
+
+
+def _name(metric: str) -> str:
+    """A name that a submodule may have."""
+    return metric.replace("/", "|").replace(".", "_")
+
+
+def _mean(values: Tensor) -> Tensor:
+    """() mean, zero of nothing."""
+    return values.sum() / max(len(values), 1)

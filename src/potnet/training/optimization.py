@@ -1,33 +1,13 @@
-"""What training minimises, and how: the loss, the optimizer and the schedule of its learning rate."""
+"""The optimizer and the schedule of its learning rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
-
-
-def loss_function(
-    loss: Literal["mse", "mae", "huber"], huber_delta: float
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of predictions against targets, both (B,).
-
-    Args:
-        loss: Squared error, absolute error, or Huber's, which is quadratic up to `huber_delta` and linear
-            beyond.
-        huber_delta: In the unit of what is compared.
-    """
-    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "mse": F.mse_loss,
-        "mae": F.l1_loss,
-        "huber": partial(F.huber_loss, delta=huber_delta),
-    }
-    return losses[loss]
 
 
 def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:

@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 from lightning import Callback, LightningModule, Trainer
 
-from potnet.data.sampling import CrystalBatchSampler
-from potnet.training.checkpoint import LAST
-from potnet.training.means import WeightedMean
+from potnet.data.features.sampling import CrystalBatchSampler
+from potnet.runs.checkpoint import LAST
+from potnet.training.epoch_metrics import WeightedMean
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Ctrl-C; what schedulers send before they take a machine away; what SLURM sends on `--signal=USR1@90`."""

@@ -11,19 +11,24 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from potnet.data.targets import Targets
+from potnet.training.callbacks import mode_of
+
 
 class TrainingProgress(Callback):
     """One bar for the whole run; a line an epoch where the output is not a terminal.
 
     Args:
-        unit: Of the errors, such as "log10(GPa)".
+        targets: What is learned.
+        monitor: Name of the metric that judges the run.
         console: Where to write; stdout by default.
     """
 
-    def __init__(self, unit: str, console: Console | None = None) -> None:
-        self.unit = unit
+    def __init__(self, targets: Targets, monitor: str, console: Console | None = None) -> None:
+        self.targets, self.monitor = targets, monitor
+        self.largest = mode_of(monitor) == "max"
         self.console = console or Console(soft_wrap=True)
-        self.best = float("inf")
+        self.best = float("-inf" if self.largest else "inf")
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._began = 0.0
@@ -82,7 +87,7 @@ class TrainingProgress(Callback):
         found = {key: float(value) for key, value in trainer.callback_metrics.items()}
         validated, self._validated = self._validated, False
         if validated:
-            self.best = min(self.best, found["val/mae"])
+            self.best = (max if self.largest else min)(self.best, found[self.monitor])
         text = self._text(found, validated)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, text=text)
@@ -96,11 +101,22 @@ class TrainingProgress(Callback):
     def _text(self, found: dict[str, float], validated: bool) -> str:
         """Losses and error of an epoch; shorter where the terminal is narrow."""
         if not validated:
-            return f"loss {found['train/loss']:.4f} MAE {found['train/mae']:.4f} {self.unit}"
-        error = f"MAE {found['val/mae']:.4f} {self.unit} best {self.best:.4f}"
+            return f"loss {found['train/loss']:.4f} {self._errors(found, 'train')}".rstrip()
+        error = f"{self._errors(found, 'val')} best {self.best:.4f}"
         if self._bar is not None and self.console.width < 100:
             return f"loss {found['train/loss']:.4f}/{found['val/loss']:.4f} {error}"
         return f"loss: train {found['train/loss']:.4f} val {found['val/loss']:.4f}  {error}"
+
+    def _errors(self, found: dict[str, float], part: str) -> str:
+        """The error of each target, "MAE 0.0462 log10(GPa)"."""
+        shown = []
+        for key, target in self.targets.items():
+            name = "mae" if not target.is_class else "error" if part == "train" else "accuracy"
+            label = {"mae": "MAE", "error": "wrong", "accuracy": "accuracy"}[name]
+            value = found.get(f"{part}/{key}/{name}", float("nan"))
+            prefix = f"{key} " if len(self.targets) > 1 else ""
+            shown.append(f"{prefix}{label} {value:.4f} {target.metric_unit}".rstrip())
+        return ", ".join(shown)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the bar as it is."""

@@ -2,8 +2,14 @@ import numpy as np
 import pytest
 from crystal_examples import brute_force_edges, in_other_cell, named
 
-from potnet.crystals import Crystal, line_graph, local_edges, standardize
+from potnet.crystals import Crystal, line_graph, local_edges, local_vectors, standardize
 from potnet.crystals.neighbors import RADIUS_TOLERANCE
+
+
+def edges_and_vectors(crystal, *arguments, **options):
+    index, shift = local_edges(crystal, *arguments, **options)
+    assert shift.dtype == np.int64
+    return index, local_vectors(crystal, index, shift)
 
 
 def as_set(index, vector):
@@ -36,7 +42,7 @@ RANDOM = [c for c in map(random_crystal, range(24)) if sane(c)]
 @pytest.mark.parametrize("crystal", RANDOM, ids=lambda c: c.id)
 @pytest.mark.parametrize("cutoff", [2.0, 4.5])
 def test_radius_against_brute_force(crystal, cutoff):
-    index, vector = local_edges(crystal, cutoff=cutoff)
+    index, vector = edges_and_vectors(crystal, cutoff=cutoff)
     assert index.dtype == np.int64
     assert vector.dtype == np.float64
     assert as_set(index, vector) == expected_set(brute_force_edges(crystal, cutoff + RADIUS_TOLERANCE))
@@ -57,7 +63,7 @@ def nearest_in_whole_shells(crystal, k, tolerance, radius):
 @pytest.mark.parametrize("crystal", RANDOM[::2], ids=lambda c: c.id)
 @pytest.mark.parametrize("k", [1, 9])
 def test_nearest_against_brute_force(crystal, k):
-    index, vector = local_edges(crystal, cutoff=None, k=k)
+    index, vector = edges_and_vectors(crystal, cutoff=None, k=k)
     reach = np.linalg.norm(vector, axis=1).max() + 0.5
     expected = nearest_in_whole_shells(crystal, k, 1e-3, reach)
     assert np.bincount([e[0] for e in expected]).min() >= k
@@ -66,20 +72,39 @@ def test_nearest_against_brute_force(crystal, k):
 
 @pytest.mark.parametrize("crystal", RANDOM[1::2], ids=lambda c: c.id)
 def test_nearest_within_a_radius_against_brute_force(crystal):
-    index, vector = local_edges(crystal, cutoff=3.0, k=5)
+    index, vector = edges_and_vectors(crystal, cutoff=3.0, k=5)
     expected = nearest_in_whole_shells(crystal, 5, 1e-3, 3.0 + RADIUS_TOLERANCE)
     assert as_set(index, vector) == expected_set(expected)
 
 
 def test_edges_point_from_target_to_source():
     crystal = Crystal(np.diag([3.0, 20, 20]), [[0, 0, 0], [1.0, 0, 0]], [1, 8])
-    index, vector = local_edges(crystal, cutoff=1.5)
+    index, vector = edges_and_vectors(crystal, cutoff=1.5)
     assert index.tolist() == [[1, 0], [0, 1]]
     np.testing.assert_allclose(vector, [[1, 0, 0], [-1, 0, 0]], atol=1e-12)
 
 
+@pytest.mark.parametrize("options", [{"cutoff": 4.5}, {"cutoff": None, "k": 9, "symmetric": True}])
+def test_shifts_are_those_of_the_crystal_as_given(options):
+    """Skewed and left-handed cells, atoms far outside: shifts of another description would be no shorter."""
+    crystal = random_crystal(3)
+    moved = np.array([[4, -3, 2], [0, 0, 0], [-7, 5, 1], [60, -70, 100]])
+    positions = crystal.positions + np.resize(moved, (len(crystal), 3)) @ crystal.cell
+    far = Crystal(crystal.cell, positions, crystal.z)
+    (index, shift), (index_far, shift_far) = (local_edges(c, **options) for c in (crystal, far))
+    by_edge = {(*pair, *s) for pair, s in zip(index.T.tolist(), shift.tolist(), strict=True)}
+    offset = np.resize(moved, (len(crystal), 3))
+    back = shift_far + offset[index_far[0]] - offset[index_far[1]]
+    assert by_edge == {(*pair, *s) for pair, s in zip(index_far.T.tolist(), back.tolist(), strict=True)}
+    np.testing.assert_allclose(
+        np.linalg.norm(local_vectors(far, index_far, shift_far), axis=1),
+        np.linalg.norm(local_vectors(crystal, index, shift), axis=1),
+        atol=1e-9,
+    )
+
+
 def test_order_is_by_target_then_distance_then_source():
-    index, vector = local_edges(named("Al2O3"), cutoff=4.0)
+    index, vector = edges_and_vectors(named("Al2O3"), cutoff=4.0)
     distance = np.linalg.norm(vector, axis=1).round(6)
     keys = list(zip(index[1], distance, index[0], strict=True))
     assert keys == sorted(keys)
@@ -121,7 +146,7 @@ def test_neighbours_exactly_at_the_radius_are_all_kept():
 
 def test_own_images_and_no_duplicates_in_small_cells():
     crystal = Crystal(np.eye(3) * 1.5, [[0, 0, 0]], [1])
-    index, vector = local_edges(crystal, cutoff=4.0)
+    index, vector = edges_and_vectors(crystal, cutoff=4.0)
     assert not index.any()
     assert len(np.unique(vector.round(6), axis=0)) == len(vector) == len(brute_force_edges(crystal, 4.0))
     assert np.linalg.norm(vector, axis=1).min() == pytest.approx(1.5)
@@ -129,7 +154,7 @@ def test_own_images_and_no_duplicates_in_small_cells():
 
 @pytest.mark.parametrize("options", [{"cutoff": 4.0}, {"cutoff": 4.0, "k": 3}])
 def test_an_isolated_atom_has_no_edge(options):
-    index, vector = local_edges(Crystal(np.eye(3) * 30, [[0, 0, 0]], [2]), **options)
+    index, vector = edges_and_vectors(Crystal(np.eye(3) * 30, [[0, 0, 0]], [2]), **options)
     assert index.shape == (2, 0)
     assert vector.shape == (0, 3)
     assert index.dtype == np.int64
@@ -144,7 +169,7 @@ def test_some_atoms_isolated():
 
 @pytest.mark.parametrize("edge", [30.0, 1000.0])
 def test_nearest_images_of_a_lonely_atom(edge):
-    index, vector = local_edges(Crystal(np.eye(3) * edge, [[0, 0, 0]], [2]), cutoff=None, k=4)
+    index, vector = edges_and_vectors(Crystal(np.eye(3) * edge, [[0, 0, 0]], [2]), cutoff=None, k=4)
     assert index.shape == (2, 6)
     np.testing.assert_allclose(np.linalg.norm(vector, axis=1), edge)
 
@@ -153,7 +178,7 @@ def test_nearest_in_a_slab_with_vacuum():
     slab = in_other_cell(
         Crystal(np.diag([2.8, 2.8, 60.0]), [[0, 0, 0], [1.4, 1.4, 2.0]], [47, 47]), np.diag([4, 4, 1])
     )
-    index, vector = local_edges(slab, cutoff=None, k=8)
+    index, vector = edges_and_vectors(slab, cutoff=None, k=8)
     assert np.bincount(index[1]).tolist() == [8] * len(slab)
     assert np.linalg.norm(vector, axis=1).max() < 3
 
@@ -183,8 +208,8 @@ def test_wrong_options(options, message):
 @pytest.mark.parametrize(("name", "k"), [("quartz", 9), ("SrTiO3", 7)])
 def test_symmetric_neighbours_are_the_nearest_and_their_reverses(name, k):
     crystal = standardize(named(name))
-    given = edges_of(*local_edges(crystal, cutoff=None, k=k))
-    both = edges_of(*local_edges(crystal, cutoff=None, k=k, symmetric=True))
+    given = edges_of(*edges_and_vectors(crystal, cutoff=None, k=k))
+    both = edges_of(*edges_and_vectors(crystal, cutoff=None, k=k, symmetric=True))
     reverses = {(target, source, *(-v for v in vector)) for source, target, *vector in given}
     assert given != reverses
     assert both == given | reverses

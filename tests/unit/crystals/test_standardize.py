@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crystal_examples import NAMES, PRIMITIVE_ATOMS, environments, in_other_cell, named, variants
 
-from potnet.crystals import Crystal, local_edges, standardize
+from potnet.crystals import Crystal, local_edges, local_vectors, standardize
 
 
 def niggli_conditions(cell: np.ndarray) -> bool:
@@ -67,7 +67,8 @@ def test_crystals_without_symmetry_too(seed):
 
 def handedness(crystal: Crystal) -> float:
     """Triple product of the bonds of the hydrogen atom with lithium, carbon and nitrogen, Å³."""
-    index, vector = local_edges(crystal, cutoff=2.0)
+    index, shift = local_edges(crystal, cutoff=2.0)
+    vector = local_vectors(crystal, index, shift)
     bonds = {crystal.z[j]: v for j, i, v in zip(*index, vector, strict=True) if crystal.z[i] == 1}
     return float(np.linalg.det([bonds[3], bonds[6], bonds[7]]))
 

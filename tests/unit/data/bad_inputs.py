@@ -60,7 +60,22 @@ _atom_site_occupancy
 Si1 Si 0.00 0.00 0.00 1.0
 Si2 Si 0.25 0.25 0.25 1.0
 """
+POSCAR = "NaCl\n1.0\n" + "4 0 0\n" * 3 + "Na Cl\n1 1\nDirect\n"
 OTHER = CIF.replace("data_Si", "data_b")
+
+
+def stating(line: str) -> str:
+    """The CIF with one more line."""
+    return CIF.replace("data_Si", f"data_Si\n{line}")
+
+
+# One site of silicon in a cubic cell.
+WITHOUT_ORIGIN = (
+    stating("_space_group_IT_number 227")
+    .replace(" 60", " 90")
+    .replace("3.84", "5.43")
+    .replace("Si2 Si 0.25 0.25 0.25 1.0\n", "")
+)
 XYZ = '2\nLattice="4 0 0 0 4 0 0 0 4" pbc="T T T" k_vrh=9.0 split=train\nCs 0 0 0\nCl 2 2 2\n'
 GOOD = moduli(6, split="train")
 WITHOUT_SPLIT = moduli(6)
@@ -140,9 +155,13 @@ BAD_INPUTS = [
     csv_table("a CIF of two structures", CIF + OTHER),
     csv_table("a partly occupied site", CIF.replace("0.25 1.0", "0.25 0.5")),
     csv_table("an element that is none", CIF.replace("Si2 Si", "Xx2 Xx")),
-    csv_table(
-        "a POSCAR that breaks off", "NaCl\n1.0\n" + "4 0 0\n" * 3 + "Na Cl\n1 1\nDirect\n", foreign=r"\(.*\)"
-    ),
+    csv_table("a POSCAR that breaks off", POSCAR),
+    csv_table("a POSCAR of VASP 4", POSCAR.replace("Na Cl\n", "") + "0 0 0\n.5 .5 .5\n"),
+    csv_table("atoms too close", CIF.replace("0.25 0.25 0.25", "0.05 0.05 0.05")),
+    csv_table("a cell in nm", CIF.replace("3.84", "0.384")),
+    csv_table("a formula that contradicts the atoms", stating("_chemical_formula_sum SiO")),
+    csv_table("a row of a CIF with too many values", CIF.replace("0.00 1.0", "0.00 (2) 1.0")),
+    csv_table("an origin that is not stated", WITHOUT_ORIGIN),
     table("an atomic number that is none", lines({**GOOD[0], "z": [999, 17]})),
     table("two atoms on one place", lines({**GOOD[0], "frac": [[0, 0, 0], [1, 0, 0]]})),
     table("a flat cell", lines({**GOOD[0], "lattice": [[4, 0, 0], [8, 0, 0], [0, 0, 4]]})),

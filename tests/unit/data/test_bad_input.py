@@ -147,7 +147,7 @@ def message(bad: BadInput, folder: Path) -> str:
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ, environment))
         stack.callback(os.chdir, before)
-        stack.enter_context(patch("potnet.training.recipe.fit", _refuse))
+        stack.enter_context(patch("potnet.training.setup.fit", _refuse))
         os.chdir(folder)
         more = stack.enter_context(WORLDS[bad.world]()) if bad.world else ()
         text = None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import errno
 import logging
 import os
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,14 +28,14 @@ from potnet.data import (
     ShuffledSplit,
     TableSource,
     Target,
-    build,
-    integrity,
 )
-from potnet.data import store as store_module
-from potnet.data.cache import cache_folder, cached_features
-from potnet.data.shards import file_hash, pack
-from potnet.data.store import FeatureStore
-from potnet.files import cache_root
+from potnet.data.features import build, integrity
+from potnet.data.features import store as store_module
+from potnet.data.features.cache import cache_folder, cached_features
+from potnet.data.features.shards import pack
+from potnet.data.features.store import FeatureStore
+from potnet.data.sources import ReadableSource, Sample
+from potnet.files import cache_root, file_hash
 from potnet.lattice import Coulomb
 
 
@@ -77,7 +78,17 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     expected = collate(featurizer.featurize([crystals[row] for row in rows]))
     batch = store.batch(rows)
     assert batch.ids == expected.ids == [f"c{row}" for row in rows]
-    for name in ("z", "batch", "num_atoms", "cell", "edge_index", "edge_vector", "pair_index", "pair_sums"):
+    for name in (
+        "z",
+        "batch",
+        "num_atoms",
+        "positions",
+        "cell",
+        "edge_index",
+        "edge_shift",
+        "pair_index",
+        "pair_sums",
+    ):
         torch.testing.assert_close(getattr(batch, name), getattr(expected, name), rtol=0, atol=0)
     torch.testing.assert_close(batch.targets, expected.targets)
     graph = store.graph(5)
@@ -87,12 +98,60 @@ def test_batches_are_the_collated_graphs(source: TableSource, featurizer: Counti
     np.testing.assert_array_equal(store.num_edges[rows], np.bincount(batch.batch[batch.edge_index[1]]))
 
 
+class LabelledSource(ReadableSource):
+    """Ten crystals of one or two atoms; the last shard has neither forces nor stress."""
+
+    name = "labelled"
+    licence = citation = ""
+    units: ClassVar = {"energy": "eV", "forces": "eV/Å", "stress": "eV/Å³"}
+
+    def content_hash(self) -> str:
+        return "0"
+
+    def read(self, on_error: str = "raise") -> Iterator[Sample]:
+        for i in range(10):
+            n = 1 + i % 2
+            properties: dict[str, Any] = {"energy": float(i)}
+            if i < 8 and i != 3:
+                properties |= {"forces": np.full((n, 3), float(i)), "stress": np.arange(6.0) + i}
+            positions = 2.0 * np.arange(n)[:, None] * np.ones((1, 3))
+            yield Sample(Crystal(5.0 * np.eye(3), positions, [11] * n, f"c{i}", properties))
+
+
+def test_labels_of_atoms_and_tensors_are_cached(tmp_path: Path):
+    store = cached_features(LabelledSource(), Featurizer(device="cpu", cell="as_given"), tmp_path)
+    rows = [9, 1, 3, 4]
+    batch = store.batch(rows)
+    assert batch.targets["energy"].tolist() == rows
+    forces, stress = batch.targets["forces"], batch.targets["stress"]
+    assert forces.dtype == stress.dtype == torch.float64
+    assert forces.shape == (2 + 2 + 2 + 1, 3)
+    assert forces.isnan().all(1).tolist() == [True] * 2 + [False] * 2 + [True] * 2 + [False]
+    assert forces[[2, 3, 6]].tolist() == [[1.0] * 3, [1.0] * 3, [4.0] * 3]
+    assert stress.isnan().all(1).tolist() == [True, False, True, False]
+    assert stress[3].tolist() == [4.0 + i for i in range(6)]
+    graph = store.graph(4)
+    assert graph.targets["energy"] == 4.0
+    assert graph.targets["forces"].shape == (1, 3)
+    assert graph.targets["stress"].shape == (6,)
+    torch.testing.assert_close(collate([store.graph(r) for r in rows]).targets, batch.targets, equal_nan=True)
+
+
+def test_shifts_too_large_for_one_byte_are_stored_in_two(tmp_path: Path):
+    features = Featurizer(device="cpu", cell="as_given", neighbors={"cutoff": 2.0})
+    far = Crystal(5.0 * np.eye(3), [[0, 0, 0], [5.0 * 200 + 1.5, 0, 0]], [11, 17], "far")
+    near = dataclasses.replace(far, positions=np.array([[0, 0, 0], [1.5, 0, 0]]))
+    packed = [pack(features.featurize([crystal]))["edge_shift"] for crystal in (near, far)]
+    assert [shifts.dtype for shifts in packed] == [torch.int8, torch.int16]
+    assert packed[1][:, 0].abs().tolist() == [200, 200]
+
+
 @pytest.mark.parametrize("needs", [{"edges"}, {"pairs"}, set()])
 def test_absent_fields_stay_absent(
     source: TableSource, featurizer: Featurizer, tmp_path: Path, needs: set[str]
 ):
     batch = cached_features(source, featurizer.restricted(needs), tmp_path).batch([0, 1])
-    assert (batch.edge_index is not None) == (batch.edge_vector is not None) == ("edges" in needs)
+    assert (batch.edge_index is not None) == (batch.edge_shift is not None) == ("edges" in needs)
     assert (batch.pair_index is not None) == (batch.pair_sums is not None) == ("pairs" in needs)
 
 
@@ -114,7 +173,8 @@ def test_descriptors_are_cached(tmp_path: Path):
         CrystalGraph(
             f"c{n}",
             torch.tensor([n]),
-            torch.eye(3),
+            torch.zeros(1, 3, dtype=torch.float64),
+            torch.eye(3, dtype=torch.float64),
             descriptor_index=torch.arange(n),
             descriptor_value=torch.full((n,), 0.5),
         )
@@ -130,7 +190,7 @@ def test_descriptors_are_cached(tmp_path: Path):
 
 def test_crystals_without_edges(featurizer: Featurizer, tmp_path: Path):
     source = TableSource(
-        write_table(tmp_path / "t.jsonl", [cubic("a", 40.0), cubic("b", 4.0), cubic("c", 40.0)])
+        write_table(tmp_path / "t.jsonl", [cubic("a", 20.0), cubic("b", 4.0), cubic("c", 20.0)])
     )
     batch = cached_features(source, featurizer, tmp_path).batch([0, 1, 2])
     assert set(batch.edge_index.flatten().tolist()) == {2, 3}
@@ -211,7 +271,7 @@ def test_unfinished_cache_is_never_read(source: TableSource, featurizer: Countin
     with pytest.raises(CacheError, match="no finished feature cache"):
         FeatureStore(store.folder)
     (store.folder / store.shards[1].file).unlink()
-    (store.folder / "index.json.part").write_text("half")
+    (store.folder / "labels.parquet.part").write_text("half")
     featurizer.seen.clear()
     cached_features(source, featurizer, tmp_path)
     assert featurizer.seen == ["c4", "c5", "c6", "c7"]
@@ -239,15 +299,15 @@ def test_damaged_shard_is_noticed_and_redone(
 
 
 @pytest.mark.parametrize("place", [0, -20])
-def test_flipped_byte_of_the_index(
+def test_flipped_byte_of_the_labels(
     source: TableSource, featurizer: CountingFeaturizer, tmp_path: Path, place: int
 ):
     store = cached_features(source, featurizer, tmp_path)
     whole = files(store.folder)
-    content = bytearray(whole["index.json"])
+    content = bytearray(whole["labels.parquet"])
     content[place] ^= 1
-    (store.folder / "index.json").write_bytes(content)
-    with pytest.raises(CacheError, match=r"index\.json is damaged"):
+    (store.folder / "labels.parquet").write_bytes(content)
+    with pytest.raises(CacheError, match=r"labels\.parquet is damaged"):
         FeatureStore(store.folder)
     featurizer.seen.clear()
     cached_features(source, featurizer, tmp_path)
@@ -281,7 +341,13 @@ def test_large_caches_are_not_read_whole_at_the_start(
 ):
     monkeypatch.setattr(integrity, "_READ_BYTES", 0)
     read: list[str] = []
-    monkeypatch.setattr(store_module, "file_hash", lambda path: read.append(path.name) or file_hash(path))
+
+    def note(path: Path) -> str:
+        if path.name.startswith("shard"):
+            read.append(path.name)
+        return file_hash(path)
+
+    monkeypatch.setattr(store_module, "file_hash", note)
     store = cached_features(source, featurizer, tmp_path)
     cached_features(source, featurizer, tmp_path)
     assert read == []
@@ -299,7 +365,7 @@ def test_large_caches_are_not_read_whole_at_the_start(
             integrity.record_of(store.folder).write_text(content)
         cached_features(source, featurizer, tmp_path)
         cached_features(source, featurizer, tmp_path)
-        assert len(read) == 4
+        assert len(read) == 3
 
 
 def test_flipped_byte_of_a_large_cache(
@@ -341,7 +407,7 @@ def test_full_disk(
 
     def fsync(descriptor: int) -> None:
         done.append(descriptor)
-        if len(done) == 2:
+        if len(done) == 3:  # after the stage and one shard
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", fsync)
@@ -349,7 +415,7 @@ def test_full_disk(
     with pytest.raises(CacheError, match=message):
         cached_features(source, featurizer, tmp_path)
     folder = cache_folder(source, featurizer, tmp_path)[0]
-    assert [path.name[:11] for path in folder.iterdir()] == ["shard-00000"]
+    assert sorted(path.name[:11] for path in folder.iterdir()) == ["shard-00000", "stage"]
     featurizer.seen.clear()
     assert len(cached_features(source, featurizer, tmp_path)) == 10
     assert "c0" not in featurizer.seen
@@ -409,7 +475,8 @@ def test_store_travels_to_other_processes_by_path(
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, build, cache
+from potnet.data import Featurizer, TableSource
+from potnet.data.features import build, cache
 from potnet.lattice import Coulomb
 
 class Waiting(Featurizer):

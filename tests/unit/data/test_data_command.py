@@ -9,10 +9,11 @@ import pytest
 from crystal_tables import moduli, write_table
 from filelock import FileLock
 
-from potnet.data import Featurizer, TableSource, build, integrity
+from potnet.data import Featurizer, TableSource
 from potnet.data.__main__ import main
-from potnet.data.cache import cached_features
-from potnet.data.store import FeatureStore
+from potnet.data.features import build, integrity
+from potnet.data.features.cache import cached_features
+from potnet.data.features.store import FeatureStore
 from potnet.lattice import Coulomb
 
 

@@ -21,7 +21,7 @@ from http_files import FileServer
 
 from potnet.config import build, compose, plain
 from potnet.data import DataError, Dataset
-from potnet.data.download import DownloadError
+from potnet.data.download.downloader import DownloadError
 from potnet.data.sources.json_stream import elements, member
 from potnet.data.sources.plain_pickle import load_plain
 
@@ -209,7 +209,7 @@ def test_what_is_read_is_part_of_the_hash() -> None:
         (
             "matbench",
             ["data.task=phonon"],
-            "data.task=phonon: there is no such task .*did you mean 'phonons'",
+            "data.task=phonon: there is no such task .*; did you mean phonons",
         ),
         (
             "matbench",

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from potnet.crystals import Crystal, CrystalError, Descriptor
+from potnet.crystals import Crystal, CrystalError, Descriptor, collate, edge_vectors
 from potnet.data import DataError, Failure, Featurizer
-from potnet.data.plain import build_descriptor, build_potential, potential_settings
+from potnet.data.features.settings import build_descriptor, build_potential, potential_settings
 from potnet.lattice import Coulomb, London, Pauli, lattice_sums
 
 NACL = Crystal.from_fractional(
@@ -43,9 +43,25 @@ def test_a_graph_holds_edges_sums_and_properties(feature_settings: dict[str, Any
     assert sorted(graph.z.tolist()) == [11, 17]
     assert graph.targets == {"k_vrh": 24.0}
     assert graph.edge_index.dtype == torch.int64
-    assert graph.edge_index.shape[1] == len(graph.edge_vector) == 2 * 18  # 6 at 2.82 Å, 12 at 3.99 Å
-    assert graph.edge_vector.dtype == graph.pair_sums.dtype == graph.cell.dtype == torch.float32
+    assert graph.edge_index.shape[1] == len(graph.edge_shift) == 2 * 18  # 6 at 2.82 Å, 12 at 3.99 Å
+    assert graph.pair_sums.dtype == torch.float32
+    assert graph.positions.dtype == graph.cell.dtype == torch.float64
     assert graph.pair_sums.shape == (4, featurizer.channels) == (4, 3)
+
+
+def test_labels_that_are_arrays_need_the_cell_as_given(feature_settings: dict[str, Any]):
+    forces = np.arange(24.0).reshape(8, 3)
+    labelled = dataclasses.replace(CONVENTIONAL, properties={"forces": forces, "gap": 1.0})
+    with pytest.raises(
+        CrystalError, match=r"'cubic': forces: labels of atoms .* set features\.cell=as_given"
+    ):
+        Featurizer(**feature_settings).featurize([labelled])
+    (graph,) = Featurizer(**feature_settings).featurize([labelled], labels=False)
+    assert graph.targets == {}
+    (graph,) = Featurizer(**{**feature_settings, "cell": "as_given"}).featurize([labelled])
+    assert graph.targets["gap"] == 1.0
+    np.testing.assert_array_equal(graph.targets["forces"], forces)
+    np.testing.assert_array_equal(graph.positions, CONVENTIONAL.positions)
 
 
 def test_sums_are_those_of_the_lattice(feature_settings: dict[str, Any]):
@@ -65,7 +81,9 @@ def test_features_do_not_depend_on_the_cell(feature_settings: dict[str, Any]):
     primitive, conventional = Featurizer(**feature_settings).featurize([NACL, CONVENTIONAL])
     assert len(primitive.z) == len(conventional.z) == 2
     torch.testing.assert_close(primitive.pair_sums.sort(0).values, conventional.pair_sums.sort(0).values)
-    lengths = [graph.edge_vector.norm(dim=1).sort().values for graph in (primitive, conventional)]
+    lengths = [
+        edge_vectors(collate([graph])).norm(dim=1).sort().values for graph in (primitive, conventional)
+    ]
     torch.testing.assert_close(*lengths)
 
 
@@ -81,7 +99,7 @@ def test_only_what_is_needed(feature_settings: dict[str, Any]):
     assert edges.pair_sums is None
     assert edges.edge_index is not None
     assert pairs.edge_index is None
-    assert pairs.edge_vector is None
+    assert pairs.edge_shift is None
     assert pairs.pair_sums is not None
 
 
@@ -194,14 +212,14 @@ def test_isolated_atom_has_no_edges():
     (graph,) = Featurizer(neighbors={"cutoff": 4.0}).featurize([lonely])
     assert graph.edge_index.shape == (2, 0)
     assert graph.edge_index.dtype == torch.int64
-    assert graph.edge_vector.shape == (0, 3)
+    assert graph.edge_shift.shape == (0, 3)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cell": "primtive"}, r"features\.cell='primtive': did you mean 'primitive'"),
-        ({"neighbors": {"cutof": 4}}, r"features\.neighbors\.cutof is unknown: did you mean 'cutoff'"),
+        ({"cell": "primtive"}, r"features\.cell='primtive'; did you mean primitive"),
+        ({"neighbors": {"cutof": 4}}, r"features\.neighbors\.cutof is unknown; did you mean cutoff"),
         ({"neighbors": {}}, "give cutoff"),
         ({"neighbors": {"cutoff": -4}}, r"features\.neighbors\.cutoff=-4: give a positive"),
         ({"neighbors": {"cutoff": "far"}}, r"features\.neighbors\.cutoff=far: give a positive"),

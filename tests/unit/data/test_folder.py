@@ -9,8 +9,8 @@ import pytest
 from ase.build import bulk
 
 from potnet.data import DataError, FolderSource
-from potnet.data.dataset import UNREADABLE
 from potnet.data.sources.folder import NOT_LISTED
+from potnet.data.table import UNREADABLE
 
 
 @pytest.fixture
@@ -100,13 +100,12 @@ def test_content_decides_the_hash(folder: Path):
         ("id,k\n", None, "there is a header and no crystal below it"),
         ("a\n", ["k"], "line 1: one column only .*write `name,value`"),
         ("a 1.5\n", ["k"], r"one column only \('a 1\.5'\)"),
-        ("a,1\n", None, r"has no header: name its 1 value column, such as data\.source\.targets=\[k_vrh\]"),
+        ("a,1\n", None, r"has no header: name its 1 value column, such as 'data\.source\.targets=\[k_vrh\]'"),
         ("a,1,2\n", ["k"], "has 2 columns of values, but the names are k"),
         ("a,1\n", {"k": "x"}, "has no header, so data.source.targets cannot map columns"),
-        ("id,bulk\na,1\n", {"k": "bluk"}, r"data\.source\.targets\.k=bluk: did you mean 'bulk'"),
+        ("id,bulk\na,1\n", {"k": "bluk"}, r"data\.source\.targets\.k=bluk; did you mean bulk"),
         ("a,1\nb,2,3\n", ["k"], r"id_prop\.csv, line 2: 2 values are given, wanted are 1: k"),
         ("a,1\nz,2\n", ["k"], r"line 2: there is no file z \(.*\) in"),
-        ("a,one\n", ["k"], "line 1: k of a is 'one', which is no number"),
         ("a,1\na,2\n", ["k"], "1 ids stand for several crystals: a"),
         ('a,"1\n', ["k"], "not valid CSV"),
     ],
@@ -133,13 +132,35 @@ def test_bad_folders_and_files(folder: Path):
 
 def test_what_cannot_be_read_is_listed_if_asked(folder: Path):
     (folder / "b.vasp").write_text("hello")
-    source = FolderSource(with_table(folder, "a,1\nb,2\nbelow/c,x\nz,1\n"), targets=["k"])
+    source = FolderSource(with_table(folder, "a,1\nb,2\nbelow/d,3\nz,1\n"), targets=["k"])
     data = source.load(on_error="skip")
     assert [crystal.id for crystal in data.crystals] == ["a"]
     assert [(entry.id, entry.reason) for entry in data.removed] == [
         ("b", UNREADABLE),
-        ("below/c", UNREADABLE),
+        ("below/d", UNREADABLE),
         ("z", UNREADABLE),
+        ("below/c.xyz", NOT_LISTED),
     ]
-    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: ASE can't read it"):
+    with pytest.raises(DataError, match=r"line 2: .*b\.vasp: it breaks off after line 1: a scale is missing"):
         source.load()
+
+
+def test_text_that_nobody_asked_for_is_no_error(folder: Path):
+    data = FolderSource(with_table(folder, "id,k_vrh,class\na,1,metal\nb,n.d.,insulator\n")).load()
+    np.testing.assert_array_equal(data.table.values("k_vrh"), [1, np.nan])
+    assert data.table.values("class").tolist() == ["metal", "insulator"]
+
+
+@pytest.mark.parametrize("targets", ["k_vrh", ["k_vrh"]])
+def test_one_name_for_a_table_without_header(folder: Path, targets: str | list[str]):
+    data = FolderSource(with_table(folder, "a,1\nb,2\nbelow/c,3\n"), targets=targets).load()
+    assert data.table.values("k_vrh").tolist() == [1.0, 2.0, 3.0]
+
+
+def test_an_implausible_file_is_refused_or_read_as_asked(tmp_path: Path):
+    text = "x\n1.0\n4 0 0\n0 4 0\n0 0 4\nNa Cl\n1 1\nDirect\n0 0 0\n0.1 0 0\n"
+    (tmp_path / "a.vasp").write_text(text)
+    (tmp_path / "id_prop.csv").write_text("id,k_vrh\na,1\n")
+    with pytest.raises(DataError, match=r"a\.vasp: sites 0 and 1 \(Na-Cl\), .* are 0\.40 Å apart"):
+        FolderSource(tmp_path).load()
+    assert len(FolderSource(tmp_path, plausibility="warn").load().crystals) == 1

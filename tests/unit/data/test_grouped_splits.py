@@ -21,8 +21,8 @@ from potnet.data import (
     Split,
     TableSource,
 )
-from potnet.data.grouped_splits import connected
-from potnet.data.prototypes import prototype, with_prototypes
+from potnet.data.splits.grouped import connected
+from potnet.data.splits.prototypes import prototype, with_prototypes
 
 
 def table(formulas: list[str], **more: object) -> CrystalTable:
@@ -86,7 +86,7 @@ def test_folds_cover_everything_once():
     [
         ({"train": 1.5}, r"data\.split\.train=1\.5"),
         ({"train": 0.9, "val": 0.2}, "add up to 1.2"),
-        ({"by": "formla"}, r"data\.split\.by='formla': did you mean 'formula'"),
+        ({"by": "formla"}, r"data\.split\.by='formla'; did you mean formula"),
     ],
 )
 def test_ratios_that_cannot_be(settings: dict[str, object], message: str):
@@ -212,12 +212,12 @@ def test_removed_crystals_may_be_listed(tmp_path: Path):
         ("s.json", "{", r"s\.json: not valid JSON"),
         ("s.json", "[1]", "expected an object with train, val and test; got list"),
         ("s.json", '{"train": "c0"}', "train must be a list of ids"),
-        ("s.json", '{"tran": ["c0"]}', "unknown part 'tran' of the split: did you mean 'train'"),
+        ("s.json", '{"tran": ["c0"]}', "unknown part 'tran' of the split; did you mean train"),
         ("s.json", '{"train": ["c0", "c0"]}', "1 crystals are in two places of the split: c0"),
         ("s.json", "{}", "no crystal for training"),
         ("s.csv", "id\nc0\n", "the header needs columns id and split; it has id"),
         ("s.csv", "", "it has nothing"),
-        ("s.csv", "id,split\nc0,trian\n", "line 2: unknown part 'trian' of the split: did you mean 'train'"),
+        ("s.csv", "id,split\nc0,trian\n", "line 2: unknown part 'trian' of the split; did you mean train"),
         ("s.txt", "c0\n", r"give a \.json file"),
     ],
 )

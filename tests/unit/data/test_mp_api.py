@@ -262,7 +262,7 @@ def test_no_network_is_noticed_before_the_client_is_imported(tmp_path: Path, mon
 
 
 def test_settings():
-    with pytest.raises(DataError, match="has no 'k_vhr': did you mean 'k_vrh'"):
+    with pytest.raises(DataError, match="has no 'k_vhr'; did you mean k_vrh"):
         MaterialsProjectSource(require=["k_vhr"])
     with pytest.raises(DataError, match=r"num_sites=\[5, 2\]: give \[smallest, largest\]"):
         MaterialsProjectSource(num_sites=[5, 2])

@@ -13,7 +13,7 @@ import yaml
 
 from potnet.config import build, compose, config_dir, plain
 from potnet.data import CrystalTable, DataError, GivenSplit, PublishedSplit, Split
-from potnet.data.published import matbench_test_rows
+from potnet.data.splits.published import matbench_test_rows
 
 # sha256 over the rows of training, validation and test, made with random.seed(123); random.shuffle.
 SHUFFLED = {

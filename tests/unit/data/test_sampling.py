@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from potnet.data import CrystalDataModule, DataError, Featurizer, TableSource, Target
-from potnet.data.packing import Packing, limited_batches
-from potnet.data.sampling import CrystalBatchSampler, EpochSampler
+from potnet.data.features.packing import Packing, limited_batches
+from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
 from potnet.lattice import Coulomb
 
 

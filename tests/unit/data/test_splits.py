@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from potnet.data import CrystalTable, DataError, GivenSplit, ListedSplit, ShuffledSplit, Split
-from potnet.data.splits import shuffled_indices
+from potnet.data.splits.recipes import shuffled_indices
 
 
 def table(total: int, split: list[str | None] | None = None) -> CrystalTable:
@@ -105,9 +105,23 @@ def test_listed_split():
 
 
 def test_unknown_and_double():
-    with pytest.raises(DataError, match="unknown part 'tets' of the split: did you mean 'test'"):
+    with pytest.raises(DataError, match="unknown part 'tets' of the split; did you mean test"):
         ListedSplit({"train": ["a"], "tets": ["b"]})
     with pytest.raises(DataError, match="unknown part 'validation'"):
         Split(("a",))["validation"]
     with pytest.raises(DataError, match="1 crystals are in two places of the split: a"):
         Split(("a",), ("a",))
+
+
+def test_a_share_for_validation_where_the_data_have_none():
+    parts = ["train"] * 10 + ["test"] * 2
+    table = CrystalTable([f"c{i}" for i in range(12)], {}, {}, split=parts)
+    split = GivenSplit(val=0.2)(table)
+    assert split.sizes == {"train": 8, "val": 2, "test": 2}
+    assert set(split.train) | set(split.val) == set(table.ids[:10])
+    assert split == GivenSplit(val=0.2)(table) != GivenSplit(val=0.2, seed=1)(table)
+    assert GivenSplit()(table).val == ()
+    own = CrystalTable(table.ids, {}, {}, split=["val", *parts[1:]])
+    assert GivenSplit(val=0.2)(own).val == ("c0",)
+    with pytest.raises(DataError, match=r"data\.split\.val=1"):
+        GivenSplit(val=1)

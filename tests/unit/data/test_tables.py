@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -18,13 +19,16 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
 from crystal_tables import cubic, moduli, write_table
 
 from potnet.crystals import Crystal, CrystalError, from_ase, from_serialized
+from potnet.crystals.reading.check import closest_pair
 from potnet.data import DataError, TableSource
-from potnet.data.dataset import DUPLICATE, UNREADABLE
-
-pyarrow = pytest.importorskip("pyarrow")
+from potnet.data.sources.labels import label_of
+from potnet.data.sources.where import Where
+from potnet.data.table import DUPLICATE, UNREADABLE
 
 NACL = bulk("NaCl", "rocksalt", a=5.64)
 SI = bulk("Si", a=5.43)
@@ -112,7 +116,7 @@ def test_pymatgen_writes_what_is_read():
         (cif(NACL) + cif(SI).replace("data_Si", "data_b"), "the CIF has 2"),
         ("data_x\n", "the CIF has 0"),
         (cif(NACL).replace("1.0000\n", "0.5000\n"), "partly occupied"),
-        ("\n".join("abcdefgh"), "ASE can't read it as vasp"),
+        ("\n".join("abcdefgh"), "no POSCAR: line 2: a scale other than zero is wanted"),
     ],
 )
 def test_structures_that_cannot_be_read(structure: Any, message: str):
@@ -162,8 +166,9 @@ def test_columns_of_any_table(tmp_path: Path, name: str):
     data = source.load()
     assert data.name == "t"
     assert [crystal.id for crystal in data.crystals] == ["salt", "silicon", "third"]
-    assert data.targets == {"k_vrh": "GPa"}
+    assert data.targets == {"k_vrh": "GPa", "note": ""}
     np.testing.assert_array_equal(data.table.values("k_vrh"), [25.0, np.nan, 98.0])
+    assert data.table.values("note").tolist() == ["x", "y", None]
     assert data.split == {"salt": "train", "silicon": "test"}
     assert data.table.formulas == ["ClNa", "Si", "Si"]
     assert data.content_hash == source.content_hash()
@@ -247,9 +252,9 @@ def test_bad_csv(tmp_path: Path, text: str, message: str):
 
 def test_columns_that_are_not_there(tmp_path: Path):
     path = write_csv(tmp_path / "t.csv", ROWS)
-    with pytest.raises(DataError, match=r"data\.source\.structure=cfi: did you mean 'cif'"):
+    with pytest.raises(DataError, match=r"data\.source\.structure=cfi; did you mean cif"):
         TableSource(path, structure="cfi").load()
-    with pytest.raises(DataError, match=r"data\.source\.targets\.k_vrh=bluk: did you mean 'bulk'"):
+    with pytest.raises(DataError, match=r"data\.source\.targets\.k_vrh=bluk; did you mean bulk"):
         TableSource(path, targets={"k_vrh": "bluk"}).load()
 
 
@@ -286,3 +291,139 @@ def test_nothing_readable(tmp_path: Path):
     path = write_table(tmp_path / "t.jsonl", [{**cubic("bad"), "z": [1]}])
     with pytest.raises(DataError, match=r"none of the 1 crystals can be read: .*line 1"):
         TableSource(path).load(on_error="skip")
+
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "structures"
+
+
+def test_ids_in_extended_xyz_stay_apart():
+    data = TableSource(FIXTURES / "ids.xyz").load()
+    assert [crystal.id for crystal in data.crystals] == ["007", "7"]
+    assert [crystal.properties for crystal in data.crystals] == [{"gap": 1.5}, {"gap": 2.5}]
+
+
+def test_text_that_python_takes_for_a_number_is_none():
+    data = TableSource(FIXTURES / "underscore.csv").load()
+    assert [crystal.properties for crystal in data.crystals] == [{"gap": "1_5"}, {"gap": 2.5}]
+    np.testing.assert_array_equal(data.table.values("gap"), [np.nan, 2.5])
+
+
+def test_a_truth_value_as_text_is_understood():
+    (crystal,) = TableSource(FIXTURES / "jsonl_cart_str.jsonl").load().crystals
+    pair = closest_pair(crystal, 4.0)
+    assert pair is not None
+    assert pair[2] == pytest.approx(2.8)
+    atoms = {**jarvis(NACL), "cartesian": "perhaps"}
+    with pytest.raises(CrystalError, match="cartesian has to be true or false, got 'perhaps'"):
+        from_serialized(atoms)
+
+
+def test_a_dictionary_as_python_prints_it():
+    (crystal,) = TableSource(FIXTURES / "jarvis_repr.csv").load().crystals
+    assert (crystal.id, len(crystal), crystal.properties) == ("JVASP-1", 2, {"gap": 1.0})
+    with pytest.raises(CrystalError, match=r"not valid JSON .* write it by json\.dumps"):
+        from_serialized("{'lattice_mat': array([1])}")
+
+
+def test_implausible_structures_in_a_table(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    row = {"id": "a", "atoms": {**jarvis(NACL), "coords": [[0, 0, 0], [0.05, 0, 0]], "cartesian": False}}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    with pytest.raises(DataError, match=r"line 1: crystal 'a': sites 0 and 1 \(Na-Cl\), or their im"):
+        TableSource(tmp_path / "t.jsonl").load()
+    warned = TableSource(tmp_path / "t.jsonl", plausibility="warn")
+    assert len(warned.load().crystals) == 1
+    assert "crystal 'a': sites 0 and 1" in caplog.text
+    caplog.clear()
+    ignored = TableSource(tmp_path / "t.jsonl", plausibility="ignore")
+    assert len(ignored.load().crystals) == 1
+    assert not caplog.records
+    sources = (warned, ignored, TableSource(tmp_path / "t.jsonl"))
+    assert len({source.content_hash() for source in sources}) == 3
+
+
+def with_forces() -> Atoms:
+    """Rock salt, displaced, as a calculation of ASE leaves it."""
+    atoms = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    atoms.rattle(0.1, seed=1)
+    forces = np.arange(24.0).reshape(8, 3) / 10
+    stress = np.array([0.1, 0.2, 0.3, 0.04, 0.05, 0.06])
+    atoms.calc = SinglePointCalculator(atoms, energy=-27.5, forces=forces, stress=stress)
+    return atoms
+
+
+@pytest.mark.parametrize("name", ["f.extxyz", "f.db"])
+def test_energies_forces_and_stress_of_ase(tmp_path: Path, name: str):
+    atoms = with_forces()
+    if name.endswith(".db"):
+        with ase.db.connect(tmp_path / name) as database:
+            database.write(atoms)
+    else:
+        ase.io.write(tmp_path / name, [atoms])
+    (crystal,) = TableSource(tmp_path / name).load().crystals
+    assert crystal.properties["energy"] == pytest.approx(-27.5)
+    np.testing.assert_allclose(crystal.properties["forces"], atoms.get_forces(), atol=1e-8)
+    np.testing.assert_allclose(crystal.properties["stress"], atoms.get_stress(), atol=1e-8)
+
+
+def test_stress_as_a_matrix():
+    full = np.array([[1.0, 6.0, 5.0], [6.0, 2.0, 4.0], [5.0, 4.0, 3.0]])
+    np.testing.assert_array_equal(label_of(full.tolist(), "stress"), [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(label_of(full.reshape(-1), "dft_stress"), [1, 2, 3, 4, 5, 6])
+    np.testing.assert_array_equal(full, voigt_6_to_full_3x3_stress(label_of(full, "stress")))
+
+
+def forces_record(id: str, kind: str, n: int, **more: Any) -> dict[str, Any]:
+    """A line as in tables of forces, with Cartesian positions."""
+    forces = [[0.1 * n, 0.0, float(atom)] for atom in range(n)]
+    positions = [[2.5 * atom, 0.0, 0.0] for atom in range(n)]
+    structure = {"lattice": [[2.5 * n, 0, 0], [0, 4, 0], [0, 0, 4]], "z": [14] * n, "positions": positions}
+    labels = {"energy": -5.0 * n, "forces": forces, "stress": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}
+    return {"id": id, "set": kind, **structure, **labels, "group": None, "split": "train", **more}
+
+
+@pytest.mark.parametrize("where", ['set == "Si"', {"set": "Si"}, "energy < -12 and set in ['Si', 'Ge']"])
+def test_a_table_of_forces_and_a_condition(tmp_path: Path, where: Any, caplog: pytest.LogCaptureFixture):
+    rows = [forces_record("a", "Si", 3), forces_record("b", "Mo", 4), forces_record("c", "Si", 6)]
+    source = TableSource(write_table(tmp_path / "f.jsonl.gz", rows), where=where)
+    with caplog.at_level(logging.INFO):
+        data = source.load()
+    assert "2 of 3 rows are read" in caplog.text
+    assert [crystal.id for crystal in data.crystals] == ["a", "c"]
+    assert data.table.arrays == ("forces", "stress")
+    assert data.crystals[1].properties["forces"].shape == (6, 3)
+    assert data.crystals[1].properties["stress"].tolist() == [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    np.testing.assert_allclose(data.crystals[0].positions[2], [5.0, 0, 0])
+    assert source.content_hash() != TableSource(source.path).content_hash()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("set = 'Si'", "not a condition"),
+        ("open(1)", r"is not understood"),
+        ("sett == 'Si'", "there is no column sett; did you mean set"),
+        ({"sett": "Si"}, "there is no column sett; did you mean set"),
+        ("set == 'Ge'", "holds for no row"),
+        (3, "give a condition"),
+    ],
+)
+def test_conditions_that_cannot_be_used(tmp_path: Path, where: Any, message: str):
+    path = write_table(tmp_path / "f.jsonl", [forces_record("a", "Si", 3)])
+    with pytest.raises(DataError, match=message):
+        TableSource(path, where=where).load()
+
+
+def test_missing_values_and_text_hold_no_comparison():
+    row = {"gap": None, "kind": "metal", "k": "12.5"}
+    assert not Where("gap < 1")(row)
+    assert not Where("gap != 1")(row)
+    assert not Where("kind < 1")(row)
+    assert Where("k > 12 and k == 12.5 and not kind == 'x'")(row)
+    assert Where("1 < k <= 12.5 or gap == 0")(row)
+    assert Where("k not in [1, 2]")(row)
+
+
+def test_forces_need_a_row_for_each_atom(tmp_path: Path):
+    row = forces_record("a", "Si", 3, forces=[[0, 0, 0]] * 2)
+    with pytest.raises(DataError, match=r"line 1: crystal 'a': forces .* each of the 3 atoms, .*\(2, 3\)"):
+        TableSource(write_table(tmp_path / "f.jsonl", [row])).load()

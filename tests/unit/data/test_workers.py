@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,14 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 from crystal_tables import moduli, write_table
 
 from potnet.crystals import CrystalError
-from potnet.data import CacheError, Failure, Featurizer, TableSource, build
-from potnet.data.cache import cached_features
-from potnet.data.workers import ShardTask, can_be_shared, featurize_shards
-from potnet.lattice import Coulomb
+from potnet.data import CacheError, DataError, Failure, Featurizer, TableSource
+from potnet.data.features import build, workers
+from potnet.data.features.cache import cached_features
+from potnet.data.features.staging import stage
+from potnet.data.features.workers import run_tasks
 
 _MODULE = '''
 import errno, logging, os, signal, sys, time
@@ -67,12 +69,17 @@ def odd(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, do: str) -> Fe
     return Featurizer(potentials=[{"_target_": f"{name}.Odd"}])
 
 
-def run_one(source: TableSource, featurizer: Featurizer, folder: Path, **settings: Any) -> Any:
-    """All crystals as the work of one process."""
-    crystals = source.load().crystals
+def run_one(source: TableSource, featurizer: Featurizer, folder: Path, **settings: Any) -> None:
+    """All crystals as the work of one other process."""
+    staged = stage(source, folder.with_name("stage"), "raise")
     folder.mkdir()
-    tasks = [ShardTask(0, crystals[:6]), ShardTask(1, crystals[6:])]
-    return featurize_shards(tasks, 1, folder, featurizer, skip=False, **settings)
+    rows = (np.arange(6), np.arange(6, 14))
+    tasks = [
+        build.ShardTask(number, found, 2, staged.folder, folder, featurizer, False)
+        for number, found in enumerate(rows)
+    ]
+    for _ in run_tasks(build.featurize_shard, tasks, 1, **settings):
+        pass
 
 
 def test_several_processes_write_the_bytes_of_one(
@@ -144,38 +151,48 @@ def test_an_error_that_nobody_foresaw_brings_its_traceback(
     assert "in terms" in caught.value.__notes__[0]
 
 
-def test_interrupted(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def interrupt(amount: float) -> None:
-        raise KeyboardInterrupt
-
-    started: list[subprocess.Popen[bytes]] = []
-    popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
-    featurizer = odd(tmp_path, monkeypatch, "pauses", "time.sleep(1000)")
-    with pytest.raises(KeyboardInterrupt):
-        run_one(source, featurizer, tmp_path / "cache", progress=interrupt)
-    assert [process.returncode for process in started] == [-signal.SIGKILL]
+def test_a_caller_who_stops(source: TableSource, tmp_path: Path):
+    """Whatever ends the loop, such as Ctrl-C, ends the processes."""
+    results = run_tasks(time.sleep, iter([0.0] + [1000.0] * 5), 2)
+    next(results)
+    children = psutil.Process().children(recursive=True)
+    assert len(children) >= 2
+    results.close()
+    _, alive = psutil.wait_procs([child for child in children if "loky" in " ".join(_command(child))], 10)
+    assert not [child for child in alive if "resource_tracker" not in " ".join(_command(child))]
 
 
-def test_no_process_can_be_started(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
-    with pytest.raises(CacheError, match=r"cannot start .*: No such file.*data\.featurize_workers=1"):
-        run_one(source, Featurizer(potentials=[Coulomb()]), tmp_path / "cache")
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
-def test_what_other_processes_cannot_build(source: TableSource, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_defined_in_a_notebook(source: TableSource):
     @dataclass(frozen=True)
-    class Own(Coulomb):
-        pass
+    class Own:
+        factor: int
 
-    assert can_be_shared(Featurizer(potentials=[Coulomb()]))
+        def __call__(self, value: int) -> int:
+            return self.factor * value
+
     Own.__module__ = "__main__"
-    assert not can_be_shared(Featurizer(potentials=[Own()]))
+    assert sorted(run_tasks(Own(3), range(5), 2)) == [0, 3, 6, 9, 12]
+
+
+def test_backends(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(DataError, match=r"data\.featurize_backend=rya; did you mean ray\?"):
+        run_tasks(abs, [1], 1, backend="rya")
+    monkeypatch.setattr(workers, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r'pip install "potnet\[ray\]"'):
+        list(run_tasks(abs, [1], 1, backend="ray"))
 
 
 _PROCESS = """
 import sys
-from potnet.data import Featurizer, TableSource, build, cache
+from potnet.data import Featurizer, TableSource
+from potnet.data.features import build, cache
 
 build._SHARD_CRYSTALS = int(sys.argv[4])
 featurizer = Featurizer(potentials=[{"_target_": sys.argv[3]}])

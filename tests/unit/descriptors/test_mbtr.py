@@ -14,7 +14,7 @@ import pytest
 from potnet.config import compose, plain
 from potnet.crystals import Crystal
 from potnet.crystals.elements import MAX_Z
-from potnet.data.featurize import Featurizer
+from potnet.data.features.featurizer import Featurizer
 from potnet.descriptors import MBTR, Grid, term_of
 from potnet.descriptors.mbtr import FIRST_FEATURE, edges_at_one_vertex, pair_number
 

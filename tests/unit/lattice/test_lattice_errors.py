@@ -122,10 +122,16 @@ def test_every_crystal_has_atoms():
 
 def test_nothing_at_all():
     empty = torch.zeros(0, dtype=torch.int64)
-    with pytest.raises(ValueError, match="at least one crystal"):
-        lattice_sums(torch.zeros(0, 3, 3), torch.zeros(0, 3), empty, POTENTIAL)
-    with pytest.raises(ValueError, match="at least one atom"):
-        lattice_sums(torch.eye(3)[None], torch.zeros(0, 3), empty, POTENTIAL)
+    sums = lattice_sums(torch.zeros(0, 3, 3), torch.zeros(0, 3), empty, POTENTIAL)
+    shapes = [tuple(x.shape) for x in sums]
+    assert shapes == [(2, 0), (0, len(POTENTIAL)), (0, len(POTENTIAL))]
+    with pytest.raises(ValueError, match="1 atoms but no crystal"):
+        lattice_sums(torch.zeros(0, 3, 3), torch.zeros(1, 3), torch.tensor([0]), POTENTIAL)
+    with pytest.raises(
+        LatticeError, match="crystal 1 has no atoms: every crystal needs at least one"
+    ) as error:
+        lattice_sums(torch.eye(3).repeat(3, 1, 1), torch.rand(2, 3), torch.tensor([0, 2]), POTENTIAL)
+    assert error.value.crystal == 1
     with pytest.raises(ValueError, match="at least one potential"):
         lattice_sums(torch.eye(3)[None], torch.zeros(1, 3), torch.tensor([0]), [])
 
@@ -166,10 +172,54 @@ def test_eta_must_be_positive(eta):
         lattice_sums(*good(), POTENTIAL, eta=eta)
 
 
-@pytest.mark.parametrize("p", [0.0, 0.25, 1.5, -1.0, 0.7, math.nan, math.inf])
+@pytest.mark.parametrize("p", [0.0, 1.5, -1.0, math.nan, math.inf])
 def test_powers(p):
-    with pytest.raises(ValueError, match="p must be an integer or half-integer"):
+    with pytest.raises(ValueError, match="p must be positive and other than 3/2"):
         InversePower(p)
+
+
+@pytest.mark.parametrize("potentials", [Coulomb(), [Coulomb(), "london"], [Pauli]])
+def test_potentials_are_a_list_of_potentials(potentials):
+    with pytest.raises(TypeError, match="potentials must be a list of potentials"):
+        lattice_sums(*good(), potentials)
+
+
+def test_complex_inputs():
+    cell, positions, batch = good()
+    with pytest.raises(ValueError, match="cell must be real, got torch.complex128"):
+        lattice_sums(cell.to(torch.complex128), positions, batch, POTENTIAL)
+    with pytest.raises(ValueError, match="positions must be real"):
+        lattice_sums(cell, positions.to(torch.complex64), batch, POTENTIAL)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_batch_of_any_integers(dtype):
+    cell, positions, batch = good()
+    sums = lattice_sums(cell, positions, batch.to(dtype), POTENTIAL)
+    assert torch.equal(sums.values, lattice_sums(cell, positions, batch, POTENTIAL).values)
+    assert sums.pair_index.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "accuracy",
+    [np.float32(1e-6), np.array(1e-6), torch.tensor(1e-6), np.full(3, 1e-6), torch.full((3,), 1e-6)],
+)
+def test_accuracy_from_arrays(accuracy):
+    potentials = [Coulomb(), London(), Pauli()]
+    sums = lattice_sums(*good(), potentials, accuracy)
+    assert torch.allclose(sums.values, lattice_sums(*good(), potentials, 1e-6).values, rtol=0, atol=1e-12)
+
+
+def test_kind_of_bound():
+    with pytest.raises(ValueError, match="bound must be 'rigorous' or 'estimate', got 'loose'"):
+        lattice_sums(*good(), POTENTIAL, bound="loose")
+
+
+def test_autocast_changes_nothing():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        sums = lattice_sums(*good(), [Coulomb(), London(), Pauli()], 1e-4)
+    plain = lattice_sums(*good(), [Coulomb(), London(), Pauli()], 1e-4)
+    assert torch.equal(sums.values, plain.values)
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])

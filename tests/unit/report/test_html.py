@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from potnet.config import ConfigError
-from potnet.report import collect, sections
-from potnet.report.__main__ import write_report
-from potnet.report.html import html_report
+from potnet.runs.report import collect, sections
+from potnet.runs.report.command import write_report
+from potnet.runs.report.html import html_report
 
 
 @pytest.fixture

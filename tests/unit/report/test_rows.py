@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from potnet.config import ConfigError
-from potnet.report import collect, sections
-from potnet.report.names import changes, name_rows, settings_of
-from potnet.report.planned import not_begun
+from potnet.runs.report import collect, sections
+from potnet.runs.report.names import changes, name_rows, settings_of
+from potnet.runs.report.planned import not_begun
 
 WriteRun = Any
 
@@ -99,7 +99,7 @@ def test_runs_without_overrides_are_named_by_their_settings(tmp_path: Path, writ
     for ablation in ("complete", "radius_4"):
         write_run(tmp_path, ablation, 0, (0.1, 0.2), overrides=False)
     (section,) = sections(collect([tmp_path]))
-    assert [row.name for row in section.rows] == ["features.pair_cutoff=None", "features.pair_cutoff=4.0"]
+    assert [row.name for row in section.rows] == ["pair_cutoff=null", "pair_cutoff=4.0"]
     assert section.reference is section.rows[0]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from potnet.report.__main__ import main, write_report
+from potnet.runs.report.command import main, write_report
 
 PNG = b"\x89PNG"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from potnet.training.atomic import AtomicCheckpointIO
+from potnet.training.checkpoint_io import AtomicCheckpointIO
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

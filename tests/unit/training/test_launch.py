@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from potnet.training import launch as launching
-from potnet.training.launch import RankError, launch
+from potnet.training.processes import launch as launching
+from potnet.training.processes.launch import RankError, launch
 
 Ranks = Callable[[str], float | None]
 
@@ -207,7 +207,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
         PRELUDE
         + textwrap.dedent("""
         import threading
-        from potnet.training.rank import _end_with_the_parent
+        from potnet.training.processes.worker import _end_with_the_parent
         threading.Thread(target=_end_with_the_parent, args=(notes,), daemon=True).start()
         write(f"pid_{rank}", str(os.getpid()))
         time.sleep(600)
@@ -215,7 +215,7 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
     )
     starter = textwrap.dedent(f"""
         from pathlib import Path
-        from potnet.training import launch
+        from potnet.training.processes import launch
         launch.PROGRAM = "program_of_a_rank"
         launch.launch({{}}, Path({str(tmp_path)!r}), False, 2)
     """)

@@ -1,4 +1,4 @@
-"""Loss, parameter groups and the cycle of the learning rate."""
+"""Parameter groups and the cycle of the learning rate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from potnet.training.optimization import build_optimizer, loss_function, parameter_groups, warmup_length
+from potnet.training.optimization import build_optimizer, parameter_groups, warmup_length
 
 SETTINGS = {"learning_rate": 1e-2, "weight_decay": 0.1, "betas": (0.9, 0.999), "warmup_fraction": 0.3}
 
@@ -109,13 +109,6 @@ def test_algorithms() -> None:
     assert isinstance(built("sgd"), torch.optim.SGD)
     decayed, free = built("sgd").param_groups
     assert (decayed["weight_decay"], free["weight_decay"]) == (0.1, 0.0)
-
-
-def test_losses() -> None:
-    a, b = torch.tensor([0.0, 0.0]), torch.tensor([1.0, 3.0])
-    assert loss_function("mse", 1.0)(a, b) == 5.0
-    assert loss_function("mae", 1.0)(a, b) == 2.0
-    assert loss_function("huber", 2.0)(a, b) == (0.5 + 2 * (3 - 1)) / 2
 
 
 @pytest.mark.parametrize(

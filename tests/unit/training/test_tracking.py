@@ -9,14 +9,14 @@ import pytest
 
 from potnet.config import ConfigError, compose, plain
 from potnet.crystals.elements import ATOMIC_NUMBERS, MAX_Z
-from potnet.training import tracking
-from potnet.training.periodic_table import (
+from potnet.runs.periodic_table import (
     ElementError,
     elements_of,
     error_by_element,
     place,
     plot_error_by_element,
 )
+from potnet.training.loggers import tracking
 
 
 class Recorder:
@@ -116,7 +116,7 @@ def test_an_element_has_the_mean_error_of_the_crystals_with_it(tmp_path: Path) -
 
 
 def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path: Path) -> None:
-    from potnet.training.wandb_run import ID_FILE, WandbRun
+    from potnet.training.loggers.wandb_run import ID_FILE, WandbRun
 
     first, again = (WandbRun(str(tmp_path), {"seed": 0, "ablation": None}, offline=True) for _ in range(2))
     assert first._saved_id() == again._saved_id() == (tmp_path / ID_FILE).read_text().strip()

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, CrystalError
-from potnet.data.dataset import Dataset
-from potnet.data.download import Downloader, RemoteFile, local_file
-from potnet.data.errors import DataError, did_you_mean
-from potnet.data.sources.collector import NOT_STATED, Collector
-from potnet.data.sources.rows import number_of
-from potnet.files import cache_root
+from potnet.data.download.downloader import Downloader, RemoteFile, local_file
+from potnet.data.errors import DataError
+from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
+from potnet.data.sources.labels import number_of
+from potnet.files import cache_root, file_hash_once
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Column:
     def __post_init__(self) -> None:
         if self.scale not in _SCALES:
             raise DataError(
-                f"scale of column {self.column!r}: {self.scale!r}: {did_you_mean(self.scale, _SCALES)}"
+                f"scale of column {self.column!r}: {self.scale!r}{did_you_mean(self.scale, _SCALES)}"
             )
 
     def read(self, record: Mapping[str, Any]) -> float | None:
@@ -69,7 +69,7 @@ class Record:
     part: object = NOT_STATED
 
 
-class DownloadedSource(ABC):
+class DownloadedSource(ReadableSource, ABC):
     """A published data set. Subclasses read one kind of file.
 
     Args:
@@ -140,8 +140,13 @@ class DownloadedSource(ABC):
             self._content_hash = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return self._content_hash
 
-    def load(self, on_error: str = "raise") -> Dataset:
-        """Fetch what is not there yet, verify it, and read all crystals.
+    @property
+    def units(self) -> dict[str, str]:
+        """Target -> unit."""
+        return {key: column.unit for key, column in self.columns.items()}
+
+    def read(self, on_error: str = "raise") -> Iterator[Item]:
+        """Fetch what is not there yet, verify it, and read the crystals one by one.
 
         Where several crystals have one id, the further ones are called `ID#2`, `ID#3`: the published splits
         count them all.
@@ -150,7 +155,6 @@ class DownloadedSource(ABC):
             DataError: Files that cannot be had or are not those described, or (with "raise") a crystal that
                 cannot be used.
         """
-        collector = Collector(self.name, on_error)
         seen: Counter[str] = Counter()
         for record in self.records(self.fetch()):
             seen[record.id] += 1
@@ -158,21 +162,19 @@ class DownloadedSource(ABC):
             try:
                 crystal = self.crystal(Record(id, record.structure, record.columns, record.part))
             except CrystalError as error:
-                collector.refuse(id, error)
+                yield refused(id, error, on_error)
                 continue
             for key, column in self.columns.items():
                 value = column.read(record.columns)
                 if value is not None:
                     crystal.properties[key] = value
-            collector.add(crystal, record.part)
+            yield Sample(crystal, record.part)
         self._check_count(seen.total())
         repeated = seen.total() - len(seen)
         if repeated:
             log.info(
                 "%s: %d crystals have the id of another and are called ID#2 and so on", self.name, repeated
             )
-        units = {key: column.unit for key, column in self.columns.items()}
-        return collector.dataset(self.content_hash(), units, self.licence, self.citation)
 
     def fetch(self) -> list[Path]:
         """The verified files, in the order of the description."""
@@ -192,10 +194,9 @@ class DownloadedSource(ABC):
 
     def _checksums(self) -> list[str]:
         if self._is_local:
-            from potnet.data.verify import sha256_of
-
             return [
-                file.sha256 or sha256_of(path) for file, path in zip(self.files, self.fetch(), strict=True)
+                file.sha256 or file_hash_once(path)
+                for file, path in zip(self.files, self.fetch(), strict=True)
             ]
         return [self._downloads.sha256(file, self._mirror(file)) for file in self.files]
 
@@ -227,7 +228,7 @@ def _described(kind: type[Any], entry: Mapping[str, Any], where: str) -> Any:
     known = kind.__dataclass_fields__
     for key in entry:
         if key not in known:
-            raise DataError(f"{where}: unknown key {key!r}: {did_you_mean(str(key), known)}")
+            raise DataError(f"{where}: unknown key {key!r}{did_you_mean(str(key), known)}")
     try:
         return kind(**entry)
     except TypeError as error:

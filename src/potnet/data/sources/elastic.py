@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, from_jarvis
-from potnet.data.dataset import PARTS
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.sources.downloaded import DownloadedSource, Record
 from potnet.data.sources.jarvis import record_of
 from potnet.data.sources.plain_pickle import load_plain
+from potnet.data.table import PARTS
 
 
 class ElasticSource(DownloadedSource):
@@ -43,7 +44,7 @@ class ElasticSource(DownloadedSource):
         citation: str = "",
     ) -> None:
         if property not in moduli:
-            raise DataError(f"{name} has no target {property!r}: {did_you_mean(property, moduli)}")
+            raise DataError(f"{name} has no target {property!r}{did_you_mean(property, moduli)}")
         chosen = moduli[property]
         files = {part: dict(chosen["files"][part]) for part in PARTS if part in chosen["files"]}
         self.parts = list(files)

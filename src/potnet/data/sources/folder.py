@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from potnet.crystals import Crystal, CrystalError, read_crystals
-from potnet.data.dataset import Dataset
-from potnet.data.errors import DataError, did_you_mean
-from potnet.data.sources.collector import NOT_STATED, Collector
+from potnet.config.suggest import did_you_mean
+from potnet.crystals import Crystal, CrystalError, Plausibility, read_crystals
+from potnet.data.errors import DataError
+from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
+from potnet.data.sources.labels import label_of, number_of
 from potnet.data.sources.rows import guarded
+from potnet.data.table import Removal
+from potnet.files import file_hash_once
 
 #: Endings of structure files; a name in the table may leave them out.
 ENDINGS = (".cif", ".vasp", ".poscar", ".xyz", ".extxyz")
@@ -22,11 +25,12 @@ NOT_LISTED = "not in the table"
 _EMPTY = ("", "na", "nan", "none", "null", "-")
 
 
-class FolderSource:
+class FolderSource(ReadableSource):
     """Files in CIF, POSCAR or extended XYZ, and a table of their properties.
 
     The layout of CGCNN, ALIGNN and the JARVIS leaderboard: `id_prop.csv` beside the files, a line a crystal,
-    `name,value` or `name,value,value...`, the name that of a file with or without its ending. A first line
+    `name,value` or `name,value,value...`, the name that of a file with or without its ending; values are
+    numbers, or words for classes. A first line
     whose values are no numbers names the columns; a column `split` holds "train", "val" or "test". Files may
     be compressed (`.gz`) and lie in folders below (`name` is then a path). Files that the table does not name
     are not used, and listed.
@@ -34,11 +38,13 @@ class FolderSource:
     Args:
         path: The folder.
         table: Name of the table in it.
-        targets: Names of the value columns, in order, if the table has no header; or a mapping property
-            key -> column, if they should be called otherwise than in the header.
-        units: Property key -> unit. Properties that are not named have no unit.
+        targets: Names of the value columns, in order (or one name), if the table has no header; or a mapping
+            label -> column, if they should be called otherwise than in the header.
+        units: Label -> unit. Labels that are not named have no unit.
         name: Name of the data set; by default that of the folder.
         box: Vacuum around molecules, Å; None refuses them.
+        plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
+            `read_crystals`.
         licence: Licence of the data, printed once a run and kept in its folder.
         citation: What to cite, likewise.
     """
@@ -51,15 +57,19 @@ class FolderSource:
         units: Mapping[str, str] | None = None,
         name: str | None = None,
         box: float | None = None,
+        plausibility: Plausibility = "refuse",
         licence: str = "",
         citation: str = "",
     ) -> None:
         self.path = Path(path).expanduser()
         self.table = table
-        self.targets = targets
-        self.units = dict(units or {})
+        self.targets: Sequence[str] | Mapping[str, str] | None = (
+            [targets] if isinstance(targets, str) else targets
+        )
+        self._units = dict(units or {})
         self.name = name or self.path.absolute().name
         self.box = box
+        self.plausibility: Plausibility = plausibility
         self.licence = licence
         self.citation = citation
 
@@ -71,40 +81,46 @@ class FolderSource:
         """
         files = _Files(self.path)
         table = self._read_table(files)
-        digest = hashlib.sha256(json.dumps([table.keys, self.units, self.box], sort_keys=True).encode())
+        how: list[object] = [table.keys, self._units, self.box]
+        if self.plausibility != "refuse":
+            how.append(self.plausibility)
+        digest = hashlib.sha256(json.dumps(how, sort_keys=True).encode())
         for entry in table.entries:
             file = files.find(entry.name)
-            content = hashlib.sha256(_bytes(file)).hexdigest() if isinstance(file, Path) else file
+            content = _hash(file) if isinstance(file, Path) else file
             digest.update(json.dumps([entry.name, entry.values, entry.part, content], default=str).encode())
         # Files that are not named are listed in `removed`.
         digest.update(json.dumps([str(file) for file in files.unused]).encode())
         return digest.hexdigest()
 
-    def load(self, on_error: str = "raise") -> Dataset:
-        """Read all crystals that the table names.
+    @property
+    def units(self) -> dict[str, str]:
+        """Label -> unit, for every column of the table."""
+        return {key: self._units.get(key, "") for key in self._read_table(_Files(self.path)).keys}
+
+    def read(self, on_error: str = "raise") -> Iterator[Item]:
+        """The crystals that the table names, one by one; then the files that it does not name.
 
         Args:
             on_error: See `Source`.
 
         Raises:
-            DataError: There is no such folder or table, a name without a file, a file that cannot be read,
-                a value that is no number, duplicate ids, an unknown part.
+            DataError: There is no such folder or table, or (with "raise") a name without a file or a file
+                that cannot be read.
         """
         files = _Files(self.path)
         table = self._read_table(files)
-        found = Collector(self.name, on_error)
         for entry in table.entries:
             where = f"{self.path / self.table}, line {entry.line}"
             try:
                 crystal = self._crystal(entry, table.keys, files)
             except (CrystalError, DataError) as error:
-                found.refuse(entry.name, DataError(f"{where}: {error}"))
+                yield refused(entry.name, DataError(f"{where}: {error}"), on_error)
             else:
-                found.add(crystal, NOT_STATED if entry.part is None else entry.part or None)
+                yield Sample(crystal, NOT_STATED if entry.part is None else entry.part or None)
         for file in files.unused:
-            found.leave_out(str(file.relative_to(self.path)), NOT_LISTED, f"{self.table} does not name it")
-        units = {key: self.units.get(key, "") for key in table.keys}
-        return found.dataset(self.content_hash(), units, self.licence, self.citation)
+            name = str(file.relative_to(self.path))
+            yield Removal(name, NOT_LISTED, f"{self.table} does not name it")
 
     def _crystal(self, entry: _Entry, keys: Sequence[str], files: _Files) -> Crystal:
         if len(entry.values) != len(keys):
@@ -113,17 +129,16 @@ class FolderSource:
         file = files.find(entry.name)
         if not isinstance(file, Path):
             raise DataError(file)
-        crystals = read_crystals(file, self.box)
+        crystals = read_crystals(file, self.box, self.plausibility)
         if len(crystals) > 1:
             raise DataError(f"{file} holds {len(crystals)} structures; one is wanted (or use data=table)")
-        properties = {}
-        for key, text in zip(keys, entry.values, strict=True):
-            if text.lower() not in _EMPTY:
-                try:
-                    properties[key] = float(text)
-                except ValueError:
-                    raise DataError(f"{key} of {entry.name} is {text!r}, which is no number") from None
-        return replace(crystals[0], id=entry.name, properties=properties)
+        labels = {
+            key: label_of(text, key, from_text=True)
+            for key, text in zip(keys, entry.values, strict=True)
+            if text.lower() not in _EMPTY
+        }
+        known = {key: label for key, label in labels.items() if label is not None}
+        return replace(crystals[0], id=entry.name, properties=known)
 
     def _read_table(self, files: _Files) -> _Table:
         if not self.path.is_dir():
@@ -178,14 +193,14 @@ class FolderSource:
                 )
             for key, column in self.targets.items():
                 if column not in columns:
-                    raise DataError(f"data.source.targets.{key}={column}: {did_you_mean(column, columns)}")
+                    raise DataError(f"data.source.targets.{key}={column}{did_you_mean(column, columns)}")
             renamed = {column: key for key, column in self.targets.items()}
             return [renamed.get(column, column) for column in columns]
         names = list(self.targets) if self.targets is not None else columns
         if names is None:
             raise DataError(
                 f"{file} has no header: name its {width - 1} value column{'s' if width > 2 else ''}, such "
-                "as data.source.targets=[k_vrh]"
+                "as 'data.source.targets=[k_vrh]'"
             )
         if len(names) != width - 1 or len(set(names)) != len(names):
             raise DataError(
@@ -268,13 +283,9 @@ def _is_header(cells: list[str]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return number_of(text, from_text=True) is not None
 
 
-def _bytes(file: Path) -> bytes:
+def _hash(file: Path) -> str:
     with guarded(file):
-        return file.read_bytes()
+        return file_hash_once(file)

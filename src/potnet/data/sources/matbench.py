@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, from_serialized
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
 from potnet.data.sources.downloaded import DownloadedSource, Record
 from potnet.data.sources.json_stream import elements, member
 
@@ -88,13 +89,11 @@ def _chosen(tasks: Mapping[str, Mapping[str, Any]], target: str, task: str | Non
     if task is None:
         by_target = {str(entry["target"]): name for name, entry in tasks.items()}
         if target not in by_target:
-            raise DataError(
-                f"no task of Matbench has the target {target!r}: {did_you_mean(target, by_target)}"
-            )
+            raise DataError(f"no task of Matbench has the target {target!r}{did_you_mean(target, by_target)}")
         return by_target[target]
     task = task.removeprefix("matbench_")
     if task not in tasks:
-        raise DataError(f"data.task={task}: there is no such task of Matbench: {did_you_mean(task, tasks)}")
+        raise DataError(f"data.task={task}: there is no such task of Matbench{did_you_mean(task, tasks)}")
     if tasks[task]["target"] != target:
         raise DataError(
             f"data.task={task}: its target is {tasks[task]['target']}, not {target}: add "

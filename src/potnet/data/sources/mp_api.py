@@ -12,9 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalError, from_serialized
-from potnet.data.dataset import Dataset
-from potnet.data.errors import DataError, did_you_mean
+from potnet.data.errors import DataError
+from potnet.data.sources.base import Item, ReadableSource
 from potnet.data.sources.mp_client import checked_key, connected, get, mp_rester, search, shown
 from potnet.data.sources.table import TableSource
 from potnet.files import cache_root, write_whole
@@ -44,7 +45,7 @@ _PAGE = 500
 _MODULI = (0, 10_000)
 
 
-class MaterialsProjectSource:
+class MaterialsProjectSource(ReadableSource):
     """Crystals of the Materials Project, as its server has them on the day of the first use.
 
     The answer is kept in `<cache>/downloads/mp_api/` with the version of the database and the query, and
@@ -85,7 +86,7 @@ class MaterialsProjectSource:
     ) -> None:
         for key in require:
             if key not in PROPERTIES:
-                raise DataError(f"the Materials Project has no {key!r}: {did_you_mean(key, PROPERTIES)}")
+                raise DataError(f"the Materials Project has no {key!r}{did_you_mean(key, PROPERTIES)}")
         if num_sites is not None and (len(num_sites) != 2 or not 1 <= num_sites[0] <= num_sites[1]):
             raise DataError(f"data.source.num_sites={list(num_sites)}: give [smallest, largest]")
         self._connect = connect or mp_rester
@@ -102,7 +103,12 @@ class MaterialsProjectSource:
         """
         return self._table.content_hash()
 
-    def load(self, on_error: str = "raise") -> Dataset:
+    @property
+    def units(self) -> dict[str, str]:
+        """Property -> unit."""
+        return {key: unit for key, (unit, _, _) in PROPERTIES.items()}
+
+    def read(self, on_error: str = "raise") -> Iterator[Item]:
         """Read the crystals, asking the server if there is no answer yet.
 
         Args:
@@ -111,7 +117,7 @@ class MaterialsProjectSource:
         Raises:
             DataError: As for `content_hash`.
         """
-        return self._table.load(on_error)
+        return self._table.read(on_error)
 
     @property
     def file(self) -> Path:
@@ -140,11 +146,10 @@ class MaterialsProjectSource:
             checksum = known["sha256"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{notes} is damaged ({error}): delete it to fetch the data again") from error
-        units = {key: unit for key, (unit, _, _) in PROPERTIES.items()}
         return TableSource(
             self.file,
             self.name,
-            units=units,
+            units=self.units,
             licence=LICENCE,
             citation=f"{CITATION}. Database version {known.get('database_version')}",
             sha256=checksum,

@@ -10,7 +10,6 @@ import csv
 import gzip
 import io
 import json
-import numbers
 import sqlite3
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any, TextIO
 
 from potnet.crystals import CrystalError
 from potnet.data.errors import DataError
+from potnet.data.sources.labels import labels_of_atoms
 
 Row = dict[str, Any]
 #: Where it stands ("line 3"), and the row, or what is wrong with it.
@@ -42,18 +42,6 @@ def reader_of(path: Path) -> Callable[[Path], Rows]:
         f"{path}: cannot read this kind of table; give a .jsonl, .csv, .xyz or .extxyz file (or one of these "
         "with .gz), a .parquet file, or a .db file of ASE"
     )
-
-
-def number_of(value: Any, from_text: bool = False) -> float | None:
-    """A number as a float; None for everything else (truth values and, unless asked for, text too)."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool) and type(value).__name__ != "bool":
-        return float(value)
-    if from_text and isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return None
 
 
 def json_lines(path: Path) -> Rows:
@@ -107,13 +95,9 @@ def _check_header(path: Path, header: list[str]) -> None:
 
 def parquet_rows(path: Path) -> Rows:
     """Columns as Parquet has them."""
-    try:
-        import pyarrow
-        from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError:
-        raise DataError(
-            f'{path}: Parquet needs pyarrow, which is not installed: pip install "potnet[tables]"'
-        ) from None
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
     try:
         with ParquetFile(path) as file:
             start = 0
@@ -127,14 +111,14 @@ def parquet_rows(path: Path) -> Rows:
 
 def xyz_rows(path: Path) -> Rows:
     """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
-    from potnet.crystals.read import xyz_frames
+    from potnet.crystals.reading.xyz import xyz_frames
 
     with guarded(path):
         for where, frame in xyz_frames(path):
             if isinstance(frame, CrystalError):
                 yield where, DataError(frame.reason)
             else:
-                yield where, {**getattr(frame.calc, "results", {}), **frame.info, "structure": frame}
+                yield where, {**labels_of_atoms(frame), "structure": frame}
 
 
 def database_rows(path: Path) -> Rows:
@@ -152,11 +136,9 @@ def database_rows(path: Path) -> Rows:
             raise DataError("it has no table of systems, so another program made it")
         with connect(path, type="db") as database:
             for row in database.select():
-                known = {key: row[key] for key in ("energy", "unique_id") if key in row}
-                yield (
-                    f"row {row.id}",
-                    {"id": str(row.id), **known, **row.key_value_pairs, "structure": row.toatoms()},
-                )
+                atoms = row.toatoms()
+                known = {"unique_id": row.unique_id, **labels_of_atoms(atoms), **row.key_value_pairs}
+                yield f"row {row.id}", {"id": str(row.id), **known, "structure": atoms}
     except Exception as error:  # ASE passes on whatever SQLite and its decoders raise
         raise DataError(f"{path}: ASE cannot read this database ({_brief(error)})") from error
 

@@ -1,0 +1,55 @@
+"""Where the configuration is, and composing it in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from potnet.config.errors import ConfigError
+from potnet.config.paths import config_dir
+from potnet.config.resolvers import register_resolvers
+
+register_resolvers()
+
+
+def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
+    """Compose a configuration in Python, as the command line would.
+
+    Args:
+        name: "train", "evaluate", "predict", "report" or "wandb_report".
+        overrides: As on the command line, such as `["model=potnet_published", "trainer.max_epochs=2"]`.
+
+    Raises:
+        ConfigError: A wrong key, group or option; the nearest valid one is named.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+
+    from potnet.config.adapt import adapt
+    from potnet.config.messages import explain
+
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            return adapt(hydra_compose(name, overrides=list(overrides)), overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, name)) from error
+
+
+def plain(config: Any) -> Any:
+    """Plain dictionaries and lists, interpolations resolved.
+
+    Raises:
+        ConfigError: A key that must be given is missing, or an interpolation fails.
+    """
+    if not isinstance(config, DictConfig | ListConfig):
+        return config
+    from potnet.config.messages import explain
+
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(explain(error)) from error

@@ -1,0 +1,142 @@
+"""Building the objects that a configuration names, after checking its keys against their signatures."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from potnet.config.composition import plain
+from potnet.config.errors import ConfigError
+from potnet.config.suggest import did_you_mean
+
+
+def build(config: Any, where: str = "", nested: bool = True, **arguments: Any) -> Any:
+    """Build the object that a config names by `_target_`; every other key is an argument of it.
+
+    Args:
+        config: Mapping with `_target_`; None gives None.
+        where: Key of the config, for messages.
+        nested: Whether inner mappings with a `_target_` are built as well. A network takes plain
+            arguments only, and so a checkpoint, which says what to build, can build nothing else.
+        **arguments: Further arguments, passed as they are.
+
+    Raises:
+        ConfigError: An unknown target or argument, a missing one, or one of the wrong kind.
+    """
+    config = plain(config)
+    if config is None:
+        return None
+    settings = {
+        key: build(value, f"{where}.{key}")
+        if nested and isinstance(value, Mapping) and "_target_" in value
+        else value
+        for key, value in config.items()
+        if key != "_target_"
+    }
+    target = locate(config, where)
+    check_arguments(target, settings | arguments, where)
+    return target(**settings, **arguments)
+
+
+def locate(config: Mapping[str, Any], where: str = "") -> Any:
+    """The class or function that `_target_` names.
+
+    Raises:
+        ConfigError: There is no `_target_`, or nothing of this name.
+    """
+    from hydra.utils import get_object
+
+    path = config.get("_target_")
+    if not isinstance(path, str):
+        raise ConfigError(
+            f"{where or 'config'}: no _target_ is given; name a class, such as potnet.models.PotNet"
+        )
+    try:
+        return get_object(path)
+    except Exception as error:
+        raise ConfigError(f"{where}._target_: cannot find {path} ({_first_line(error)})") from error
+
+
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], where: str = "") -> None:
+    """Compare arguments with a signature before the call, so that a mistake is named by its key.
+
+    Raises:
+        ConfigError: An argument is unknown, missing, or plainly not of the annotated kind.
+    """
+    parameters = inspect.signature(function).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    names = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    prefix = f"{where}." if where else ""
+    for key in arguments:
+        if key not in names and not takes_any:
+            raise ConfigError(f"unknown key {prefix}{key}{did_you_mean(key, names, prefix)}")
+    missing = [
+        name
+        for name in names
+        if name not in arguments
+        and parameters[name].default is inspect.Parameter.empty
+        and parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
+    ]
+    if missing:
+        raise ConfigError(f"missing key {prefix}{missing[0]}: give it a value")
+    hints = _hints(function)
+    for key, value in arguments.items():
+        if key in hints:
+            check_value(prefix + key, value, hints[key])
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    except Exception:  # an annotation that cannot be evaluated at run time is no mistake of the user
+        return {}
+
+
+def check_value(key: str, value: Any, hint: Any) -> None:
+    """Refuse a plain value that an annotation of plain types and choices excludes."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    options = typing.get_args(hint) if is_union else (hint,)
+    choices = [
+        choice
+        for option in options
+        if typing.get_origin(option) is Literal
+        for choice in typing.get_args(option)
+    ]
+    kinds = [option for option in options if typing.get_origin(option) is not Literal]
+    if value in choices or any(_fits(value, kind) for kind in kinds):
+        return
+    if choices:
+        also = [] if type(None) not in kinds else ["null"]
+        raise ConfigError(f"{key}={value}{did_you_mean(str(value), [*map(str, choices), *also])}")
+    wanted = " or ".join(_KIND_NAMES.get(kind, str(kind)) for kind in kinds)
+    if isinstance(value, list):
+        raise ConfigError(f"{key}: expected {wanted}, and not a list ({', '.join(map(str, value))})")
+    raise ConfigError(f"{key}={value!r}: expected {wanted}")
+
+
+_KIND_NAMES = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    list: "a list",
+}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value can be of this kind; kinds other than plain ones are left to the callee."""
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if kind in (str, bool, list, type(None)):
+        return isinstance(value, kind)
+    return not (isinstance(value, str) and typing.get_origin(kind) in (list, dict, tuple))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,1 @@
+"""Downloads: fetched, resumed, verified."""

@@ -1,0 +1,1 @@
+"""Features: computing them, the cache on disk, and batches of them."""

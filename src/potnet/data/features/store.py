@@ -1,0 +1,270 @@
+"""Featurized crystals that are read from disk as they are needed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from potnet.crystals import CrystalBatch, CrystalGraph, is_atom_label
+from potnet.crystals.batch import RAGGED, RaggedField, batch_of, joined
+from potnet.data.errors import CacheError
+from potnet.data.features.label_file import read_labels
+from potnet.data.features.shards import LABEL, ShardRecord
+from potnet.files import file_hash
+
+MANIFEST = "manifest.json"
+
+
+class FeatureStore:
+    """A finished feature cache, memory-mapped: nothing is read before a batch asks for it.
+
+    Args:
+        folder: Folder of the cache.
+
+    Attributes:
+        table: Labels and split of the crystals, row by row.
+        failures: Crystals of the source that could not be featurized.
+
+    Raises:
+        CacheError: There is no finished cache, or its files are not those of the manifest.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.settings: dict[str, Any]
+        self.settings, self.shards, self._files = self._manifest()
+        for name, size in self._sizes().items():
+            path = self.folder / name
+            if not path.is_file() or path.stat().st_size != size:
+                raise CacheError(f"{path} is missing or was cut off (expected {size} bytes)")
+        for name, known in self._files.items():
+            if file_hash(self.folder / name) != known["sha256"]:
+                raise CacheError(_damaged(self.folder / name))
+        self.table = read_labels(self.folder)
+        self.failures = [failure for shard in self.shards for failure in shard.failures]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process opens the files itself: maps are shared by the system, tensors would be copied.
+        return type(self), (self.folder,)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return sum(self._sizes().values())
+
+    @property
+    def checksums(self) -> dict[str, str]:
+        """sha256 of each file but the manifest, hexadecimal."""
+        labels = {name: known["sha256"] for name, known in self._files.items()}
+        return labels | {shard.file: shard.sha256 for shard in self.shards}
+
+    def verify(self, names: Iterable[str] | None = None) -> None:
+        """Read files and compare checksums.
+
+        Args:
+            names: Which, of `checksums`; None takes all.
+
+        Raises:
+            CacheError: Names the first damaged file.
+        """
+        for name in self.checksums if names is None else names:
+            if file_hash(self.folder / name) != self.checksums[name]:
+                raise CacheError(_damaged(self.folder / name))
+
+    def batch(self, rows: Sequence[int] | np.ndarray | Tensor, numbers: bool = True) -> CrystalBatch:
+        """Some crystals as one batch, in the order given.
+
+        Args:
+            rows: B row numbers of `table`.
+            numbers: Whether `targets` has all labels that are numbers; those that are arrays are always
+            there.
+        """
+        rows = np.asarray(rows, dtype=np.int64)
+        places = self._places[rows]
+        shard = places.tolist()
+        lengths = {kind: torch.from_numpy(np.diff(start[rows])[:, 0]) for kind, start in self._start.items()}
+        spans = {kind: start[rows].tolist() for kind, start in self._start.items()}
+        arrays = {}
+        for field in self._fields:
+            parts = [
+                field.cut(self._arrays[s][field.name], a, b)
+                for s, (a, b) in zip(shard, spans[field.per], strict=True)
+            ]
+            arrays[field.name] = joined(field, parts, lengths)
+        within = (rows - self._first[places]).tolist()
+        targets = self._numbers(rows) if numbers else {}
+        for key, shape in self._labels.items():
+            if is_atom_label(key):
+                parts = [
+                    self._label(s, key, (b - a, *shape), a, b)
+                    for s, (a, b) in zip(shard, spans["atoms"], strict=True)
+                ]
+            else:
+                parts = [
+                    self._label(s, key, (1, *shape), row, row + 1)
+                    for s, row in zip(shard, within, strict=True)
+                ]
+            targets[key] = torch.cat(parts)
+        return batch_of(
+            ids=[self.table.ids[row] for row in rows],
+            cell=torch.stack([self._arrays[s]["cell"][row] for s, row in zip(shard, within, strict=True)]),
+            lengths=lengths,
+            arrays=arrays,
+            targets=targets,
+        )
+
+    def _label(self, shard: int, key: str, size: tuple[int, ...], start: int, stop: int) -> Tensor:
+        """Some rows of a label that is an array; NaN where the shard lacks it."""
+        array = self._arrays[shard].get(LABEL + key)
+        return torch.full(size, float("nan"), dtype=torch.float64) if array is None else array[start:stop]
+
+    def _numbers(self, rows: np.ndarray) -> dict[str, Tensor]:
+        """(B,) float64 each, the labels of some rows that are numbers."""
+        columns = {key: self.table.targets[key] for key in self.table.targets}
+        return {
+            key: torch.from_numpy(values[rows]) for key, values in columns.items() if values.dtype != object
+        }
+
+    def graph(self, row: int) -> CrystalGraph:
+        """One crystal."""
+        batch = self.batch([row])
+        targets: dict[str, float | Tensor] = {}
+        for key, value in batch.targets.items():
+            if key in self._labels:
+                targets[key] = value if is_atom_label(key) else value[0]
+            else:
+                targets[key] = float(value)
+        arrays = {field.name: getattr(batch, field.name) for field in RAGGED}
+        return CrystalGraph(id=batch.ids[0], cell=batch.cell[0], targets=targets, **arrays)
+
+    def structures(self) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+        """Elements and cells of all crystals, shard by shard.
+
+        Yields:
+            Row of the shard's first crystal; (N,) int64 atomic numbers of its n crystals; (n, 3, 3) float64
+            cells, Å; (n,) int64 atoms of each.
+        """
+        for shard, arrays in enumerate(self._arrays):
+            if "z" not in arrays:  # all of its crystals failed
+                continue
+            first, cell = int(self._first[shard]), arrays["cell"].double().numpy()
+            atoms = self.num_atoms[first : first + len(cell)]
+            yield first, arrays["z"].long().numpy(), cell, atoms
+
+    @cached_property
+    def num_atoms(self) -> np.ndarray:
+        """(n,) int64, atoms of each crystal."""
+        return np.diff(self._start["atoms"])[:, 0]
+
+    @cached_property
+    def num_edges(self) -> np.ndarray:
+        """(n,) int64, local edges of each crystal; zeros if there are none."""
+        if "edges" not in self._start:
+            return np.zeros_like(self.num_atoms)
+        return np.diff(self._start["edges"])[:, 0]
+
+    @cached_property
+    def _fields(self) -> list[RaggedField]:
+        """The ragged arrays that this cache has."""
+        # A shard whose crystals all failed has none.
+        names = set().union(*self._arrays)
+        return [field for field in RAGGED if field.name in names]
+
+    @cached_property
+    def _labels(self) -> dict[str, tuple[int, ...]]:
+        """Labels that are arrays, and the shape of a row of each."""
+        found: dict[str, tuple[int, ...]] = {}
+        for arrays in self._arrays:
+            for name, array in arrays.items():
+                key, shape = name.removeprefix(LABEL), tuple(array.shape[1:])
+                if name.startswith(LABEL) and found.setdefault(key, shape) != shape:
+                    raise CacheError(
+                        f"{key} has a different shape in different crystals: {found[key]} and {shape}; "
+                        "give all the same, and leave it out where it is missing"
+                    )
+        return found
+
+    @cached_property
+    def _arrays(self) -> list[dict[str, Tensor]]:
+        """The memory-mapped arrays of each shard."""
+        from safetensors import safe_open
+
+        found = []
+        for shard in self.shards:
+            with safe_open(self.folder / shard.file, framework="pt") as file:
+                found.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+        return found
+
+    @cached_property
+    def _places(self) -> np.ndarray:
+        """(n,) the shard of each crystal."""
+        return np.repeat(np.arange(len(self.shards)), [shard.crystals for shard in self.shards])
+
+    @cached_property
+    def _first(self) -> np.ndarray:
+        """(shards,) the row of the first crystal of each shard."""
+        counts = np.array([shard.crystals for shard in self.shards])
+        return np.cumsum(counts) - counts
+
+    @cached_property
+    def _start(self) -> dict[str, np.ndarray]:
+        """(n, 2) begin and end of the rows of each crystal in its shard's arrays, by kind."""
+        return {
+            kind: np.concatenate([_spans(kind, arrays) for arrays in self._arrays if "z" in arrays])
+            for kind in sorted({field.per for field in self._fields})
+        }
+
+    def _manifest(self) -> tuple[dict[str, Any], list[ShardRecord], dict[str, Any]]:
+        """Settings, shards, and name, size and checksum of the files with labels."""
+        path = self.folder / MANIFEST
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest.pop("sha256") != _seal(manifest):
+                raise ValueError("its checksum is wrong")
+            shards = [ShardRecord.from_plain(plain) for plain in manifest["shards"]]
+            return manifest["key"], shards, manifest["labels"]
+        except FileNotFoundError:
+            raise CacheError(f"{self.folder}: there is no finished feature cache") from None
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CacheError(f"{path} cannot be read ({type(error).__name__}: {error})") from error
+
+    def _sizes(self) -> dict[str, int]:
+        labels = {name: known["bytes"] for name, known in self._files.items()}
+        return labels | {shard.file: shard.bytes for shard in self.shards}
+
+
+def manifest_file(content: dict[str, Any]) -> bytes:
+    """The manifest as it is written, with its own checksum in it."""
+    return canonical_json({**content, "sha256": _seal(content)})
+
+
+def canonical_json(value: Any) -> bytes:
+    """Canonical JSON: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _damaged(path: Path) -> str:
+    return f"{path} is damaged: its checksum is not that of the manifest"
+
+
+def _seal(content: dict[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(content)).hexdigest()
+
+
+def _spans(kind: str, arrays: dict[str, Tensor]) -> np.ndarray:
+    """(C, 2) int64 begin and end of the rows of each crystal of one shard."""
+    count = arrays["num_atoms" if kind == "pairs" else f"num_{kind}"].numpy().astype(np.int64)
+    sizes = count * count if kind == "pairs" else count
+    ends = sizes.cumsum(0)
+    return np.stack([ends - sizes, ends], 1)

@@ -1,0 +1,1 @@
+"""Splits: which crystals train, validate and test."""

@@ -1,0 +1,1 @@
+"""Networks that PotNet is compared with, one file each."""

@@ -1,0 +1,6 @@
+"""Make tables and plots of runs: `python -m potnet.report --help`."""
+
+from potnet.runs.report.command import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""Judging a trained model on the parts of a split, target by target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from potnet.data.targets import Target
+from potnet.files import csv_text, write_whole
+from potnet.inference.predictor import Predictor
+from potnet.training.metrics import classification_metrics, known, regression_metrics
+from potnet.training.outputs import per_atom
+
+if TYPE_CHECKING:
+    from potnet.data import CrystalDataModule
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's predictions of one target on one part of a split.
+
+    Attributes:
+        part: "train", "val" or "test".
+        target: Which.
+        ids: n names; empty for targets of atoms or with a shape, whose labels are not one a crystal.
+        label: (n,) float64, physical unit, or number of the class; NaN where missing.
+        prediction: (n,) float64, physical unit, or number of the most probable class.
+        errors: (n,) absolute errors in the target's metric unit; of a class 1 - its probability.
+        metrics: `mae`, `rmse`, `r2` (or `accuracy`, `f1`, `roc_auc`, `log_loss`), `n` and `unit`.
+        probability: (n, classes) of a classification.
+    """
+
+    part: str
+    target: Target
+    ids: list[str]
+    label: Tensor
+    prediction: Tensor
+    errors: Tensor
+    metrics: dict[str, Any]
+    probability: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Name of the target."""
+        return self.target.key
+
+
+def evaluate(
+    predictor: Predictor, data: CrystalDataModule, parts: Sequence[str] = ("val", "test")
+) -> list[Evaluation]:
+    """Predict every crystal of the parts once, in the order of the split; empty parts are left out.
+
+    Returns:
+        One for each part and target, in that order.
+    """
+    found = []
+    for part in parts:
+        if data.split[part]:
+            found += evaluate_part(predictor, part, data.dataloader(part))
+    return found
+
+
+def evaluate_part(predictor: Predictor, part: str, batches: Iterable[Any]) -> list[Evaluation]:
+    """One evaluation a target of batches that carry their labels."""
+    targets = predictor.targets
+    ids: list[str] = []
+    values: dict[str, list[Tensor]] = {key: [] for key in targets}
+    labels: dict[str, list[Tensor]] = {key: [] for key in targets}
+    scaled: dict[str, list[tuple[Tensor, Tensor]]] = {key: [] for key in targets}
+    for batch in batches:
+        ids += batch.ids
+        for key, value in predictor.learned(batch).items():
+            label = targets[key].learned(batch.targets[key].double().cpu())
+            values[key].append(value)
+            labels[key].append(label)
+            if not targets[key].is_class:
+                pair = (per_atom(targets, key, x, batch) for x in (value, label))
+                scaled[key].append(known(*pair))
+    found = []
+    for key, target in targets.items():
+        value, label = torch.cat(values[key]), torch.cat(labels[key])
+        names = ids if target.per == "crystal" and not target.shape else []
+        if target.is_class:
+            found.append(_of_classes(part, target, names, value, label))
+            continue
+        prediction, wanted = (torch.cat(both) for both in zip(*scaled[key], strict=True))
+        metrics = {**regression_metrics(prediction, wanted), "unit": target.metric_unit}
+        errors = (prediction - wanted).abs()
+        if names and len(errors) < len(names):  # some labels are missing
+            everywhere = torch.full((len(names),), float("nan"), dtype=torch.float64)
+            everywhere[~label.isnan()] = errors
+            errors = everywhere
+        found.append(
+            Evaluation(part, target, names, target.physical(label), target.physical(value), errors, metrics)
+        )
+    return found
+
+
+def _of_classes(part: str, target: Target, ids: list[str], logits: Tensor, label: Tensor) -> Evaluation:
+    probability = torch.softmax(logits, -1)
+    metrics = {**classification_metrics(*known(probability, label)), "unit": ""}
+    rows = torch.arange(len(label))
+    errors = 1 - probability[rows, label.nan_to_num().long()]
+    errors[label.isnan()] = float("nan")
+    predicted = probability.argmax(-1).double()
+    return Evaluation(part, target, ids, label, predicted, errors, metrics, probability)
+
+
+def metrics_by_part(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, dict[str, Any]]]:
+    """The content of metrics.json: part -> target -> figures."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for evaluation in evaluations:
+        found.setdefault(evaluation.part, {})[evaluation.key] = evaluation.metrics
+    return found
+
+
+def write_predictions(path: Path, evaluations: Iterable[Evaluation]) -> None:
+    """CSV `id,split,target,value,prediction`, one row a crystal and target, in physical units.
+
+    Of a classification value and prediction are names of classes. Targets of atoms or with a shape are left
+    out.
+    """
+    rows = []
+    for evaluation in evaluations:
+        if not evaluation.ids:
+            continue
+        shown = (
+            _text(evaluation.target, column.tolist()) for column in (evaluation.label, evaluation.prediction)
+        )
+        rows += [
+            (id, evaluation.part, evaluation.key, label, prediction)
+            for id, label, prediction in zip(evaluation.ids, *shown, strict=True)
+        ]
+    write_whole(path, csv_text(("id", "split", "target", "value", "prediction"), rows))
+
+
+def _text(target: Target, values: list[float]) -> list[str]:
+    if target.is_class:
+        classes = target.classes or ()
+        return ["" if value != value else classes[int(value)] for value in values]
+    return ["" if value != value else f"{value:.6g}" for value in values]
+
+
+def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, str] | None = None) -> None:
+    """A short table of the figures, and further facts below them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    evaluations = list(evaluations)
+    console = Console(soft_wrap=True)
+    several = len({evaluation.key for evaluation in evaluations}) > 1
+    for kind, columns in (
+        (False, (("mae", "MAE"), ("rmse", "RMSE"), ("r2", "R²"))),
+        (True, (("accuracy", "accuracy"), ("f1", "F1"), ("roc_auc", "ROC AUC"))),
+    ):
+        rows = [evaluation for evaluation in evaluations if evaluation.target.is_class == kind]
+        if not rows:
+            continue
+        table = Table(title=title, title_justify="left", title_style="bold")
+        for column in ("split", *(["target"] if several else [])):
+            table.add_column(column, no_wrap=True)
+        for _, column in columns:
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("unit", no_wrap=True)
+        table.add_column("labels", justify="right", no_wrap=True)
+        for evaluation in rows:
+            figures = [evaluation.metrics[name] for name, _ in columns]
+            shown = ["-" if figure is None else f"{figure:.5f}" for figure in figures]
+            which = [evaluation.part, *([evaluation.key] if several else [])]
+            table.add_row(*which, *shown, evaluation.metrics["unit"], str(evaluation.metrics["n"]))
+        console.print(table)
+    for name, value in (facts or {}).items():
+        console.print(f"{name:<12}{value}", highlight=False)

@@ -1,0 +1,249 @@
+"""The pictures of a report, and the colour of each row, which the page uses as well.
+
+matplotlib is imported when the first one is drawn.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from potnet.runs.figures import BLUE, INK, ORANGE, new_figure
+from potnet.runs.report.rows import Row, Section
+from potnet.runs.report.search import axis_of, parameters_of
+
+_PALETTE = (
+    "#2166ac", "#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#4d4d4d", "#17becf", "#b2182b", "#9970ab",
+)  # fmt: skip
+_DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
+"""Of a line: for Plotly, and for matplotlib."""
+
+
+def looks(section: Section) -> dict[str, tuple[str, tuple[str, str]]]:
+    """Name of a row -> its colour, and the dashes of its line; the same in pictures and on the page.
+
+    The reference row is orange; further rows take the palette in order, once for each kind of dashes.
+    """
+    found = {}
+    others = [row for row in section.rows if row is not section.reference]
+    for i, row in enumerate(others):
+        found[row.name] = (_PALETTE[i % len(_PALETTE)], _DASHES[i // len(_PALETTE) % len(_DASHES)])
+    found[section.reference.name] = (ORANGE, _DASHES[0])
+    return found
+
+
+def curve(row: Row, part: str = "val") -> list[tuple[int, float, float, float]]:
+    """Error by epoch over all runs of a row: (epoch, counted from 1, mean, least, most)."""
+    values: dict[int, list[float]] = defaultdict(list)
+    for run in row.runs:
+        for epoch, error in run.curve(part):
+            values[epoch].append(error)
+    return [(epoch, statistics.fmean(v), min(v), max(v)) for epoch, v in sorted(values.items())]
+
+
+def error_plot(path: Path, section: Section) -> None:
+    """Errors of all rows on one axis: every run a dot, the mean a line, the standard deviation a bar.
+
+    Args:
+        path: PNG to write.
+        section: With at least one finished run.
+    """
+    rows = [row for row in section.rows if row.error(section.part)]
+    look = looks(section)
+    figure, axes = new_figure(7.0, 1.2 + 0.3 * len(rows), dpi=140)
+    for place, row in enumerate(rows):
+        color, _ = look[row.name]
+        error = row.error(section.part)
+        assert error is not None
+        axes.errorbar(
+            error.mean, place, xerr=error.deviation or 0, color=color, capsize=3, marker="|", markersize=11
+        )
+        dots = [value for run in row.finished if (value := run.error(section.part)) is not None]
+        axes.scatter(dots, [place] * len(dots), s=14, color=color, alpha=0.55, linewidths=0, zorder=3)
+    best = section.reference.error(section.part)
+    if best:
+        axes.axvline(best.mean, color=ORANGE, linewidth=0.9, linestyle=":", zorder=1)
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(label_of(section, section.part))
+    figure.savefig(path)
+
+
+def learning_plot(path: Path, section: Section) -> None:
+    """Validation error by epoch: the mean of each row, and a band from the least to the most of its runs.
+
+    Args:
+        path: PNG to write.
+        section: With at least one epoch in a run.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    figure, axes = new_figure(7.5, 4.6, dpi=140)
+    look = looks(section)
+    lines = [(row.name, curve(row), *look[row.name]) for row in section.rows]
+    if len(section.rows) == 1:  # a single configuration is shown with its training error
+        lines.insert(0, ("training", curve(section.rows[0], "train"), "#9aa5b1", _DASHES[0]))
+        lines[1] = ("validation", *lines[1][1:])
+    for name, points, color, (_, dashes) in lines:
+        if not points:
+            continue
+        epochs, mean, low, high = zip(*points, strict=True)
+        width = 2.2 if color == ORANGE else 1.2
+        marker = "o" if len(epochs) < 3 else None
+        axes.plot(epochs, mean, color=color, linestyle=dashes, linewidth=width, marker=marker, label=name)
+        axes.fill_between(epochs, low, high, color=color, alpha=0.12, linewidth=0)
+    if section.measure == "MAE":
+        axes.set_yscale("log")
+        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            formatter(ScalarFormatter())
+    axes.tick_params(axis="y", which="minor", labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label_of(section, "val" if len(section.rows) > 1 else ""))
+    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.savefig(path)
+
+
+def coordinates(section: Section) -> dict[str, Any]:
+    """Parallel coordinates of a search: a line a finished trial, an axis a setting and one for the error.
+
+    Returns:
+        `axes`: names; `labels`: for each axis (place from 0 to 1, text); `lines`: for each trial its row's name,
+        its places, its error, and the texts of its settings.
+    """
+    rows = [row for row in section.rows if row.error("val")]
+    names = parameters_of(section)
+    places, labels = [], []
+    for key in names:
+        where, texts = axis_of([row.settings.get(key) for row in rows])
+        places.append(where)
+        labels.append(texts)
+    errors = [error.mean for row in rows if (error := row.error("val")) is not None]
+    where, texts = axis_of(errors)
+    places.append(where)
+    labels.append(texts if len(texts) <= 2 else [texts[0], texts[-1]])
+    return {
+        "axes": [*names.values(), label_of(section, "val")],
+        "labels": labels,
+        "lines": [
+            {"name": row.name, "places": list(points), "error": error}
+            for row, points, error in zip(rows, zip(*places, strict=True), errors, strict=True)
+        ],
+    }
+
+
+def parallel_plot(path: Path, section: Section) -> None:
+    """Parallel coordinates of a search, dark for a small error, the best trial in orange.
+
+    Args:
+        path: PNG to write.
+        section: Of `search.ranked`, with at least one finished trial.
+    """
+    found = coordinates(section)
+    axes_count, lines = len(found["axes"]), found["lines"]
+    figure, axes = new_figure(1.6 + 1.5 * axes_count, 4.2, dpi=140)
+    axes.grid(False)
+    for rank, line in reversed(list(enumerate(lines))):
+        best = rank == 0
+        shade = 0.15 + 0.7 * rank / max(len(lines) - 1, 1)
+        color: Any = ORANGE if best else (shade, shade + 0.02, shade + 0.05)
+        axes.plot(
+            range(axes_count),
+            line["places"],
+            color=color,
+            linewidth=2.6 if best else 1.0,
+            zorder=3 if best else 2,
+        )
+    for x, (name, labels) in enumerate(zip(found["axes"], found["labels"], strict=True)):
+        axes.axvline(x, color=INK, linewidth=0.8, zorder=1)
+        for y, text in labels:
+            axes.annotate(
+                text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", color=BLUE
+            )
+        axes.annotate(name, (x, 1.0), xytext=(0, 12), textcoords="offset points", fontsize=8, ha="center")
+    axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.05), xticks=[], yticks=[])
+    axes.spines[["left", "bottom"]].set_visible(False)
+    figure.savefig(path)
+
+
+def trial_plot(path: Path, section: Section) -> None:
+    """Validation error of each trial in the order in which they ran, and the best so far."""
+    figure, axes = new_figure(7.0, 3.6, dpi=140)
+    points = trials(section)
+    axes.scatter([n for n, _, _ in points], [error for _, error, _ in points], s=18, color=BLUE, linewidths=0)
+    axes.step(
+        [n for n, _, _ in points], [best for _, _, best in points], where="post", color=ORANGE, linewidth=1.6
+    )
+    axes.set_yscale("log")
+    axes.set(xlabel="trial", ylabel=label_of(section, "val"))
+    figure.savefig(path)
+
+
+def trials(section: Section) -> list[tuple[int, float, float]]:
+    """Number of each finished trial, its validation error, and the least so far, in the order of numbers."""
+    found = []
+    for row in section.rows:
+        number = row.runs[0].folder.name.partition("_")[0]
+        error = row.error("val")
+        if error is not None:
+            found.append((int(number) if number.isdigit() else len(found), error.mean))
+    best, points = float("inf"), []
+    for n, value in sorted(found):
+        best = min(best, value)
+        points.append((n, value, best))
+    return points
+
+
+def label_of(section: Section, part: str) -> str:
+    """Of an axis: "test MAE of bulk modulus, log10(GPa)"."""
+    unit = f", {section.unit}" if section.unit else ""
+    name = {"val": "validation "}.get(part, f"{part} " if part else "")
+    return f"{name}{section.measure} of {section.name}{unit}"
+
+
+def pictures(folder: Path, sections: Sequence[Section], kind: str) -> list[Path]:
+    """Draw what a report of this kind shows of its sections; what has no data is left out.
+
+    Args:
+        folder: To write to.
+        sections: Of the report.
+        kind: "run", "study" or "search".
+    """
+    drawn: list[Path] = []
+
+    def draw(name: str, function: Any, section: Section, *arguments: Any) -> None:
+        drawn.append(folder / f"{name}_{section.key}.png")
+        function(drawn[-1], *arguments)
+
+    for section in sections:
+        if kind == "run":
+            _single(draw, section)
+        elif kind == "search" and any(row.error("val") for row in section.rows):
+            draw("parallel", parallel_plot, section, section)
+            draw("trials", trial_plot, section, section)
+        elif kind == "study" and any(row.error(section.part) for row in section.rows):
+            draw("errors", error_plot, section, section)
+        if kind != "search" and any(curve(row) for row in section.rows):
+            draw("learning", learning_plot, section, section)
+    return drawn
+
+
+def _single(draw: Any, section: Section) -> None:
+    from potnet.runs.periodic_table import plot_error_by_element
+    from potnet.runs.plots import parity_plot
+    from potnet.runs.report.single import element_errors, pairs
+
+    (run,) = section.rows[0].runs
+    points = pairs(run, section.part)
+    if points:
+        metrics = (run.metrics or {}).get(section.part, {}).get(section.key, {})
+        _, values, predictions = zip(*points, strict=True)
+        log = run.target.get("transform") == "log10"
+        draw("parity", parity_plot, section, values, predictions, metrics, section.name,
+             str(run.target.get("unit") or ""), log)  # fmt: skip
+    elements = element_errors(run)
+    if elements:
+        draw("elements", plot_error_by_element, section, elements, section.name, section.unit)

@@ -1,0 +1,1 @@
+"""Loggers of training: W&B, TensorBoard, CSV."""
