@@ -19,6 +19,8 @@ from potnet.training.processes.environment import rank
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
+
 RESUMABLE = (
     "data.num_workers",
     "data.featurize_workers",
@@ -88,7 +90,7 @@ def _train(
     from potnet.runs.folder import LAST, RunFolder
     from potnet.runs.record import record_of
     from potnet.runs.results import finish_run, monitored
-    from potnet.training import closed_form, setup
+    from potnet.training import closed_form, finetune, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.module import PropertyModule
     from potnet.training.notices import LengthNotices
@@ -99,6 +101,9 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    if (start := (config.get("finetune") or {}).get("from")) is not None and not resume:
+        taken = finetune.start_from(module.model, start, config["finetune"]["except"])
+        log.info("begins with %d weights of %s", len(taken), start)
     monitor = setup.monitor_of(config, module.targets)
     data = setup.build_data(config, module.model)
     data.prepare_data()
