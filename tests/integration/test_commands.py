@@ -150,7 +150,7 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("train", "resume=nowhere", "error: resume=nowhere: there is no config.yaml here"),
         ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
         ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
-        ("predict", "inputs=x", "error: missing key checkpoint"),
+        ("predict", "device=cpu", "error: missing key inputs"),
         ("predict", "checkpoint=[a,b]", "give one path"),
         ("train", "target=own", "error: missing key target.key"),
         ("train", "data.limit=-1", "data.limit"),

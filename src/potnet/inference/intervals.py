@@ -108,6 +108,7 @@ class Reliability:
         area: Miscalibration area: mean over levels from 0.01 to 0.99 of |coverage - level| (Tran et al. 2020).
         z2: Mean of (error / sigma)²; 1 if sigma is the standard deviation of the errors.
         n: Crystals.
+        curve: (99,) coverage at each level of `GRID`.
     """
 
     coverage: dict[float, float]
@@ -115,6 +116,7 @@ class Reliability:
     area: float
     z2: float
     n: int
+    curve: np.ndarray = field(repr=False)
 
 
 GRID = np.linspace(0.01, 0.99, 99)
@@ -132,15 +134,16 @@ def reliability(
         shown: (n,) half widths at each of `LEVELS`.
     """
     halves = dict(zip(LEVELS, shown, strict=True))
-    inside = [float(np.mean(error <= half)) for half in half_widths]
+    inside = np.array([np.mean(error <= half) for half in half_widths])
     with np.errstate(divide="ignore", invalid="ignore"):
         z2 = float(np.mean(np.square(error / sigma)))
     return Reliability(
         {level: float(np.mean(error <= half)) for level, half in halves.items()},
         {level: float(2 * np.median(half)) for level, half in halves.items()},
-        float(np.mean(np.abs(np.array(inside) - GRID))),
+        float(np.mean(np.abs(inside - GRID))),
         z2,
         len(error),
+        inside,
     )
 
 

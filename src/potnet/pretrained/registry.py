@@ -69,10 +69,14 @@ class Entry:
         try:
             name, wanted = str(entry["file"]), str(entry["sha256"])
         except (KeyError, TypeError):
-            raise RegistryError(f"model {self.name}: each file needs `file` and `sha256`, got {entry}") from None
+            raise RegistryError(
+                f"model {self.name}: each file needs `file` and `sha256`, got {entry}"
+            ) from None
         path = self.folder / name
         if path.suffix != ".safetensors":
-            raise RegistryError(f"model {self.name}: {name} must be .safetensors (make one by `potnet export`)")
+            raise RegistryError(
+                f"model {self.name}: {name} must be .safetensors (make one by `potnet export`)"
+            )
         try:
             content = path.read_bytes()
         except OSError as error:
