@@ -33,8 +33,11 @@ COMMANDS = {
         "train a network, evaluate it, keep all in one folder",
         "experiment=mp_bulk_modulus",
     ),
-    "predict": Command(
-        "potnet.predict", "predict crystals in files", "structures/*.cif checkpoint=runs/mp_bulk_modulus"
+    "predict": Command("potnet.predict", "predict crystals in files", "structures/*.cif model=k_vrh,gap"),
+    "finetune": Command(
+        "potnet.finetune",
+        "train a network that begins with another one's weights",
+        "my.csv --from=formation_energy --target=gap --unit=eV",
     ),
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
     "export": Command(
