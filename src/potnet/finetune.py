@@ -83,6 +83,8 @@ def train_words(arguments: Sequence[str]) -> list[str]:
         f"name=finetuned_{key}",
         f"finetune.from={given['from']}",
         "optimizer.learning_rate=1e-3",
+        "data.batch_size=16",  # so that few labels make some steps
+        "trainer.max_epochs=100",
     ]
     if "unit" in given:
         words.append(f"target.unit={given['unit']}")
