@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,10 @@ from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
 from potnet.training.outputs import values_of
 from potnet.training.scaling import scalers_of
+
+if TYPE_CHECKING:
+    from potnet.inference.embeddings import Embeddings
+    from potnet.inference.explain import Explanation
 
 __all__ = ["Inputs", "Predictions", "Predictor", "choose_device", "expand"]
 
@@ -223,11 +227,35 @@ class Predictor:
             items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress
         )
 
+    def embed(self, inputs: Inputs, atoms: bool = False, **options: Any) -> Embeddings:
+        """Vectors of crystals, and with `atoms=True` of atoms, from the layer before the heads.
+
+        Args:
+            inputs: As for `predict`.
+            atoms: Whether to keep a vector an atom.
+            options: `on_error`, `batch_size`, `box`, `plausibility`, as for `predict`.
+        """
+        from potnet.inference.embeddings import embed
+
+        return embed(self, inputs, atoms, **options)
+
+    def explain(self, inputs: Inputs, target: str | None = None, **options: Any) -> Explanation:
+        """What each atom contributes to the prediction, and what it is without the complete potentials.
+
+        Args:
+            inputs: As for `predict`.
+            target: Key; None is the first.
+            options: `on_error`, `box`, `plausibility`, as for `predict`.
+        """
+        from potnet.inference.explain import explain
+
+        return explain(self, inputs, target, **options)
+
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: Limits, progress: bool
     ) -> Iterator[Predictions]:
         with crystals_bar(len(items), progress) as advance:
-            for crystals, failures in _chunks(items, outcomes, skip):
+            for crystals, failures in chunks(items, outcomes, skip):
                 yield self.table(crystals, failures, skip, limits)
                 advance(len(crystals) + len(failures))
 
@@ -241,16 +269,16 @@ class Predictor:
             needed = FEATURE_BYTES * len(crystal) ** 2 if self.featurizer.potentials else 0
             if self._fits(crystal.id, len(crystal), needed, torch.device("cpu"), skip, limits, failures):
                 usable.append(crystal)
-        graphs = self._featurized(usable, skip, failures)
+        graphs = self.featurized(usable, skip, failures)
         given = {crystal.id: crystal for crystal in usable}
         tables = [self._empty()]
-        for batch in self._batches(graphs, skip, limits, failures):
+        for batch in self.batches(graphs, skip, limits, failures):
             tables += self._batch(batch, given, skip, limits, failures)
         found = joined(tables)
         found.failures = [*unread, *failures]
         return found
 
-    def _featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
+    def featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
         try:
             given = failures if skip else None
             return self.featurizer.featurize(crystals, failures=given, labels=False)
@@ -258,12 +286,12 @@ class Predictor:
             if not is_out_of_memory(error):
                 raise
             if len(crystals) > 1:
-                return [g for crystal in crystals for g in self._featurized([crystal], skip, failures)]
+                return [g for crystal in crystals for g in self.featurized([crystal], skip, failures)]
             reason = f"{len(crystals[0])} atoms: there is not enough memory for its features"
             self._refuse(crystals[0].id, reason, skip, failures)
             return []
 
-    def _batches(
+    def batches(
         self, graphs: list[CrystalGraph], skip: bool, limits: Limits, failures: list[Failure]
     ) -> Iterator[list[CrystalGraph]]:
         """Crystals in order, each batch within the limits; a crystal above one of them comes alone."""
@@ -419,7 +447,7 @@ def _disordered(elements: Sequence[int]) -> Crystal:
     return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")
 
 
-def _chunks(
+def chunks(
     items: list[Any], outcomes: Iterator[Outcome], skip: bool
 ) -> Iterator[tuple[list[Crystal], list[Failure]]]:
     """Crystals of some inputs at a time, with the inputs between them that could not be read."""

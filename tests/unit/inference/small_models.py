@@ -47,7 +47,9 @@ def registry(folder: Path, **targets: Target) -> Path:
     entries = {}
     for name, target in targets.items():
         files = [
-            export(checkpoint(folder / f"{name}{seed}.ckpt", seed, target), folder / f"{name}{seed}.safetensors")
+            export(
+                checkpoint(folder / f"{name}{seed}.ckpt", seed, target), folder / f"{name}{seed}.safetensors"
+            )
             for seed in (0, 1)
         ]
         calibration = folder / f"{name}.calibration.safetensors"
