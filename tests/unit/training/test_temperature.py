@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,13 +10,11 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from small_models import checkpoint
 
 import potnet
 from potnet.data import Target
 from potnet.training.temperature import RANGE, calibrate, fit_factor, log_loss
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))
-from small_models import checkpoint  # noqa: E402
 
 KIND = Target("kind", kind="classification", classes=("a", "b", "c"))
 
