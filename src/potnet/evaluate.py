@@ -70,8 +70,9 @@ def evaluate_checkpoint(
         raise CheckpointError(f"{file}: {error}. Say where the data of the run are now: path=FILE") from error
     if content != record["content_hash"]:
         raise CheckpointError(
-            f"{file}: {data.source.name} is not what the run was trained on: structures or labels have changed "
-            "since, so its figures would be others. Restore the data, or say where they are: path=FILE"
+            f"{file}: {data.source.name} is not what the run was trained on: structures or labels "
+            "have changed since, so its figures would be others. Restore the data, or say where they are: "
+            "path=FILE"
         )
     data.prepare_data()
     data.setup()

@@ -201,7 +201,7 @@ def _explain(
 ) -> str:
     """Of several failures the first: the others follow from it, as ranks that wait for a dead one fail."""
     from potnet.config import pasteable
-    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.folder import LAST, RunFolder
 
     errors = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
     told = {error["rank"] for error in errors}
@@ -220,6 +220,6 @@ def _explain(
         print(error["traceback"], file=sys.stderr)
         message = f"rank {error['rank']} of {len(processes)} failed ({error['message']})"
     message += "; the other ranks were ended."
-    if checkpoint_of(folder, (LAST,)) is None:
+    if RunFolder(folder).checkpoint((LAST,)) is None:
         return f"{message} There is no checkpoint yet: start a new run"
     return f"{message} Continue from the last checkpoint with potnet train {pasteable('resume', folder)}"
