@@ -121,7 +121,9 @@ def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
     return disabled
 
 
-def _sums(cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any) -> LatticeSums:
+def _sums(
+    cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any
+) -> LatticeSums:
     with torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
         rows = [task.values(block) for block in task.blocks()]
