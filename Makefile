@@ -6,8 +6,10 @@ STAMP := $(VENV)/.installed
 # One thread a process: tests run on all cores, and small tensors gain nothing from more.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 WORKERS ?= 2
+# What `make check` tests: all but the sums, the reference solutions and whole runs.
+CHECKED := tests/unit/config tests/unit/crystals tests/unit/training tests/unit/test_*.py tests/models/test_battery.py
 
-.PHONY: help install train test test-slow lint format benchmark
+.PHONY: help install train check test test-slow lint format benchmark
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -24,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: $(STAMP) ## Train on the bulk moduli that ship with the package (ARGS="key=value ..." to change settings)
 	$(BIN)/python -m potnet.train experiment=mp_bulk_modulus $(ARGS)
+
+check: lint ## Lint, format, types and the tests of what people change most
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(CHECKED)
 
 test: lint ## Lint, format, types and all fast tests
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"

@@ -77,7 +77,7 @@ def training(data: CrystalDataModule, device: torch.device, steps: int) -> dict[
     def step(batch: CrystalBatch) -> None:
         batch = batch.to(device)
         target = torch.zeros(batch.num_crystals, device=device)
-        loss = nn.functional.l1_loss(model(batch), target)
+        loss = nn.functional.l1_loss(model(batch)["value"], target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

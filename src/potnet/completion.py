@@ -113,7 +113,8 @@ def main() -> int:
 
     arguments = sys.argv[1:]
     if arguments[:1] == ["--words"]:
-        print("\n".join(candidates(arguments[1:])))
+        for text in candidates(arguments[1:]):
+            print(text)
         return 0
     if len(arguments) == 1 and arguments[0] in SCRIPTS:
         print(SCRIPTS[arguments[0]], end="")

@@ -192,6 +192,25 @@ def test_ranks_that_torchrun_starts(tmp_path: Path, cache_dir: Path) -> None:
     assert not list((tmp_path / "tmp").glob("potnet_*"))
 
 
+@pytest.mark.slow
+def test_torchrun_without_ddp_is_refused_once(tmp_path: Path, cache_dir: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"),
+            *("potnet.train", *TINY, *SIZES, f"data.cache_dir={cache_dir}"),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("error: torchrun started 2 processes") == 1
+    assert "trainer=ddp_cpu trainer.devices=2" in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def temporary(folder: Path) -> Path:
     """A folder for temporary files."""
     (folder / "tmp").mkdir()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +15,78 @@ import pytest
 from ase.build import bulk
 
 from potnet.config import compose
+from potnet.config.arguments import readable
 from potnet.data.__main__ import parser
 
 Run = Any  # conftest.Run
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 EXAMPLES = [text for language, text in FENCES if language == "python"]
-COMMANDS = [
-    match
-    for language, text in FENCES
-    if language != "python"
-    for match in re.findall(r"python -m potnet\.(\w+) ([^#\n]*)", text)
-]
+BLOCKS = [text for language, text in FENCES if language != "python"]
+COMMANDS = [match for text in BLOCKS for match in re.findall(r"^potnet (\w+) ([^#\n]*)", text, re.MULTILINE)]
 
 
-def test_the_readme_has_its_two_examples_and_its_commands() -> None:
-    assert len(EXAMPLES) == 2
+def test_the_readme_has_its_examples_and_its_commands() -> None:
+    assert len(EXAMPLES) == 3
     assert {entry for entry, _ in COMMANDS} == {"train", "evaluate", "predict", "report", "data"}
+    # Own crystals, training and prediction are on the first screen.
+    first = "\n".join(README.splitlines()[:25])
+    assert all(text in first for text in ("data=folder", "potnet train", "potnet predict new/*.cif"))
+
+
+def potnet(*words: str) -> None:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "potnet.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+
+
+def test_own_crystals_as_printed(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of the first screen, with a smaller network and one epoch."""
+    structures = tmp_path / "structures"
+    (tmp_path / "new").mkdir()
+    structures.mkdir()
+    lines = ["file,gap"]
+    for number, symbol in enumerate(("Cu", "Al", "Si", "Ge", "Ag", "Au", "Ni", "Pd", "Pt", "Pb")):
+        bulk(symbol).write(structures / f"{symbol}.cif")
+        lines.append(f"{symbol}.cif,{number / 4}")
+    (structures / "id_prop.csv").write_text("\n".join(lines) + "\n")
+    bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "new" / "salt.cif")
+    monkeypatch.chdir(tmp_path)
+    own = [(entry, shlex.split(text)) for entry, text in COMMANDS[:2]]
+    assert [entry for entry, _ in own] == ["train", "predict"]
+    small = [
+        "model.width=16",
+        "trainer.max_epochs=1",
+        "trainer.accelerator=cpu",
+        f"data.cache_dir={cache_dir}",
+    ]
+    potnet("train", *own[0][1], *small)
+    predicted = [str(path) for word in own[1][1] for path in (glob.glob(word) or [word])]  # as the shell does
+    potnet("predict", *predicted)
+    rows = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert rows[0].startswith("id,gap")
+    assert rows[1].startswith("salt")
+
+
+def test_training_from_python_as_printed(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("POTNET_CACHE", str(cache_dir))
+    example = EXAMPLES[0].replace('"limit": 200', '"limit": 60').replace('"max_epochs": 5', '"max_epochs": 1')
+    assert example.count("60") == example.count('"max_epochs": 1') == 1
+    exec(compile(example, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    (folder,) = Path("runs/mp_bulk_modulus").iterdir()
+    assert re.search(rf"^test MAE [\d.]+ in {folder}$", shown, re.MULTILINE)
+    table = shown.splitlines()
+    assert any("k_vrh (GPa)" in line for line in table)
+    assert any(re.match(r"1 +[\d.]+", line.strip()) for line in table[-3:])
 
 
 def test_the_sums_are_as_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(EXAMPLES[0], "README.md", "exec"), {})
+    exec(compile(EXAMPLES[2], "README.md", "exec"), {})
     name, value, error = re.fullmatch(
         r"(Madelung constant) (\S+) error at most \[(.*)\]\n", capsys.readouterr().out
     ).groups()  # type: ignore[union-attr]
@@ -51,8 +105,8 @@ def test_the_prediction_is_as_printed(
     monkeypatch.chdir(tmp_path)
     exec(compile(EXAMPLES[1], "README.md", "exec"), {})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [(name, unit) for name, _, unit in lines] == [("Al", "GPa"), ("Cu", "GPa"), ("Si", "GPa")]
-    assert all(float(value) > 0 for _, value, _ in lines)
+    assert [line[0] for line in lines[:3]] == ["Al", "Cu", "Si"]
+    assert all(float(line[1]) > 0 and line[2] == "GPa" for line in lines[:3])
 
 
 @pytest.mark.parametrize(("entry", "arguments"), COMMANDS, ids=[" ".join(c).strip() for c in COMMANDS])
@@ -60,7 +114,7 @@ def test_the_commands_compose(entry: str, arguments: str) -> None:
     if entry == "data":
         parser().parse_args(shlex.split(arguments))
         return
-    overrides = [word for word in shlex.split(arguments) if word != "-m"]
+    overrides = [word for word in readable(entry, shlex.split(arguments)) if word != "-m"]
     if "-m" in shlex.split(arguments):
         # A sweep gives one config for each value: one of them stands for all.
         overrides = [override for override in overrides if not re.search(r"glob\(|,", override)]

@@ -95,7 +95,9 @@ def gaussian_weight(kind: str, parameter: float, t: Array) -> Array:
 
 
 def _gamma(p: float) -> Real:
-    """Γ(p) for integer and half-integer p > 0, in extended precision."""
+    """Γ(p), for integer and half-integer p > 0 in extended precision, else in float64."""
+    if (2 * p) % 1:
+        return Real(math.gamma(p))
     result, q = (Real(1), 1.0) if p == int(p) else (np.sqrt(PI), 0.5)
     while q < p:
         result, q = result * Real(q), q + 1

@@ -28,7 +28,7 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
         arguments: Of the command line. `all` chooses the long text where there is one; overrides, such as
             `model=schnet`, show in the keys and defaults.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     everything = "all" in arguments
     folder = config_dir() / "hydra" / "help"

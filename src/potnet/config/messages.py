@@ -54,12 +54,6 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     found = re.search(r"Interpolation key '(.+?)' not found\s+full_key: (\S+)", text)
     if found:
         return f"{found[2]} is taken from {found[1]}, which is not there: give {found[2]}=VALUE"
-    found = re.search(r"Ambiguous value for argument '(.+?)'", text)
-    if found:
-        return (
-            f"{found[1]} has several values: add -m to run each of them, and write key=[a,b] for a list; a "
-            "comma in a value needs quotes, \"key='a,b'\""
-        )
     # An interpolation of a key that must be given: the key itself is missing, not the one that refers to it.
     found = re.match(r"MissingMandatoryValue .*interpolation: Missing mandatory value: (\S+)", text)
     if found:

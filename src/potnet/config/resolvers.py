@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from potnet.config.errors import ConfigError
+from potnet.config.paths import groups
 from potnet.training.processes.environment import rank
 
 
@@ -44,7 +45,7 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
         missing = [path for path in (free, *free.parents) if not path.exists()]
         try:
             free.mkdir(parents=True)
-            _made[:] = missing
+            _made[:] = [path.absolute() for path in missing]
         except FileExistsError:
             free, number = folder.with_name(f"{folder.name}-{number}"), number + 1
             continue
@@ -67,7 +68,7 @@ def remove_unused_run_dir(folder: str | Path | None = None) -> None:
     notes is left alone, and so is the working folder.
     """
     made, _made[:] = list(_made), []
-    first = Path(folder) if folder is not None else made[0] if made else None
+    first = Path(folder).absolute() if folder is not None else made[0] if made else None
     if first is None or not first.is_dir() or first.resolve() == Path.cwd():
         return
     if any(path.name not in _WORTHLESS for path in first.iterdir()):
@@ -92,7 +93,7 @@ def folder_name(number: int, overrides: str | None) -> str:
         key, _, value = override.partition("=")
         text = re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")
         # The name of an option says what it is.
-        is_option = "." not in key and re.fullmatch(r"[A-Za-z]\w*", text)
+        is_option = key in groups()
         words += (
             [text if is_option else f"{re.split(r'[./@]', key)[-1].lstrip('+~')}-{text}"] if override else []
         )
@@ -161,6 +162,13 @@ def register_resolvers() -> None:
     )
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
+
+
+def job_number() -> int | None:
+    """The number of this job in its sweep, from 0; None for a single run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return int(HydraConfig.get().job.num) if is_multirun() else None
 
 
 def is_multirun() -> bool:

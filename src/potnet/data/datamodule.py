@@ -6,8 +6,7 @@ import logging
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data.distributed import DistributedSampler
 
 from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalBatch
 from potnet.data.errors import DataError
 from potnet.data.features.cache import cached_features
-from potnet.data.features.featurizer import Featurizer, Progress
+from potnet.data.features.featurizer import Featurizer
 from potnet.data.features.packing import Packing, limited_batches
 from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.features.store import FeatureStore
+from potnet.data.features.workers import BACKENDS
 from potnet.data.sources import Source
 from potnet.data.splits.prototypes import with_prototypes
 from potnet.data.splits.recipes import GivenSplit, Split, SplitRecipe
@@ -38,6 +39,7 @@ from potnet.data.table import (
 )
 from potnet.data.targets import Target, Targets
 from potnet.files import cache_root
+from potnet.progress import progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -98,14 +100,13 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     `prepare_data` does the work and writes the cache; `setup` only reads. Training batches come in a new
     order each epoch, set by seed and epoch alone; a last batch of a single crystal is left out of that
-    epoch. Validation and test batches hold every crystal once, in the order of the split. The samplers
-    belong to this class: pass `use_distributed_sampler=False` to the Trainer, and on several devices call
-    `share` before the loaders are made.
+    epoch. Validation and test batches hold every crystal once, in the order of the split. On several devices
+    each takes its share of every batch: `trainer.fit(module, datamodule=data)` takes the steps of one device.
 
     Args:
         source: Where the crystals come from.
         targets: What is learned; crystals that lack a label are treated as `Target.on_missing` says.
-        featurizer: The features, as an object or as its settings.
+        featurizer: The features, as an object or as its settings; None takes those of the command.
         split: Divides the crystals (see `splits`); by default the split that comes with the data.
         batch_size: Crystals of a batch, over all devices.
         limit: Keep this many crystals only, in the proportions of the source's split; None keeps all.
@@ -122,6 +123,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         max_edges: Most local edges of a batch, over all devices; None is no limit. A crystal that has more
             gets a batch of its own.
         max_pairs: Likewise, most ordered pairs of atoms of a batch, if pairs are among the needs.
+        featurize_backend: Where those processes are: "processes" of this machine, or a cluster by "ray".
 
     Raises:
         DataError: A setting that cannot be used.
@@ -131,7 +133,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         self,
         source: Source,
         targets: Targets | Target | Mapping[str, Any],
-        featurizer: Featurizer | Mapping[str, Any],
+        featurizer: Featurizer | Mapping[str, Any] | None = None,
         split: SplitRecipe | None = None,
         batch_size: int = 64,
         limit: int | None = None,
@@ -144,6 +146,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         featurize_workers: int | None = None,
         max_edges: int | None = None,
         max_pairs: int | None = 500_000,
+        featurize_backend: str = "processes",
     ) -> None:
         super().__init__()
         sizes = {"limit": limit, "max_atoms": max_atoms, "max_edges": max_edges, "max_pairs": max_pairs}
@@ -158,11 +161,16 @@ class CrystalDataModule(lightning.LightningDataModule):
             raise DataError(f"data.num_workers={num_workers}: give 0 (none) or more")
         if on_error not in ("raise", "skip"):
             raise DataError(f"data.on_error={on_error!r}{did_you_mean(str(on_error), ('raise', 'skip'))}")
+        if featurize_backend not in BACKENDS:
+            hint = did_you_mean(str(featurize_backend), BACKENDS)
+            raise DataError(f"data.featurize_backend={featurize_backend}{hint}")
         if not isinstance(featurizer, Featurizer):
-            featurizer = Featurizer(**featurizer)
+            featurizer = Featurizer(**(featurizer or {}))
         self.source = source
         self.targets = Targets.from_config(targets)
         self.featurizer = featurizer.restricted(needs)
+        if self.featurizer.cell != "as_given":
+            _refuse_labels_of_the_cell(self.targets)
         self.split_recipe = split if split is not None else GivenSplit()
         self.batch_size = batch_size
         self.limit = limit
@@ -174,8 +182,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.featurize_workers = featurize_workers
         self.max_edges = max_edges
         self.max_pairs = max_pairs
+        self.featurize_backend = featurize_backend
         self.seconds: dict[str, float] = {}
-        self._rank, self._world_size = 0, 1
         self._store: FeatureStore | None = None
         self._split: Split | None = None
         self._removed: list[Removal] = []
@@ -183,9 +191,11 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Featurize the crystals, unless the cache holds them."""
+        if self._store is not None:
+            return
         start = time.perf_counter()
         before = dict(self.featurizer.seconds)
-        store = self._features(rich_progress_bar)
+        store = self._features(lambda total: progress_bar(total, "Featurizing"))
         stages = {stage: spent - before[stage] for stage, spent in self.featurizer.seconds.items()}
         self.seconds = {**stages, "total": time.perf_counter() - start}
         log.info("features: %s", self._describe(store))
@@ -202,13 +212,14 @@ class CrystalDataModule(lightning.LightningDataModule):
         if self._removed:
             log.warning("%s", self._describe_removed())
         if not self._split.val:
-            log.warning("the split has no crystal for validation: the last checkpoint counts as the best")
+            log.warning(
+                "the split has no crystal for validation, of %d in all: the last checkpoint counts as the "
+                "best. "
+                "Give more crystals, or validation a larger share",
+                sum(self._split.sizes.values()),
+            )
         if not self._split.test:
             log.warning("the split has no crystal for the test")
-
-    def share(self, rank: int, world_size: int) -> None:
-        """Let the loaders of training, validation and test serve this rank's share of each batch."""
-        self._rank, self._world_size = rank, world_size
 
     def train_dataloader(self) -> DataLoader[CrystalBatch]:
         """Batches for training, in a new order each epoch."""
@@ -282,6 +293,7 @@ class CrystalDataModule(lightning.LightningDataModule):
             progress_bar=bar,
             max_atoms=self.max_atoms,
             workers=self.featurize_workers,
+            backend=self.featurize_backend,
         )
 
     def _check(self, table: CrystalTable) -> None:
@@ -290,6 +302,7 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal], dict[str, np.ndarray]]:
         """The split, the crystals left out, and the label of every row for each target, NaN where missing."""
+        self._check_arrays(table)
         rows, known, unlabelled = self.targets.select(table)
         removed = [*table.removed, *unlabelled]
         labels = {key: np.full(len(table), np.nan) for key in known}
@@ -302,6 +315,24 @@ class CrystalDataModule(lightning.LightningDataModule):
         used = {id for part in PARTS for id in split[part]}
         removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
         return split, removed, labels
+
+    def _check_arrays(self, table: CrystalTable) -> None:
+        """Refuse targets that are arrays where the data have none, or the cell is another."""
+        for key, target in self.targets.items():
+            if not _with_features(target):
+                continue
+            if key not in table.arrays:
+                raise DataError(
+                    f"{key} is to be an array of shape {target.shape}"
+                    f"{' for each atom' if target.per == 'atom' else ''}, and the data have no such label"
+                    f"{did_you_mean(key, table.arrays)}"
+                )
+            if self.featurizer.cell != "as_given":
+                raise DataError(
+                    f"{key} belongs to the cell as it is given, but features.cell={self.featurizer.cell} "
+                    f"reduces "
+                    "it: set features.cell=as_given"
+                )
 
     def _describe_removed(self) -> str:
         counts = Counter(entry.reason for entry in self._removed)
@@ -320,8 +351,10 @@ class CrystalDataModule(lightning.LightningDataModule):
     def _loader(self, part: str, shuffle: bool = False, shared: bool = True) -> DataLoader[CrystalBatch]:
         dataset = self.dataset(part)
         sampler = EpochSampler(len(dataset), shuffle, self.seed)
-        rank, world_size = (self._rank, self._world_size) if shared else (0, 1)
-        return DataLoader(
+        rank, world_size = 0, 1
+        if shared and self.trainer is not None:
+            rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return _SharedLoader(
             dataset,
             batch_sampler=CrystalBatchSampler(
                 sampler, self.batch_size, shuffle, rank, world_size, self._packing(dataset, shuffle)
@@ -341,9 +374,35 @@ class CrystalDataModule(lightning.LightningDataModule):
         return limited_batches(self.batch_size, shuffle, edges, atoms * atoms, self.max_edges, pairs)
 
 
+class _SharedLoader(DataLoader[CrystalBatch]):
+    """A loader whose batches already are the share of one rank, so that Lightning leaves them alone.
+
+    Where several devices train, Lightning replaces samplers that are not of the class below.
+    """
+
+    @property  # type: ignore[override]
+    def sampler(self) -> DistributedSampler[int]:
+        return self._sampler
+
+    @sampler.setter
+    def sampler(self, value: Any) -> None:
+        # Never iterated: `batch_sampler` gives whole batches.
+        self._sampler: DistributedSampler[int] = DistributedSampler(self.dataset, num_replicas=1, rank=0)
+
+
 def _with_features(target: Target) -> bool:
     """Whether the labels are kept with the features: one for each atom, or arrays."""
     return target.per == "atom" or bool(target.shape)
+
+
+def _refuse_labels_of_the_cell(targets: Targets) -> None:
+    """Refuse labels that hold for the cell as given alone: those that grow with it, of atoms, and tensors."""
+    keys = [key for key, target in targets.items() if target.extensive or _with_features(target)]
+    if keys:
+        raise DataError(
+            f"target {', '.join(keys)}: such a label belongs to the cell as it is given, but "
+            "features.cell=primitive reduces it to fewer atoms: set features.cell=as_given"
+        )
 
 
 def _as_is(batch: CrystalBatch) -> CrystalBatch:
@@ -369,22 +428,3 @@ def _leave_signals_to_the_parent(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-
-
-@contextmanager
-def rich_progress_bar(total: int) -> Iterator[Progress]:
-    """A progress bar on the terminal: crystals done, and time left."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
-
-    columns = (
-        TextColumn("Featurizing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("crystals"),
-        TimeRemainingColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda amount: bar.advance(task, amount)

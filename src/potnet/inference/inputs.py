@@ -13,20 +13,16 @@ from potnet.crystals import (
     Crystal,
     CrystalError,
     Plausibility,
-    from_ase,
-    from_jarvis,
-    from_pymatgen,
-    iterate_crystals,
+    from_serialized,
     unique_id,
 )
+from potnet.data.sources.structures import open_structures, structure_files
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
 """A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
 
 Outcome = tuple[int, Crystal | CrystalError]
 """The number of an input, and a crystal of it or what is wrong with it."""
-
-_ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -42,25 +38,12 @@ def expand(inputs: Inputs) -> list[Any]:
     if not isinstance(inputs, str | os.PathLike):
         return [inputs]
     path = Path(inputs).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.is_file() and _is_structure(file))
-        if not files:
-            raise CrystalError(
-                f"there is no structure file in this folder (looked for {', '.join(_ENDINGS)}, POSCAR...)",
-                str(path),
-            )
-        return list(files)
+    if path.exists():
+        return list(structure_files(path))
     files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
     if not files:
         raise CrystalError(f"no such file, and no file matches (working folder: {Path.cwd()})", str(path))
     return list(files)
-
-
-def _is_structure(file: Path) -> bool:
-    name = file.name.removesuffix(".gz")
-    return name.lower().endswith(_ENDINGS) or name.startswith(("POSCAR", "CONTCAR"))
 
 
 def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:
@@ -71,14 +54,14 @@ def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibil
         box: Å of vacuum around molecules; None refuses them.
         plausibility: See `read_crystals`.
     """
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, plausibility, number):
             if isinstance(outcome, Crystal):
+                file = item if isinstance(item, Path) else None
                 if outcome.id in taken:
-                    file = item if isinstance(item, Path) else None
                     outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
-                taken.add(outcome.id)
+                taken[outcome.id] = file
             yield number, outcome
 
 
@@ -91,24 +74,19 @@ def _outcomes(
     item: Any, box: float | None, plausibility: Plausibility, number: int
 ) -> Iterator[Crystal | CrystalError]:
     if isinstance(item, Path):
-        yield from iterate_crystals(item, box, plausibility)
+        yield from open_structures(item, box, plausibility)
         return
     try:
-        yield _from_object(item, box, str(number))
+        yield _from_object(item, box, plausibility, str(number))
     except CrystalError as error:
         yield error
 
 
-def _from_object(item: Any, box: float | None, name: str) -> Crystal:
-    """A crystal from an object of ours, of ASE, of pymatgen or of JARVIS, named by its place in the list."""
+def _from_object(item: Any, box: float | None, plausibility: Plausibility, name: str) -> Crystal:
+    """A crystal from an object or dictionary of ours or another library, named by its place in the list.
+
+    A `Crystal` is taken as it is.
+    """
     if isinstance(item, Crystal):
         return item if item.id else replace(item, id=name)
-    if hasattr(item, "get_scaled_positions"):
-        return from_ase(item, box=box, id=name)
-    if hasattr(item, "lattice") and hasattr(item, "frac_coords"):
-        return from_pymatgen(item, id=name)
-    if isinstance(item, Mapping):
-        return from_jarvis(item, id=name)
-    raise CrystalError(
-        f"cannot make a crystal of {type(item).__name__}: give a file, Crystal, Atoms or Structure", name
-    )
+    return from_serialized(item, name, box, plausibility)

@@ -18,7 +18,7 @@ from torch import Tensor
 from potnet.lattice import cells
 from potnet.lattice.kernels import Kernel
 from potnet.lattice.plan import FEW_ATOMS
-from potnet.lattice.real import VOIGT, RealSum
+from potnet.lattice.real import VOIGT, RealSum, Slopes
 from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 
 
@@ -106,25 +106,36 @@ class Block:
         volume = torch.linalg.det(cell).abs()
         kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
         total = self.real_sum.values(vectors, cell, kernels)
-        self._real = total.detach()
-        total = total + self._background(volume, kernels)[:, None]
+        background, origin = self._background(volume, kernels), self._origin(kernels)
+        self._real, self._rest = total.detach(), background.detach().abs() + origin.detach()
+        total = total + background[:, None]
         if reciprocal:
             total = total + self.reciprocal_sum.cosines(vectors, cell, kernels)
-        return torch.cat([total[:, :1] - self._origin(kernels)[:, None], total[:, 1:]], 1)
+        return torch.cat([total[:, :1] - origin[:, None], total[:, 1:]], 1)
 
-    def derivatives(self, reciprocal: bool = True) -> tuple[Tensor, Tensor]:
-        """Sums (b, m, Q), and derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt)."""
+    def derivatives(self, reciprocal: bool = True, real: bool = True) -> tuple[Tensor, Tensor]:
+        """Sums (b, m, Q), and derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt).
+
+        Args:
+            reciprocal: With the reciprocal part,
+            real: with the real-space part. Without both, dimensions may be 1 in place of m.
+        """
         with torch.no_grad():
             vectors, cell = self.vectors.detach(), self.cell.detach()
-            total, slopes = self.real_sum.derivatives(vectors, cell)
-            self._real = total
-            background = self._background(torch.linalg.det(cell).abs(), self.kernels)[:, None]
-            total = total + background
-            slopes[..., 3:6] -= background[..., None]
+            total = self._background(torch.linalg.det(cell).abs(), self.kernels)[:, None]
+            slopes = total.new_zeros(*total.shape, 9)
+            slopes[..., 3:6] -= total[..., None]
+            origin = self._origin(self.kernels)
+            self._rest = total[:, 0].abs() + origin
             if reciprocal:
                 values, more = self.reciprocal_sum.derivatives(vectors, cell)
                 total, slopes = total + values, slopes + more
-            total[:, 0] -= self._origin(self.kernels)
+            if real:
+                self._real, more = self.real_sum.derivatives(vectors, cell)
+                total, slopes = total + self._real, slopes + more
+            if total.shape[1] < vectors.shape[1]:
+                total = total.repeat(1, vectors.shape[1], 1)
+            total[:, 0] -= origin
             for i, kernel in enumerate(self.kernels):
                 if kernel.volume_exponent:
                     # A parameter that follows the volume: a function of alpha r changes with alpha as it
@@ -132,6 +143,18 @@ class Block:
                     trace = slopes[:, :, i, 3:6].sum(-1, keepdim=True)
                     slopes[:, :, i, 3:6] += kernel.volume_exponent * trace
         return total, slopes
+
+    def for_backward(self, reciprocal: bool) -> tuple[Tensor, Tensor, list[Slopes] | None]:
+        """Sums (b, m, Q), derivatives (b, m or 1, Q, 9), and the slopes of real-space terms.
+
+        The slopes are there where terms are picked first; they cost less than derivatives of all pairs, which
+        then leave the real-space part out.
+        """
+        if self.dense or any(kernel.volume_exponent for kernel in self.kernels):
+            return *self.derivatives(reciprocal), None
+        values, slopes = self.derivatives(reciprocal, real=False)
+        self._real, terms = self.real_sum.with_slopes(self.vectors.detach(), self.cell.detach())
+        return values + self._real, slopes, terms
 
     def _background(self, volume: Tensor, kernels: list[Kernel]) -> Tensor:
         return torch.stack([kernel.background(self.eta, volume) for kernel in kernels], -1)
@@ -152,8 +175,7 @@ class Block:
         real = self._real
         if self.pairs is not None:
             real = real.masked_fill(~self.pairs[..., None], 0.0)
-        background = self._background(torch.linalg.det(self.cell).abs(), self.kernels)
-        return real.amax(1), self.reciprocal_sum.itself + background.abs() + self._origin(self.kernels)
+        return real.amax(1), self.reciprocal_sum.itself + self._rest
 
 
 class _Fused(torch.autograd.Function):
@@ -165,19 +187,25 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, vectors: Tensor, cell: Tensor, block: Block, reciprocal: bool) -> Tensor:
-        values, slopes = block.derivatives(reciprocal)
+        values, slopes, ctx.terms = block.for_backward(reciprocal)
         ctx.save_for_backward(vectors, cell, slopes)
         ctx.block, ctx.reciprocal = block, reciprocal
         return values
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         vectors, cell, slopes = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_again(ctx.block, ctx.reciprocal, vectors, cell, upstream), None, None
-        weighted = (upstream[:, :, None] @ slopes)[:, :, 0]  # (b, m, 9)
-        by_vector, strain = weighted[..., :3], weighted[..., 3:].sum(1)
-        by_deformation = symmetric(strain) - vectors.transpose(1, 2) @ by_vector
+        if slopes.shape[1] == 1:  # the same for all pairs
+            weighted = (upstream.sum(1, keepdim=True)[:, :, None] @ slopes)[:, :, 0]
+        else:
+            weighted = (upstream[:, :, None] @ slopes)[:, :, 0]  # (b, m, 9)
+        by_vector, virial = weighted[..., :3], symmetric(weighted[..., 3:].sum(1))
+        if ctx.terms is not None:
+            more, strain = ctx.block.real_sum.pull_back(vectors, cell, ctx.terms, upstream)
+            by_vector, virial = by_vector + more, virial + strain
+        by_deformation = virial - vectors.transpose(1, 2) @ by_vector
         by_cell = torch.linalg.inv_ex(cell)[0].transpose(1, 2) @ by_deformation
         return by_vector, by_cell, None, None
 

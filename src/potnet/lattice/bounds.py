@@ -30,10 +30,9 @@ from potnet.lattice.kernels import Kernel
 
 _Function = Callable[[Tensor], Tensor]
 
-# Two grids of this many points over a range of about 60 leave a cutoff's exponent, about 25, a tenth of a
-# percent too large. Where the batch is large, more and smaller grids cost less than the few calls they save.
-_GRID, _ROUNDS = 40, 2
-_SMALL_GRID, _SMALL_ROUNDS, _LARGE_BATCH = 6, 4, 256
+# Points of a grid, and how often it is made finer: a cutoff's exponent, about 25, is then less than a tenth of
+# a percent too large. In a large batch on a CPU smaller grids cost less than the calls they add.
+FEW_CALLS, FEW_POINTS = (40, 2), (6, 4)
 # What multiplies exp(-exponent), the number of lattice points within reach above all: less than exp of this.
 _PREFACTOR = 40.0
 # Shells of points come at once where a density would have them come gradually: this factor keeps more than
@@ -82,6 +81,7 @@ def cutoffs(
     *,
     likely: bool = False,
     strictest: float | None = None,
+    grid: tuple[int, int] = FEW_CALLS,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Smallest cutoffs whose tails stay within the tolerance, half of it on each side.
 
@@ -93,6 +93,7 @@ def cutoffs(
         heights: (B, 3) Gram-Schmidt lengths of the reduced cells, Å.
         likely: Estimate the tails, in place of bounding them.
         strictest: Largest sum of weights over tolerance, where it is known without asking a GPU.
+        grid: `FEW_CALLS` or `FEW_POINTS`.
 
     Returns:
         Real cutoffs (B,) Å, reciprocal cutoffs (B,) 1/Å, and truncation bounds (B, P).
@@ -111,8 +112,7 @@ def cutoffs(
         upper = torch.stack([kernel.reciprocal_upper(cutoff, eta, volume) for kernel in kernels], -1)
         return upper @ weights.T * count(cutoff, cutoff / (2 * eta), dual)[..., None]
 
-    few = len(eta) < _LARGE_BATCH
-    points, rounds = (_GRID, _ROUNDS) if few else (_SMALL_GRID, _SMALL_ROUNDS)
+    points, rounds = grid
     steps = torch.arange(1, points + 1, dtype=eta.dtype, device=eta.device)[:, None] / (points + 1)
 
     def solve(tails: _Function, radius: _Function) -> tuple[Tensor, Tensor]:

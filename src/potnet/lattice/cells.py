@@ -5,6 +5,9 @@ All functions take a batch of cells (B, 3, 3), rows are lattice vectors, Å.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,7 +17,8 @@ except ImportError:  # torch runs without it
     _numpy = None  # type: ignore[assignment]
 
 _MAX_ROUNDS = 200
-_MIXED = ((0, 1), (0, 2), (1, 2))
+# Boxes of up to this many points are kept.
+_CACHED_POINTS = 5000
 # A vector is replaced only by one that is shorter by more than rounding, so that ties cannot cycle.
 _SHORTER = 1.0 - 1e-12
 # Points at just the radius stay inside whatever the rounding.
@@ -42,11 +46,10 @@ def reduce(cell: Tensor) -> Tensor:
     for round_ in range(1, _MAX_ROUNDS + 1):
         vectors = transform @ cell
         order = vectors.square().sum(-1).argsort(dim=1, stable=True)
-        transform = transform.gather(1, order[:, :, None].expand_as(transform))
-        vectors = transform @ cell
+        order = order[:, :, None].expand_as(transform)
+        transform, vectors = transform.gather(1, order), vectors.gather(1, order)
         a, b, c = vectors.unbind(1)
-        aa, ab, bb = (a * a).sum(-1), (a * b).sum(-1), (b * b).sum(-1)
-        ac, bc, cc = (a * c).sum(-1), (b * c).sum(-1), (c * c).sum(-1)
+        aa, ab, ac, _, bb, bc, _, _, cc = (vectors @ vectors.transpose(1, 2)).flatten(1).unbind(1)
 
         step_b = torch.round(ab / aa)
         shorter_b = (b - step_b[:, None] * a).square().sum(-1) < bb * _SHORTER
@@ -108,29 +111,37 @@ def reach(basis: Tensor, radius: Tensor) -> Tensor:
     return (radius[:, None] * torch.linalg.inv_ex(basis)[0].norm(dim=1)).floor()
 
 
-def box(largest: list[int], like: Tensor, half: bool = False) -> Tensor:
-    """All integer coordinates up to `largest`, (K, 3) as floats.
+def half_box(largest: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+    """All integer coordinates up to `largest` without the origin and one of each pair of opposite points.
 
     Args:
         largest: Three numbers.
         like: A tensor with the dtype and device of the result.
-        half: Leave out the origin and one of each pair of opposite points.
+
+    Returns:
+        Coordinates (K, 3) as floats, and their nine products (9, K).
     """
-    ranges = [torch.arange(-m, m + 1, dtype=like.dtype, device=like.device) for m in largest]
-    points = torch.cartesian_prod(*ranges)
-    return points[len(points) // 2 + 1 :] if half else points  # lexicographically positive
+    first, second, third = largest
+    small = (2 * first + 1) * (2 * second + 1) * (2 * third + 1) <= _CACHED_POINTS
+    make = _cached_half_box if small else _half_box
+    return make((first, second, third), like.dtype, like.device)
 
 
-def inside(points: Tensor, basis: Tensor, radius: Tensor) -> Tensor:
-    """Which of the integer `points` (K, 3) lie within `radius` (b,) of the origin, (b, K)."""
-    # |k B|² is linear in the six products of the k: one small matrix product for all points of all cells.
+def _half_box(largest: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    points = torch.cartesian_prod(*[torch.arange(-m, m + 1, dtype=dtype, device=device) for m in largest])
+    points = points[len(points) // 2 + 1 :]  # lexicographically positive
+    return points, (points[:, :, None] * points[:, None]).flatten(1).T.contiguous()
+
+
+# Batches of like crystals use the same few boxes over and over.
+_cached_half_box = functools.lru_cache(maxsize=256)(_half_box)
+
+
+def inside(products: Tensor, basis: Tensor, radius: Tensor) -> Tensor:
+    """Which integer points lie within `radius` (b,) of the origin, (b, K), from their products (9, K)."""
+    # |k B|² is linear in the products of the k: one small matrix product for all points of all cells.
     gram = basis @ basis.transpose(1, 2)
-    products = torch.stack(
-        [gram[:, 0, 0], gram[:, 1, 1], gram[:, 2, 2], *(2 * gram[:, i, j] for i, j in _MIXED)], -1
-    )
-    mixed = torch.stack([points[:, i] * points[:, j] for i, j in _MIXED], -1)
-    squared = products @ torch.cat([points.square(), mixed], -1).T
-    return squared <= (radius * radius * _INCLUSIVE)[:, None]
+    return gram.flatten(1) @ products <= (radius * radius * _INCLUSIVE)[:, None]
 
 
 def points_within(
@@ -157,8 +168,8 @@ def points_within(
     with torch.no_grad():
         if largest is None:
             largest = reach(basis, radius).amax(0).int().tolist()
-        points = box(largest, basis, half=True)
-        within = inside(points, basis, radius)
+        points, products = half_box(largest, basis)
+        within = inside(products, basis, radius)
         count = within.sum(1)
         known = width is not None
         if width is None:

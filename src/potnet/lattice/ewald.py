@@ -13,8 +13,8 @@ are shared by all kernels, half of the pairs and half of the wave vectors suffic
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,8 +111,19 @@ def lattice_sums(
         ValueError: If shapes don't fit, `batch` is not sorted integers, an accuracy, `eta` or `memory_mib`
             is not positive, or `eta` is so far from sensible that a sum needs over 1e6 lattice points.
     """
+    function = _eager(_sums) if torch.compiler.is_compiling() else _sums
+    return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
+
+
+def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function outside of compiled graphs: the order of work depends on data, which would break them."""
+    disabled: Callable[..., Any] = torch.compiler.disable(function)
+    return disabled
+
+
+def _sums(cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any) -> LatticeSums:
     with torch.autocast(positions.device.type, enabled=False):
-        task = Task.of(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
+        task = Task.of(cell, positions, batch, potentials, *settings)
         rows = [task.values(block) for block in task.blocks()]
         task.refuse_overlap()
         place, index, _ = task.pairs()
@@ -156,8 +167,15 @@ def lattice_sums_and_derivatives(
         TypeError: As `lattice_sums`.
         ValueError: As `lattice_sums`.
     """
+    function = _eager(_sums_and_derivatives) if torch.compiler.is_compiling() else _sums_and_derivatives
+    return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
+
+
+def _sums_and_derivatives(
+    cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any
+) -> LatticeDerivatives:
     with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
-        task = Task.of(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
+        task = Task.of(cell, positions, batch, potentials, *settings)
         count = len(task.self_terms)
         rows = [task.derivatives(block) for block in task.blocks()]
         task.refuse_overlap()

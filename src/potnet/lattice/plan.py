@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from potnet.lattice import cells
-from potnet.lattice.bounds import cutoffs
+from potnet.lattice.bounds import FEW_CALLS, FEW_POINTS, cutoffs
 from potnet.lattice.inputs import CLOSEST, LatticeError
 from potnet.lattice.kernels import Kernel
 
@@ -23,6 +23,8 @@ _MOST_POINTS = 1e6
 # Crystals are counted in a table of size classes: atoms exactly up to 12, then in steps of a fifth, and lattice
 # points in steps of two.
 _EXACT, _STEPS, _CLASSES, _BUCKETS = 12, 4, 96, 24
+# Where the cost of operators outweighs that of starting them on a CPU.
+_LARGE_BATCH = 256
 # ns a pair and lattice point that padding adds.
 _COST_PADDING = 8.0
 
@@ -128,6 +130,7 @@ def make_plan(
         split = split.expand(len(cell)).clone()
         if not bool((split > 0).all() & split.isfinite().all()):
             raise ValueError(f"eta must be positive, got {eta}")
+    small = len(cell) < _LARGE_BATCH or style_of(cell.device).overhead is None
     # Leave a quarter of the accuracy for rounding.
     real, reciprocal, bound = cutoffs(
         [kernel.detached() for kernel in kernels],
@@ -137,6 +140,7 @@ def make_plan(
         heights,
         likely=likely,
         strictest=None if strictest is None else strictest / 0.75,
+        grid=FEW_CALLS if small else FEW_POINTS,
     )
     if eta is not None:
         points = torch.maximum(_ball(real, heights), _ball(reciprocal, 2 * math.pi / heights))
@@ -216,8 +220,8 @@ def _merged(rows: list[_Row], style: Style) -> list[_Row]:
 
 
 def _coarse(row: _Row) -> tuple[int, int]:
-    """Twice as many pairs, or eight times as many images, make another class."""
-    return math.ceil(2 * math.log2(row[1]) - 1e-9), int(math.log2(row[3]) / 3)
+    """Twice as many pairs, or sixteen times as many images, make another class."""
+    return math.ceil(2 * math.log2(row[1]) - 1e-9), int(math.log2(row[3]) / 4)
 
 
 def _padded(row: _Row) -> float:
@@ -258,9 +262,9 @@ def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
             (basis, radius, chunk.images),
             (dual, plan.reciprocal_cutoff[chunk.index], chunk.waves),
         ):
-            points = cells.box(largest, lattice, half=True)
+            _, products = cells.half_box(largest, lattice)
             # A column of False, for a box without points.
-            within = torch.nn.functional.pad(cells.inside(points, lattice, reach), (0, 1))
+            within = torch.nn.functional.pad(cells.inside(products, lattice, reach), (0, 1))
             counts.append(within.sum(1).amax())
     widths = torch.stack(counts).tolist()
     for i, chunk in enumerate(found):

@@ -180,7 +180,7 @@ class Morse(Potential):
     def __post_init__(self) -> None:
         _positive("alpha", self.alpha)
         _positive("r_e", self.r_e)
-        product = float(torch.as_tensor(self.alpha * self.r_e).max())
+        product = float(torch.as_tensor(self.alpha * self.r_e).detach().max())
         if product > 100:
             raise ValueError(f"alpha * r_e must be at most 100, got {product:g}: exp of twice it is a factor")
 

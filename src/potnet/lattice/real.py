@@ -19,6 +19,10 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _FAR = 1e18
 
 
+# Pairs, places of terms in (b, m, K) and rows in (b, m), and R'/r of each kernel at the terms.
+Slopes = tuple[slice, Tensor, Tensor, list[Tensor]]
+
+
 @dataclass
 class RealSum:
     """Images and cutoffs of b crystals; the pair at index 0 is an atom with itself."""
@@ -47,6 +51,37 @@ class RealSum:
             both = self._in_slices(vectors, cell, self._dense_slopes if self.dense else self._picked_slopes)
             total = _joined(both)
         return total[..., 0], total[..., 1:]
+
+    def with_slopes(self, vectors: Tensor, cell: Tensor) -> tuple[Tensor, list[Slopes]]:
+        """Sums (b, m, Q), and the slopes of all terms, for `pull_back`. Not for `dense` terms."""
+        saved: list[Slopes] = []
+        with torch.no_grad():
+            values = _joined(self._in_slices(vectors, cell, partial(self._picked_with_slopes, saved)))
+        return values, saved
+
+    def pull_back(
+        self, vectors: Tensor, cell: Tensor, saved: list[Slopes], upstream: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Derivatives of f by the vectors (b, m, 3) and by strain (b, 3, 3), from df/dS (b, m, Q)."""
+        t = self.images @ cell
+        b, num_images = t.shape[:2]
+        ones = torch.cat([torch.ones_like(t[..., :1]), t], -1)
+        by_vector, strain = torch.empty_like(vectors), torch.zeros_like(cell)
+        for some, chosen, row, slopes in saved:
+            part, m = vectors[:, some], some.stop - some.start
+            wanted = upstream[:, some].reshape(b * m, -1)
+            weight = torch.zeros_like(slopes[0])
+            for q, slope in enumerate(slopes):
+                weight.addcmul_(wanted[:, q].contiguous().index_select(0, row), slope)
+            # Back in their places, so that matrix products add them up.
+            placed = vectors.new_zeros(b * m * num_images).scatter_(0, chosen, weight).view(b, m, num_images)
+            moments = placed @ ones
+            first = moments[..., 1:]
+            by_vector[:, some] = first + moments[..., :1] * part
+            # s s of s = v + t, in parts.
+            strain += part.transpose(1, 2) @ by_vector[:, some] + first.transpose(1, 2) @ part
+            strain += (placed.sum(1)[..., None] * t).transpose(1, 2) @ t
+        return by_vector, strain
 
     def _in_slices(
         self, vectors: Tensor, cell: Tensor, part: Callable[[Tensor, Tensor, slice], Tensor]
@@ -88,6 +123,16 @@ class RealSum:
         b, m = len(vectors), some.stop - some.start
         _, row, terms, eta = self._picked(vectors, translations, some)
         columns = [vectors.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels]
+        return torch.stack(columns, -1).view(b, m, -1)
+
+    def _picked_with_slopes(
+        self, saved: list[Slopes], vectors: Tensor, translations: Tensor, some: slice
+    ) -> Tensor:
+        b, m = len(vectors), some.stop - some.start
+        chosen, row, terms, eta = self._picked(vectors, translations, some)
+        both = [kernel.real_slope(terms, eta) for kernel in self.kernels]
+        saved.append((some, chosen, row, [slope for _, slope in both]))
+        columns = [vectors.new_zeros(b * m).index_add_(0, row, value) for value, _ in both]
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _picked_slopes(self, vectors: Tensor, translations: Tensor, some: slice) -> Tensor:

@@ -141,7 +141,7 @@ class Head(nn.Module):
         """(R, features) of atoms or crystals to (R, outputs)."""
         for layer in self.hidden:
             x = self.activation(layer(x))
-        return self.output(x)  # type: ignore[no-any-return]
+        return self.output(x)
 
 
 class Heads(nn.ModuleDict):
@@ -169,6 +169,11 @@ class Heads(nn.ModuleDict):
     def specs(self) -> dict[str, HeadSpec]:
         """What each head gives."""
         return {key: head.spec for key, head in self.items()}  # type: ignore[misc]
+
+    @property
+    def read_atoms_alone(self) -> bool:
+        """Whether no head reads features of crystals, so that nothing trains the layers that pool them."""
+        return all(getattr(head, "by_atom", False) for head in self.values())
 
     def forward(self, embedding: Embedding, batch: CrystalBatch) -> dict[str, Tensor]:
         """The output of each head, by the key of its target."""

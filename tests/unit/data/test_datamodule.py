@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from crystal_tables import cubic, moduli, write_table
 from torch import Tensor, nn
 
+from potnet.config import build, compose, plain
 from potnet.crystals import Crystal, CrystalError
 from potnet.data import (
     CrystalDataModule,
@@ -22,9 +24,10 @@ from potnet.data import (
     ShuffledSplit,
     TableSource,
     Target,
+    Targets,
 )
 from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
-from potnet.training.setup import write_split
+from potnet.training.setup import data_settings, write_split
 
 BULK = Target("k_vrh", "", transform="log10")
 
@@ -154,9 +157,7 @@ def trainer(folder: Path, **settings: Any) -> lightning.Trainer:
         "enable_model_summary": False,
         "accelerator": "cpu",
     }
-    return lightning.Trainer(
-        default_root_dir=folder, num_sanity_val_steps=0, use_distributed_sampler=False, **quiet, **settings
-    )
+    return lightning.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **quiet, **settings)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -214,6 +215,17 @@ def test_bad_targets_stop_before_any_work(tmp_path: Path):
     with pytest.raises(DataError, match="unknown target 'k_vhr'; did you mean k_vrh"):
         from_table(tmp_path, records, Target("k_vhr")).prepare_data()
     assert not list((tmp_path / "cache").glob("*/shard*"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"extensive": True}, {"shape": (6,)}, {"per": "atom"}], ids=["extensive", "tensor", "atoms"]
+)
+def test_labels_of_the_cell_as_given_need_that_cell(tmp_path: Path, options: dict[str, Any]):
+    """An energy of eight atoms is no label of the two that are left in the primitive cell."""
+    target = Target("k_vrh", **options)
+    with pytest.raises(DataError, match=r"target k_vrh: .* set features\.cell=as_given"):
+        from_table(tmp_path, moduli(4), target)
+    from_table(tmp_path, moduli(4), target, featurizer=Featurizer("as_given", neighbors={"cutoff": 3.0}))
 
 
 def test_missing_targets_are_counted(tmp_path: Path):
@@ -299,3 +311,106 @@ def test_settings_that_cannot_be_used(tmp_path: Path):
         from_table(tmp_path, moduli(2), needs=["edges", "pairs"])
     with pytest.raises(DataError, match="comes without a split"):
         from_table(tmp_path, moduli(2)).prepare_data()
+
+
+class _Ids(_Recorder):
+    """Writes the ids of each rank's batches to a file."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_fit_end(self) -> None:
+        (self.folder / f"{self.global_rank}.json").write_text(json.dumps(self.seen))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_two_devices_by_hand(tmp_path: Path):
+    """Each rank gets its share of the batches of one device, without any setting of the Trainer."""
+    records = [
+        {**record, "split": "val" if row % 4 == 0 else "train"} for row, record in enumerate(moduli(17))
+    ]
+    seen = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        folder.mkdir()
+        strategy = {"strategy": "ddp_fork"} if devices > 1 else {}
+        trainer(folder, max_epochs=2, devices=devices, enable_checkpointing=False, **strategy).fit(
+            _Ids(folder), datamodule=from_table(tmp_path, records, batch_size=5)
+        )
+        seen.append([json.loads((folder / f"{rank}.json").read_text()) for rank in range(devices)])
+    ((one,), two) = seen
+    for part in ("train", "val"):
+        for epoch in range(2):
+            shares = [rank[part][epoch] for rank in two]
+            assert len(shares[0] + shares[1]) == len(set(shares[0] + shares[1]))
+            assert sorted(shares[0] + shares[1]) == sorted(one[part][epoch])
+            assert abs(len(shares[0]) - len(shares[1])) <= 3
+
+
+def test_defaults_are_those_of_the_command(tmp_path: Path):
+    """In Python and on the command line the same crystals get the same features, batches and split."""
+    config = plain(compose("train", []))
+    source = TableSource(write_table(tmp_path / "t.jsonl", moduli(4, split="train")))
+    ours = CrystalDataModule(source, BULK)
+    theirs = CrystalDataModule(
+        source,
+        BULK,
+        config["features"],
+        build(config["data"]["split"], "data.split"),
+        **{
+            key: value
+            for key, value in data_settings(config["data"]).items()
+            if key not in ("_target_", "source", "split", "seed")
+        },
+    )
+    assert Featurizer().settings() == Featurizer(**config["features"]).settings()
+    assert ours.featurizer.settings() == theirs.featurizer.settings()
+    simple = (int, float, str, type(None))
+    for name, value in vars(theirs).items():
+        if isinstance(value, simple) and not name.startswith("_") and name != "seed":
+            assert getattr(ours, name) == value, name
+    assert type(ours.split_recipe) is type(theirs.split_recipe)
+
+
+def test_a_featurizer_without_settings_can_be_used(tmp_path: Path):
+    data = CrystalDataModule(
+        TableSource(write_table(tmp_path / "t.jsonl", moduli(4, split="train"))),
+        BULK,
+        Featurizer(),
+        cache_dir=tmp_path / "cache",
+    )
+    assert next(iter(data.train_dataloader())).pair_sums.shape[1] == 3
+
+
+def forces_rows(total: int) -> list[dict[str, Any]]:
+    labels = {"forces": [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]], "stress": [0.1] * 6}
+    return [
+        cubic(f"c{i}", 4 + 0.1 * i, energy=float(i), split="train", magmoms=[1.0] * 2, **labels)
+        for i in range(total)
+    ]
+
+
+def test_arrays_need_the_cell_as_given(tmp_path: Path):
+    targets = [
+        Target("energy", "eV", extensive=True),
+        Target("forces", per="atom", shape=(3,), derived_from="energy"),
+    ]
+    settings = {"neighbors": {"cutoff": 3.0}}
+    with pytest.raises(
+        DataError, match=r"forces belongs to the cell as it is given.*features\.cell=as_given"
+    ):
+        from_table(tmp_path, forces_rows(4), Targets(targets), featurizer=settings).prepare_data()
+    with pytest.raises(DataError, match="the data have no such label"):
+        from_table(
+            tmp_path, moduli(4, split="train"), Targets([BULK, Target("spin", shape=(2,))])
+        ).prepare_data()
+    given = {**settings, "cell": "as_given"}
+    batch = next(
+        iter(from_table(tmp_path, forces_rows(4), Targets(targets), featurizer=given).train_dataloader())
+    )
+    assert batch.targets["forces"].shape == (8, 3)
+    # Without a target for them they do not stand in the way of another cell.
+    energy = from_table(tmp_path, forces_rows(4), Target("energy"), featurizer=settings)
+    assert "forces" not in next(iter(energy.train_dataloader())).targets

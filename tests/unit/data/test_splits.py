@@ -111,3 +111,17 @@ def test_unknown_and_double():
         Split(("a",))["validation"]
     with pytest.raises(DataError, match="1 crystals are in two places of the split: a"):
         Split(("a",), ("a",))
+
+
+def test_a_share_for_validation_where_the_data_have_none():
+    parts = ["train"] * 10 + ["test"] * 2
+    table = CrystalTable([f"c{i}" for i in range(12)], {}, {}, split=parts)
+    split = GivenSplit(val=0.2)(table)
+    assert split.sizes == {"train": 8, "val": 2, "test": 2}
+    assert set(split.train) | set(split.val) == set(table.ids[:10])
+    assert split == GivenSplit(val=0.2)(table) != GivenSplit(val=0.2, seed=1)(table)
+    assert GivenSplit()(table).val == ()
+    own = CrystalTable(table.ids, {}, {}, split=["val", *parts[1:]])
+    assert GivenSplit(val=0.2)(own).val == ("c0",)
+    with pytest.raises(DataError, match=r"data\.split\.val=1"):
+        GivenSplit(val=1)

@@ -78,6 +78,15 @@ def test_columns_of_every_kind_of_target(predictor: Predictor) -> None:
     assert (found.key, found.unit) == ("k", "GPa")
 
 
+def test_labels_of_the_input_do_not_matter(predictor: Predictor) -> None:
+    """As a file of a calculation has them; only training needs the cell that they belong to."""
+    cubic = bulk("Cu", cubic=True)
+    labelled = Crystal(
+        cubic.cell.array, cubic.positions, cubic.numbers, "labelled", {"forces": np.zeros((4, 3))}
+    )
+    np.testing.assert_allclose(predictor.predict([labelled])["energy"], [-4.0])
+
+
 def test_rows_slices_and_frames(predictor: Predictor, tmp_path: Path) -> None:
     found = predictor.predict([COPPER, bulk("Si"), bulk("Al")])
     assert found[1]["k"] == pytest.approx(2.0)
@@ -197,10 +206,15 @@ def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
 def test_a_csv_file_keeps_what_was_predicted_before_an_error(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     table = predictor.predict([COPPER])
-    with pytest.raises(KeyboardInterrupt), CsvTable(path) as file:
-        file.add(table)
-        assert not path.exists()
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with CsvTable(path) as file:
+            file.add(table)
+            assert not path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(path.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="nothing"), CsvTable(tmp_path / "b.csv"):
         raise ValueError("nothing")

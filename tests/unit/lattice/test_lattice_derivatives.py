@@ -106,13 +106,13 @@ def test_backward_costs_what_autograd_gives(monkeypatch, dense):
 
 def test_fused_pass_is_used(monkeypatch):
     calls = []
-    derivatives = block.Block.derivatives
+    for_backward = block.Block.for_backward
 
     def counted(self, *args):
         calls.append(self)
-        return derivatives(self, *args)
+        return for_backward(self, *args)
 
-    monkeypatch.setattr(block.Block, "derivatives", counted)
+    monkeypatch.setattr(block.Block, "for_backward", counted)
     cell, positions, batch = crystals((2, 2))
     lattice_sums(cell, positions, batch, [Coulomb()])
     assert not calls

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 import torch
-from lattice_cases import Case, scattered, tensors
+from lattice_cases import Case, rotation, scattered, tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from potnet.lattice import Coulomb, London, Pauli, lattice_sums, lattice_sums_and_derivatives, plan
@@ -25,12 +25,35 @@ WAITS = (
 )
 
 
+VIEWS = (
+    *("view", "select", "slice", "unsqueeze", "squeeze", "expand", "transpose", "t", "permute", "alias"),
+    *("detach", "unbind", "split", "_unsafe_view", "as_strided", "split_with_sizes", "lift_fresh"),
+)
+
+
 class Counter(TorchDispatchMode):
-    """Counts all operators, and those that make the host wait."""
+    """Counts operators other than views, and those that make the host wait."""
 
     def __init__(self):
         super().__init__()
         self.operators = collections.Counter()
+
+    def __enter__(self):
+        self.tolist, torch.Tensor.tolist = torch.Tensor.tolist, self.counted_tolist()
+        return super().__enter__()
+
+    def __exit__(self, *args):
+        torch.Tensor.tolist = self.tolist
+        return super().__exit__(*args)
+
+    def counted_tolist(self):
+        original, counter = torch.Tensor.tolist, self
+
+        def tolist(tensor):
+            counter.operators["_local_scalar_dense"] += 1
+            return original(tensor)
+
+        return tolist
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func._schema.name.removeprefix("aten::")
@@ -38,7 +61,8 @@ class Counter(TorchDispatchMode):
             name = "nonzero"
         if name == "repeat_interleave" and (kwargs or {}).get("output_size") is None:
             name = "nonzero"
-        self.operators[name] += 1
+        if name not in VIEWS:
+            self.operators[name] += 1
         return func(*args, **(kwargs or {}))
 
     def waits(self):
@@ -60,12 +84,13 @@ def crystals(count):
         cell = (15 * n) ** (1 / 3) * (np.eye(3) + 0.1 * rng.uniform(-1, 1, (3, 3)))
         cases.append(Case("", cell, scattered(cell, n, rng, 1.3)))
     cell, positions, batch = tensors(cases)
+    # Copies in other directions: other numbers, the same sizes.
     copies = count // len(cases)
-    stretched = torch.linspace(1, 1.02, copies, dtype=torch.float64).repeat_interleave(len(batch))[:, None]
+    turns = torch.from_numpy(np.stack([rotation(rng) for _ in range(copies)]))
     offset = len(cell) * torch.arange(copies).repeat_interleave(len(batch))
     return (
-        cell.repeat(copies, 1, 1) * stretched[:: len(batch)].repeat_interleave(len(cell), 0)[..., None],
-        positions.repeat(copies, 1) * stretched,
+        (cell[None] @ turns[:, None]).flatten(0, 1),
+        (positions[None] @ turns).flatten(0, 1),
         batch.repeat(copies) + offset,
     )
 
@@ -81,7 +106,7 @@ def counted(function, *inputs, **settings):
 def test_constant_in_the_number_of_crystals(like_a_gpu, function, accuracy):
     few = counted(function, *crystals(64), POTENTIALS, accuracy)
     many = counted(function, *crystals(512), POTENTIALS, accuracy)
-    assert many.waits() == few.waits() <= 14
+    assert many.waits() == few.waits() <= 8
     assert sum(many.operators.values()) == sum(few.operators.values())
 
 
@@ -94,7 +119,7 @@ def test_constant_with_a_backward_pass(like_a_gpu):
             lattice_sums(*inputs, batch, POTENTIALS, 1e-4).values.sum().backward()
         counts.append((counter.waits(), sum(counter.operators.values())))
     assert counts[0] == counts[1]
-    assert counts[0][0] <= 14
+    assert counts[0][0] <= 8
 
 
 def test_on_a_cpu_blocks_are_bounded_by_the_number_of_sizes():
@@ -103,7 +128,7 @@ def test_on_a_cpu_blocks_are_bounded_by_the_number_of_sizes():
         sum(counted(lattice_sums, *crystals(n), POTENTIALS, memory_mib=4096).operators.values())
         for n in (64, 512, 2048)
     ]
-    assert operators[0] < operators[2] < 12 * 250 + 1500
+    assert operators[0] < operators[2] < 12 * 450 + 1500
 
 
 def test_both_styles_agree(monkeypatch):
@@ -116,6 +141,13 @@ def test_both_styles_agree(monkeypatch):
     assert torch.equal(ours.pair_index, other.pair_index)
 
 
-def test_graph_breaks_of_compile():
-    explanation = torch._dynamo.explain(lattice_sums)(*crystals(32), POTENTIALS, 1e-6)
-    assert explanation.graph_break_count <= 10
+def test_one_graph_break_in_a_compiled_model():
+    inputs = crystals(32)
+
+    def model(*inputs):
+        return 2 * lattice_sums(*inputs, POTENTIALS, 1e-6).values
+
+    torch._dynamo.reset()
+    assert torch._dynamo.explain(model)(*inputs).graph_break_count <= 1
+    compiled = torch.compile(model, backend="eager")
+    assert torch.equal(compiled(*inputs), model(*inputs))

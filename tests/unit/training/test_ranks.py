@@ -6,7 +6,7 @@ import pytest
 
 from potnet.config import ConfigError
 from potnet.training.processes import devices as devices_module
-from potnet.training.processes.devices import check_devices, devices, ranks_to_start
+from potnet.training.processes.devices import check_devices, check_started, devices, ranks_to_start
 from potnet.training.processes.environment import rank, started_by
 
 
@@ -57,6 +57,35 @@ def test_gpus_that_are_not_there_are_refused(monkeypatch: pytest.MonkeyPatch) ->
 def test_what_needs_another_start_is_refused(given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ranks_to_start({"accelerator": "cpu", **given})
+
+
+@pytest.mark.parametrize(
+    ("environment", "trainer", "said"),
+    [
+        ({"WORLD_SIZE": "2"}, {"devices": 1}, "torchrun started 2 processes.*ask for 1.*trainer.devices=2"),
+        ({"WORLD_SIZE": "8"}, {"devices": 2, "num_nodes": 2}, "8 processes.*ask for 4.*trainer.devices=4"),
+        ({"WORLD_SIZE": "2"}, {"devices": 1, "accelerator": "gpu"}, "trainer=ddp trainer.devices=2"),
+        ({"WORLD_SIZE": "2"}, {"devices": 2}, None),
+        ({"WORLD_SIZE": "8"}, {"devices": 4, "num_nodes": 2}, None),
+        ({"WORLD_SIZE": "1"}, {"devices": 1}, None),
+        ({"WORLD_SIZE": "4"}, {"devices": "auto", "accelerator": "gpu"}, None),  # Lightning compares
+    ],
+)
+def test_processes_that_would_train_the_same_are_refused(
+    environment: dict[str, str],
+    trainer: dict[str, object],
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_started(trainer)  # nobody started this process
+    for name, value in ({"TORCHELASTIC_RUN_ID": "x"} | environment).items():
+        monkeypatch.setenv(name, value)
+    settings = {"accelerator": "cpu", **trainer}
+    if said is None:
+        check_started(settings)
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check_started(settings)
 
 
 def test_ranks_that_others_started_are_recognised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,72 +1,54 @@
-"""Files from the network: fetched once, verified before use, and found again.
+"""Files from the network: fetched once by pooch, verified before use, and found again.
 
-A file that is being fetched is called `NAME.part`; it gets its name once it is complete and verified, so what
-has the name can be used. Beside it lies `NAME.record` with its size and sha256, which later starts compare.
+pooch gives a file its name once it is complete, and tries again after a break. Ours is what it cannot know:
+what an archive must contain, the record of a file whose checksum nobody has published, which answers of a
+server are final, and that two processes fetch once. Beside a file lies `NAME.record` with its size and
+sha256, which later starts compare.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from potnet.data.download.remote import (
-    DownloadError,
-    Final,
-    RemoteFile,
-    Transient,
-    check_reachable,
-    new_session,
-    receive,
-)
-from potnet.data.download.verify import FileRecord, problem_of, read_record, sha256_of, write_record
+from potnet.data.download.remote import DownloadError, Final, RemoteFile, fetch_over_http
+from potnet.data.download.verify import FileRecord, problem_of, read_record, write_record
 from potnet.data.errors import CacheError, DataError
+from potnet.files import file_hash
 
 log = logging.getLogger(__name__)
 
 __all__ = ["DownloadError", "Downloader", "RemoteFile"]
-
-_ENOUGH_PROGRESS = 2**20
-_LONGEST_PAUSE = 60.0
 
 
 class Downloader:
     """Fetches files into one folder.
 
     Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY). Processes that want the same file wait for
-    the one that fetches it. An interrupted download goes on where it stopped, if the server can do that.
+    the one that fetches it.
 
     Args:
         folder: Where files are kept.
-        retries: How often to try again, without progress, after a break, a stall, or a server that is busy.
-        backoff: Seconds before the first of these; doubled each time.
-        reach_timeout: Seconds after which a server that does not answer at all means: no network.
-        connect_timeout, read_timeout: Seconds to wait for a connection later on, and for the next bytes.
-        sleep: Waits between attempts.
+        retries: How often to try again after a break, a stall, no answer, or a server that is busy; pauses
+            grow from 1 s to 10 s.
+        timeout: Seconds to wait for a connection (host names included, where the system allows), and for the
+            next bytes.
         progress: Whether to show a bar on a terminal.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        retries: int = 5,
-        backoff: float = 1.0,
-        reach_timeout: float = 2.5,
-        connect_timeout: float = 10.0,
-        read_timeout: float = 30.0,
-        sleep: Callable[[float], object] = time.sleep,
+        retries: int = 3,
+        timeout: tuple[float, float] = (15.0, 30.0),
         progress: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.retries = retries
-        self.backoff = backoff
-        self.reach_timeout = reach_timeout
-        self.timeout = (connect_timeout, read_timeout)
-        self.sleep = sleep
+        self.timeout = timeout
         self.progress = progress
 
     def fetch(self, file: RemoteFile, mirror: str | None = None) -> Path:
@@ -85,7 +67,6 @@ class Downloader:
         if path.is_file() and self._verified(path, file) is None:
             return path
         with self._alone(path):
-            reason = None
             if path.is_file():
                 reason = self._verified(path, file)  # another process may have fetched it meanwhile
                 if reason is None:
@@ -107,12 +88,12 @@ class Downloader:
         if record is None or (path.is_file() and not record.untouched(path)):
             path = self.fetch(file, mirror)
             record = read_record(path)
-        return record.sha256 if record is not None else sha256_of(path)
+        return record.sha256 if record is not None else file_hash(path)
 
     def _verified(self, path: Path, file: RemoteFile) -> str | None:
         """What is wrong with a file in the folder; None if it can be used."""
         record = read_record(path)
-        digest = sha256_of(path)
+        digest = file_hash(path)
         known = record is not None and record.sha256 == digest
         # Without published figures, a file that was found whole needs no second look into the archive.
         if not (known and file.checksum is None and file.bytes is None):
@@ -134,52 +115,21 @@ class Downloader:
             log.info("%s: no record is kept (%s)", path, error.strerror)
 
     def _download(self, file: RemoteFile, url: str, path: Path) -> None:
-        part = path.with_name(path.name + ".part")
+        log.info("fetching %s", url)
+        arriving = path.with_name(path.name + ".new")
         try:
-            check_reachable(url, self.reach_timeout)
-            with new_session() as session:
-                fresh = False
-                while True:
-                    resumed = self._receive(session, url, file, part)
-                    digest = sha256_of(part)
-                    problem = problem_of(part, file, digest)
-                    if problem is None:
-                        break
-                    part.unlink()
-                    if fresh or not resumed:
-                        raise Final(f"what came from {url} {problem}; it was removed")
-                    log.warning("%s, put together from several attempts, %s: once more", path.name, problem)
-                    fresh = True
+            with self._writing():
+                fetch_over_http(url, arriving, file, self.retries, self.timeout, self.progress)
+            digest = file_hash(arriving)
+            problem = problem_of(arriving, file, digest)
+            if problem is not None:
+                raise Final(f"what came from {url} {problem}; it was removed")
         except Final as error:
+            arriving.unlink(missing_ok=True)
             raise DownloadError(f"{error}. {self._advice(file, path)}") from error
         with self._writing():
-            part.replace(path)
+            arriving.replace(path)
         self._record(path, digest, url)
-
-    def _receive(self, session: Any, url: str, file: RemoteFile, part: Path) -> bool:
-        """Bring the part file to its full length; whether it was begun by an earlier attempt.
-
-        Raises:
-            Final: It cannot be had, or not after all attempts.
-        """
-        failures = 0
-        resumed = part.exists()
-        log.info("fetching %s", url)
-        while True:
-            before = part.stat().st_size if part.exists() else 0
-            try:
-                with self._bar(file.name) as show, self._writing():
-                    receive(session, url, part, self.timeout, file.bytes, show)
-                return resumed
-            except Transient as error:
-                gained = (part.stat().st_size if part.exists() else 0) - before
-                failures = 1 if gained >= _ENOUGH_PROGRESS else failures + 1
-                resumed = True
-                if failures > self.retries:
-                    raise Final(f"{url}: {error} ({failures} attempts)") from error
-                pause = min(error.wait or self.backoff * 2 ** (failures - 1), _LONGEST_PAUSE)
-                log.warning("%s: %s; again in %g s (%d of %d)", url, error, pause, failures, self.retries)
-                self.sleep(pause)
 
     def _advice(self, file: RemoteFile, path: Path) -> str:
         return (
@@ -216,23 +166,6 @@ class Downloader:
                 "Make room, or choose another folder with data.cache_dir or POTNET_CACHE"
             ) from error
 
-    def _bar(self, name: str) -> Any:
-        from rich.console import Console
-
-        console = Console(stderr=True)
-        return download_bar(name, console) if self.progress and console.is_terminal else nullcontext(None)
-
-
-@contextmanager
-def download_bar(name: str, console: Any) -> Iterator[Callable[[int, int | None], None]]:
-    """A progress bar; call it with the bytes that are there and the bytes in all (None if unknown)."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
 
 def local_file(folder_or_file: str | Path, file: RemoteFile, alone: bool) -> Path:
     """The user's own copy of a file, checked like a download.
@@ -255,7 +188,7 @@ def local_file(folder_or_file: str | Path, file: RemoteFile, alone: bool) -> Pat
             f"data.path: {path}: no such file (working folder: {Path.cwd()}); {file.name} is wanted here, "
             f"as from {file.url}"
         )
-    problem = problem_of(path, file, sha256_of(path))
+    problem = problem_of(path, file, file_hash(path))
     if problem is not None:
         raise DataError(f"data.path: {path} {problem}; get {file.name} again, as from {file.url}")
     return path

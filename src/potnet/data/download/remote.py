@@ -1,20 +1,15 @@
-"""One attempt to get a file over HTTP, and which of its failures are worth another attempt."""
+"""A file over HTTP, by pooch, and which failures are worth another attempt."""
 
 from __future__ import annotations
 
 import re
-import socket
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from potnet.data.errors import DataError
-
-if TYPE_CHECKING:
-    from requests import Response, Session
+from potnet.progress import progress_bar
 
 _CHUNK = 2**18
 _BUSY = {202, 408, 425, 429, 500, 502, 503, 504}
@@ -26,19 +21,7 @@ class DownloadError(DataError):
 
 
 class Final(Exception):
-    """Another attempt would not help."""
-
-
-class Transient(Exception):
-    """Another attempt may help.
-
-    Attributes:
-        wait: Seconds that the server asks to wait, if it does.
-    """
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """Another attempt would not help, or was made often enough."""
 
 
 @dataclass(frozen=True)
@@ -77,165 +60,108 @@ class RemoteFile:
         return self.checksum[7:] if self.checksum and self.checksum.startswith("sha256:") else None
 
 
-def new_session() -> Session:
-    """A session that says who is asking and wants files as they are."""
-    import requests
+def fetch_over_http(
+    url: str, path: Path, file: RemoteFile, retries: int, timeout: tuple[float, float], progress: bool
+) -> None:
+    """Fetch a file, with further attempts after failures that pass.
 
-    session = requests.Session()
-    # "identity": a .gz file is not to be unpacked on the way.
-    session.headers.update({"User-Agent": "potnet", "Accept-Encoding": "identity"})
-    return session
-
-
-def check_reachable(url: str, seconds: float) -> None:
-    """Find out in bounded time that there is no network, which a resolver and many addresses can draw out.
+    Args:
+        url: Its address.
+        path: Where it is put once it is complete.
+        file: What it has to be; only its size is compared here.
+        retries: Number of further attempts.
+        timeout: Seconds for the connection and for the next bytes.
+        progress: Whether to show a bar on a terminal.
 
     Raises:
-        Final: The host (or the proxy in front of it) does not answer, or the address is none.
+        Final: It cannot be had.
+        OSError: It cannot be written.
     """
-    from requests.utils import get_environ_proxies, select_proxy
+    import pooch
+    import requests
 
     wanted = urlsplit(url)
     if wanted.scheme not in ("http", "https") or not wanted.hostname:
         raise Final(f"{url or 'no address'}: an address begins with https:// and names a host")
-    place = urlsplit(select_proxy(url, get_environ_proxies(url)) or url)
-    host = place.hostname or ""
+    path.unlink(missing_ok=True)
+    pooch.get_logger().setLevel("WARNING")  # its messages repeat ours
     try:
-        port = place.port or (443 if place.scheme == "https" else 80)
-    except ValueError as error:
-        raise Final(f"{url}: {error}") from error
-    outcome: list[str | None] = []
-
-    def knock() -> None:
-        try:
-            socket.create_connection((host, port), timeout=seconds).close()
-            outcome.append(None)
-        except UnicodeError as error:
-            outcome.append(f"no name of a host: {error}")
-        except OSError as error:
-            outcome.append(error.strerror or str(error) or type(error).__name__)
-
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    reason = outcome[0] if outcome else f"no answer within {seconds:g} s"
-    if reason is not None:
-        raise Final(f"cannot reach {host} ({reason})")
-
-
-def receive(
-    session: Session,
-    url: str,
-    part: Path,
-    timeout: tuple[float, float],
-    size: int | None,
-    show: Callable[[int, int | None], None] | None,
-) -> None:
-    """Complete a part file, from where it ends if the server can do that, else from the beginning.
-
-    Args:
-        session: Of `new_session`.
-        url: Address of the file.
-        part: Begun or not.
-        timeout: Seconds for the connection and for the next bytes.
-        size: Of the whole file, if it is known.
-        show: Told the bytes that are there and the bytes in all.
-
-    Raises:
-        Transient, Final: It is not complete.
-        OSError: The part file cannot be written.
-    """
-    import requests
-    import urllib3
-
-    have = part.stat().st_size if part.exists() else 0
-    if size is not None and have > size:
-        part.unlink()
-        have = 0
-    if size is not None and have == size:
-        return
-    tag = part.with_name(part.name + ".etag")
-    headers = {}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-        if tag.exists():  # continue the same version only
-            headers["If-Range"] = tag.read_text(encoding="ascii")
-    try:
-        with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-            start = _start(response, have, part)
-            if start is None:
-                return
-            etag = response.headers.get("ETag", "")
-            if etag.startswith('"') and etag.isascii():
-                tag.write_text(etag, encoding="ascii")
-            else:
-                tag.unlink(missing_ok=True)
-            total = _total(response, start)
-            done = _write(response, part, start, total, show)
-    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-        raise Final(f"{url}: {_brief(error)}") from error
-    except (
-        requests.exceptions.ConnectionError,
-        requests.exceptions.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-        urllib3.exceptions.HTTPError,
-    ) as error:
-        raise Transient(f"the connection broke or stalled ({_brief(error)})") from error
-    except requests.exceptions.RequestException as error:
-        raise Final(f"{url}: {_brief(error)}") from error
-    wanted = size if size is not None else total
-    if wanted is not None and done < wanted:
-        raise Transient(f"broke off after {done} of {wanted} bytes")
-    tag.unlink(missing_ok=True)
-
-
-def _start(response: Response, have: int, part: Path) -> int | None:
-    """Where the body belongs in the file; None if the file is complete without it."""
-    status = response.status_code
-    if status == 206:
-        found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != have:
-            part.unlink(missing_ok=True)
-            raise Transient("the server sent another piece than the one asked for")
-        return have
-    if status == 416:  # asked for what is beyond the end
-        if re.fullmatch(rf"bytes \*/{have}", response.headers.get("Content-Range", "")):
-            return None
-        part.unlink(missing_ok=True)
-        raise Transient("the server has nothing to continue with")
-    if status in _BUSY:
-        wait = response.headers.get("Retry-After", "")
-        raise Transient(
-            f"the server is not ready (status {status})", float(wait) if wait.isdecimal() else None
+        fetcher = pooch.create(
+            path=path.parent,
+            base_url="",
+            registry={path.name: None},
+            urls={path.name: url},
+            retry_if_failed=retries,
         )
-    if status != 200:
-        raise Final(f"{response.url}: the server refuses (status {status} {response.reason})")
-    return 0
+        fetcher.fetch(path.name, downloader=_Download(timeout, file.bytes, progress))
+    except (requests.exceptions.RequestException, ValueError) as error:
+        raise Final(_explained(url, error, retries + 1)) from error
 
 
-def _total(response: Response, start: int) -> int | None:
-    length = response.headers.get("Content-Length", "")
-    return start + int(length) if length.isdecimal() else None
+class _Download:
+    """Gets one file; pooch calls it anew for each attempt."""
+
+    def __init__(self, timeout: tuple[float, float], size: int | None, progress: bool) -> None:
+        self.timeout = timeout
+        self.size = size
+        self.progress = progress
+
+    def __call__(self, url: str, output_file: str | IO[bytes], pooch: Any) -> None:
+        """Write the body of an address to a file.
+
+        Raises:
+            requests.exceptions.RequestException: Another attempt may help.
+            Final: It would not.
+        """
+        import requests
+        import urllib3
+
+        # "identity": a .gz file is not to be unpacked on the way.
+        headers = {"User-Agent": "potnet", "Accept-Encoding": "identity"}
+        try:
+            answer = requests.get(url, headers=headers, stream=True, timeout=self.timeout)
+        except (requests.exceptions.TooManyRedirects, requests.exceptions.InvalidURL, ValueError) as error:
+            raise Final(f"{url}: {_brief(error)}") from error
+        with answer as response:
+            if response.status_code in _BUSY:
+                raise requests.exceptions.HTTPError(
+                    f"the server is not ready (status {response.status_code})"
+                )
+            if response.status_code != 200:
+                raise Final(
+                    f"{response.url}: the server refuses (status {response.status_code} {response.reason})"
+                )
+            length = response.headers.get("Content-Length", "")
+            total = self.size if self.size is not None else int(length) if length.isdecimal() else None
+            shown = None if self.progress else False
+            with (
+                open(output_file, "wb") as file,  # type: ignore[arg-type]
+                progress_bar(total, "Fetching", "bytes", shown) as advance,
+            ):
+                done = 0
+                try:
+                    # Not iter_content, which unpacks a .gz file that a server declares as an encoding.
+                    for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                        file.write(chunk)
+                        done += len(chunk)
+                        advance(len(chunk))
+                except urllib3.exceptions.HTTPError as error:
+                    raise requests.exceptions.ConnectionError(_brief(error)) from error
+        if length.isdecimal() and done < int(length):
+            raise requests.exceptions.ConnectionError(f"broke off after {done} of {length} bytes")
 
 
-def _write(
-    response: Response,
-    part: Path,
-    start: int,
-    total: int | None,
-    show: Callable[[int, int | None], None] | None,
-) -> int:
-    """Append the body; the length of the file afterwards."""
-    with part.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        done = start
-        # Not iter_content, which unpacks a .gz file that a server declares as an encoding.
-        for chunk in response.raw.stream(_CHUNK, decode_content=False):
-            file.write(chunk)
-            done += len(chunk)
-            if show is not None:
-                show(done, total)
-    return done
+def _explained(url: str, error: Exception, attempts: int) -> str:
+    """What went wrong at last."""
+    import requests
+
+    if isinstance(error, requests.exceptions.ConnectionError) and not isinstance(
+        error, requests.exceptions.SSLError | requests.exceptions.ProxyError
+    ):
+        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+        if reason is not None:
+            return f"cannot reach {urlsplit(url).hostname} ({reason[1].strip()}; {attempts} attempts)"
+    return f"{url}: {_brief(error)} ({attempts} attempts)"
 
 
 def _brief(error: BaseException) -> str:

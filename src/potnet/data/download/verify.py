@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import zipfile
 import zlib
@@ -11,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from potnet.data.download.remote import RemoteFile
-from potnet.files import write_whole
+from potnet.files import file_hash, write_whole
 
 _CHUNK = 2**20
 
@@ -61,16 +60,6 @@ def _record_path(path: Path) -> Path:
     return path.with_name(path.name + ".record")
 
 
-def sha256_of(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    return _digest(path, "sha256")
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def problem_of(path: Path, file: RemoteFile, sha256: str) -> str | None:
     """What is wrong with a file, as the end of a sentence about it; None if nothing is.
 
@@ -87,7 +76,7 @@ def problem_of(path: Path, file: RemoteFile, sha256: str) -> str | None:
         return f"has {size} bytes where {file.bytes} are expected"
     if file.checksum is not None:
         algorithm, _, expected = file.checksum.partition(":")
-        found = sha256 if algorithm == "sha256" else _digest(path, algorithm)
+        found = sha256 if algorithm == "sha256" else file_hash(path, algorithm)
         if found != expected:
             return f"has another checksum ({algorithm} {found[:16]}..., expected {expected[:16]}...)"
         return None

@@ -17,15 +17,15 @@ AMU_PER_CUBIC_ANGSTROM = 1.66053907
 
 
 def training_domain(store: FeatureStore, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """Facts about some crystals, as plain data for a checkpoint. Structures alone are read, not their features.
+    """Facts about some crystals, as plain data for a checkpoint; only structures are read, no features.
 
     Args:
         store: Features of the whole data set.
         rows: The crystals of the training part.
 
     Returns:
-        `elements`: atomic number -> how many crystals contain it; `max_atoms`: of the cell that the network sees;
-        `density`: [least, most], g/cm³.
+        `elements`: atomic number -> how many crystals contain it; `max_atoms`: of the cell that the network
+        sees; `density`: [least, most], g/cm³.
     """
     from ase.data import atomic_masses
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,12 +31,22 @@ from potnet.lattice.potentials import Potential
 #: Called with the number of crystals done since the last call; fractions are allowed.
 Progress = Callable[[float], None]
 
+#: Local edges by default, as in conf/features/default.yaml.
+DEFAULT_NEIGHBORS: Mapping[str, Any] = {"cutoff": 4.0}
+
 NEEDS = ("edges", "pairs", "angles", "descriptors")
 MOST_ACCURATE = 1e-12
 """Smallest absolute error that can be asked of the sums, which are computed in float64."""
 _CELLS = ("primitive", "as_given")
 _NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3, "symmetric": False}
 _REPORT_EVERY = 32
+
+
+def default_potentials() -> list[Potential]:
+    """The potentials by default, as in conf/potentials/paper.yaml."""
+    from potnet.lattice.potentials import Coulomb, London, Pauli
+
+    return [Coulomb(), London(), Pauli(alpha=3.0)]
 
 
 @dataclass(frozen=True)
@@ -48,17 +58,18 @@ class Failure:
 
 
 class Featurizer:
-    """Builds `CrystalGraph`s.
+    """Builds `CrystalGraph`s. `Featurizer()` builds what the command builds by default.
 
     Args:
         cell: "primitive" reduces each crystal to its primitive Niggli cell, so that features do not
             depend on the choice of cell; "as_given" leaves it.
         symprec: Tolerance of the symmetry search, Å.
         neighbors: `cutoff` (Å) and/or `k` of the local edges, `shell_tolerance` (Å) and `symmetric` (see
-            `local_edges`); None for no local edges.
+            `local_edges`); None for no local edges. "default" is None too, unless potentials and descriptor
+            are left out as well.
         angles: Whether to list the angles between local edges (the line graph).
         potentials: Pair potentials to sum over all images, as objects or as `{"_target_": class path,
-            **arguments}`; None for no pair sums.
+            **arguments}`; None for no pair sums. "default" as for neighbors.
         descriptor: A `Descriptor` of the whole crystal, as an object or as `{"_target_": class path,
             **arguments}`; None for none.
         accuracy: Absolute error that each sum is guaranteed to keep, before rounding to float32.
@@ -78,8 +89,8 @@ class Featurizer:
         self,
         cell: str = "primitive",
         symprec: float = 0.01,
-        neighbors: Mapping[str, Any] | None = None,
-        potentials: Sequence[Potential | Mapping[str, Any]] | None = None,
+        neighbors: Mapping[str, Any] | Literal["default"] | None = "default",
+        potentials: Sequence[Potential | Mapping[str, Any]] | Literal["default"] | None = "default",
         accuracy: float = 1e-8,
         pair_cutoff: float | None = None,
         memory_mib: float | None = None,
@@ -87,6 +98,12 @@ class Featurizer:
         angles: bool = False,
         descriptor: Descriptor | Mapping[str, Any] | None = None,
     ) -> None:
+        if neighbors == "default":
+            ours = potentials == "default" and descriptor is None
+            neighbors = DEFAULT_NEIGHBORS if ours else None
+            potentials = default_potentials() if ours else potentials
+        if potentials == "default":
+            potentials = None
         if cell not in _CELLS:
             raise DataError(f"features.cell={cell!r}{did_you_mean(str(cell), _CELLS)}")
         if potentials is not None and not len(potentials):
@@ -366,6 +383,7 @@ def _graph(
     targets = {
         key: torch.tensor(value) if isinstance(value, np.ndarray) else value
         for key, value in (crystal.properties.items() if labels else ())
+        if not isinstance(value, str)  # names of classes are in the table of labels
     }
     return CrystalGraph(
         id=crystal.id,

@@ -152,8 +152,8 @@ class FeatureStore:
         """Elements and cells of all crystals, shard by shard.
 
         Yields:
-            Row of the shard's first crystal; (N,) int64 atomic numbers of its n crystals; (n, 3, 3) float64 cells, Å;
-            (n,) int64 atoms of each.
+            Row of the shard's first crystal; (N,) int64 atomic numbers of its n crystals; (n, 3, 3) float64
+            cells, Å; (n,) int64 atoms of each.
         """
         for shard, arrays in enumerate(self._arrays):
             if "z" not in arrays:  # all of its crystals failed

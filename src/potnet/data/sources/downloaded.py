@@ -18,7 +18,7 @@ from potnet.data.download.downloader import Downloader, RemoteFile, local_file
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import number_of
-from potnet.files import cache_root
+from potnet.files import cache_root, file_hash_once
 
 log = logging.getLogger(__name__)
 
@@ -194,10 +194,9 @@ class DownloadedSource(ReadableSource, ABC):
 
     def _checksums(self) -> list[str]:
         if self._is_local:
-            from potnet.data.download.verify import sha256_of
-
             return [
-                file.sha256 or sha256_of(path) for file, path in zip(self.files, self.fetch(), strict=True)
+                file.sha256 or file_hash_once(path)
+                for file, path in zip(self.files, self.fetch(), strict=True)
             ]
         return [self._downloads.sha256(file, self._mirror(file)) for file in self.files]
 

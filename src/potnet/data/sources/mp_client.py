@@ -10,14 +10,14 @@ from importlib.util import find_spec
 from typing import Any
 
 from potnet.config.resolvers import secret
-from potnet.data.download.remote import Final, check_reachable
 from potnet.data.errors import DataError
 
 KEY = "MP_API_KEY"
 KEY_LENGTH = 32
 _KEYS_AT = "https://next-gen.materialsproject.org/api"
 _SERVER = "https://api.materialsproject.org/"
-_REACH_SECONDS = 2.5
+_REACH_SECONDS = 15
+_ATTEMPTS = 2
 # By the words around them: ids of crystals in an address may hold the same digits.
 _REFUSED = re.compile(r"status code 40[13]\b|\b40[13] Client|forbidden|unauthorized|authentication", re.I)
 
@@ -57,14 +57,20 @@ def mp_rester(key: str) -> Any:
 
     Raises:
         DataError: mp-api is not installed.
-        ConnectionError: There is no network. The client itself would try for a long time to find that out.
+        ConnectionError: There is no network. The client itself would try for minutes to find that out.
     """
     if find_spec("mp_api") is None:
         raise DataError('data=mp_api needs mp-api, which is not installed: pip install "potnet[mp]"')
-    try:
-        check_reachable(os.environ.get("MP_API_ENDPOINT") or _SERVER, _REACH_SECONDS)
-    except Final as error:
-        raise ConnectionError(str(error)) from error
+    import requests
+
+    # A name server may take seconds to answer, so once more before giving up.
+    for attempt in range(_ATTEMPTS):
+        try:
+            requests.head(os.environ.get("MP_API_ENDPOINT") or _SERVER, timeout=_REACH_SECONDS)
+            break
+        except requests.exceptions.RequestException as error:
+            if attempt == _ATTEMPTS - 1:
+                raise ConnectionError(" ".join(str(error).split())[:200]) from error
     from mp_api.client import MPRester
 
     return MPRester(key, use_document_model=False, mute_progress_bars=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from potnet.config.suggest import did_you_mean
-from potnet.crystals import CrystalError, Plausibility, from_serialized, is_atom_label
-from potnet.crystals.reading.xyz import ID_KEYS
+from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized, is_atom_label
+from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import Label, label_of
@@ -23,8 +23,6 @@ from potnet.files import file_hash_once
 
 log = logging.getLogger(__name__)
 
-IDS = ID_KEYS
-_STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
 _RECORD = ("lattice", "frac", "z", "positions")
 
 
@@ -141,7 +139,7 @@ class TableSource(ReadableSource):
                 kept += 1
                 yield self.sample(row, where)
             except (DataError, CrystalError) as error:
-                name = row.get(self._column(row, self.id, IDS)) if isinstance(row, dict) else None
+                name = row.get(self._column(row, self.id, ID_KEYS)) if isinstance(row, dict) else None
                 yield refused(
                     str(name or f"{self.path.name}, {where}"),
                     DataError(f"{self.path}, {where}: {error}"),
@@ -157,18 +155,42 @@ class TableSource(ReadableSource):
                 raise DataError(f"{self.path}: data.source.where={self.where.condition} holds for no row")
             log.info("%s: %d of %d rows are read (data.source.where)", self.path.name, kept, rows)
 
-    def sample(self, row: Row, where: str) -> Sample:
+    def outcomes(self) -> Iterator[Crystal | CrystalError]:
+        """The crystals of the rows, as prediction reads them: what cannot be read comes in its place.
+
+        Raises:
+            DataError: The file cannot be read, or is empty.
+        """
+        empty = True
+        for where, row in self._reader(self.path):
+            empty = False
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                yield self.sample(row, where, unnamed=True).crystal
+            except (DataError, CrystalError) as error:
+                yield CrystalError(str(error), f"{self.path}, {where}")
+        if empty:
+            raise DataError(f"{self.path}: there is no crystal in it")
+
+    def sample(self, row: Row, where: str, unnamed: bool = False) -> Sample:
         """The crystal of one row, with its labels and its part.
+
+        Args:
+            row: Its columns.
+            where: It stands, such as "line 3".
+            unnamed: Whether a crystal without an id is called after the file and its place, as frames of XYZ
+                always are.
 
         Raises:
             DataError: No id, or a column that is not there.
             CrystalError: A structure that cannot be used.
         """
-        id_column = self._column(row, self.id, IDS, "id")
-        structure_column = self._column(row, self.structure, _STRUCTURES, "structure")
+        id_column = self._column(row, self.id, ID_KEYS, "id")
+        structure_column = self._column(row, self.structure, STRUCTURE_KEYS, "structure")
         split_column = self._column(row, self.split, ("split",), "split")
         name = row.get(id_column)
-        if name in (None, "") and "frame" in where and self.id is None:
+        if name in (None, "") and self.id is None and (unnamed or "frame" in where):
             name = f"{self.name}:{where.rpartition(' ')[2]}"
         if name in (None, ""):
             raise DataError(
@@ -194,7 +216,7 @@ class TableSource(ReadableSource):
                     f"its shape is {label.shape}",
                     f"crystal {crystal.id!r}",
                 )
-        crystal.properties.update(labels)  # type: ignore[arg-type]
+        crystal.properties.update(labels)
         return Sample(crystal, _part(row[split_column]) if split_column in row else NOT_STATED)
 
     def _labels(self, row: Row) -> dict[str, Label]:

@@ -71,9 +71,19 @@ class SplitRecipe(Protocol):
 class GivenSplit:
     """The split that comes with the data.
 
-    A part may be empty, except for training: without validation there is no best checkpoint, so the last
-        one counts.
+    A part may be empty, except for training: without validation there is no best checkpoint, so the last one
+    counts.
+
+    Args:
+        val: Share of the training part that is set aside for validation where the data have no such part.
+        seed: Chooses which.
     """
+
+    def __init__(self, val: float = 0.0, seed: int = 0) -> None:
+        if not 0 <= val < 1:
+            raise DataError(f"data.split.val={val}: give a fraction from 0 to below 1")
+        self.val = val
+        self.seed = seed
 
     def __call__(self, table: CrystalTable) -> Split:
         """Divide by the table's own split, in the order of the table.
@@ -87,7 +97,13 @@ class GivenSplit:
                 "(in Python: split=ShuffledSplit())"
             )
         rows = list(zip(table.ids, table.split, strict=True))
-        return Split(**{part: tuple(id for id, own in rows if own == part) for part in PARTS})
+        parts = {part: [id for id, own in rows if own == part] for part in PARTS}
+        if not parts["val"] and self.val:
+            train = parts["train"]
+            chosen = set(shuffled_indices(len(train), self.seed)[: int(self.val * len(train))])
+            parts["val"] = [id for row, id in enumerate(train) if row in chosen]
+            parts["train"] = [id for row, id in enumerate(train) if row not in chosen]
+        return Split(**{part: tuple(ids) for part, ids in parts.items()})
 
 
 class ShuffledSplit:
