@@ -158,10 +158,16 @@ def _explained(url: str, error: Exception, attempts: int) -> str:
     if isinstance(error, requests.exceptions.ConnectionError) and not isinstance(
         error, requests.exceptions.SSLError | requests.exceptions.ProxyError
     ):
-        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+        reason = reason_of(error)
         if reason is not None:
-            return f"cannot reach {urlsplit(url).hostname} ({reason[1].strip()}; {attempts} attempts)"
+            return f"cannot reach {urlsplit(url).hostname} ({reason}; {attempts} attempts)"
     return f"{url}: {_brief(error)} ({attempts} attempts)"
+
+
+def reason_of(error: BaseException) -> str | None:
+    """The words of the system in an error of requests, such as "Connection refused"; None without any."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return None if found is None else found[1].strip()
 
 
 def _brief(error: BaseException) -> str:
