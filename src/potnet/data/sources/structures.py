@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, CrystalError, Plausibility, iterate_crystals, unique_id
+from potnet.crystals.reading.names import STRUCTURE_KEYS
 from potnet.data.errors import DataError
-from potnet.data.sources.table import STRUCTURES, TableSource
+from potnet.data.sources.table import TableSource
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,12 @@ def open_structures(
     Raises:
         CrystalError: There is no such file, or no structure file in the folder.
     """
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for file in structure_files(path):
         for outcome in _of_file(file, box, plausibility):
             if isinstance(outcome, Crystal):
                 id = unique_id(outcome.id, taken, file)
-                taken.add(id)
+                taken[id] = file
                 if id != outcome.id:
                     outcome = replace(outcome, id=id)
             yield outcome
@@ -116,7 +117,7 @@ def _holds_structures(file: Path) -> bool:
 
 
 def _has_structure(columns: Set[str]) -> bool:
-    return not columns.isdisjoint(STRUCTURES) or {"lattice", "z"} <= columns
+    return not columns.isdisjoint(STRUCTURE_KEYS) or {"lattice", "z"} <= columns
 
 
 def _is_structure(content: Any) -> bool:
