@@ -155,12 +155,11 @@ def _explained(url: str, error: Exception, attempts: int) -> str:
     """What went wrong at last."""
     import requests
 
-    if isinstance(error, requests.exceptions.ConnectionError) and not isinstance(
-        error, requests.exceptions.SSLError | requests.exceptions.ProxyError
-    ):
-        reason = reason_of(error)
-        if reason is not None:
-            return f"cannot reach {urlsplit(url).hostname} ({reason}; {attempts} attempts)"
+    reason = reason_of(error)
+    if reason is not None and isinstance(error, requests.exceptions.ProxyError):
+        return f"cannot reach the proxy that HTTPS_PROXY names ({reason}; {attempts} attempts)"
+    if reason is not None and isinstance(error, requests.exceptions.ConnectionError):
+        return f"cannot reach {urlsplit(url).hostname} ({reason}; {attempts} attempts)"
     return f"{url}: {_brief(error)} ({attempts} attempts)"
 
 
