@@ -196,7 +196,7 @@ def test_a_sweep_that_was_killed_goes_on(
     assert sweep(*overrides) == 0
     shown = capfd.readouterr().out
     assert shown.count("finished earlier, skipped") == 1
-    assert shown.count("goes on from its last checkpoint") == 1
+    assert shown.count("resumes from its last checkpoint") == 1
     uninterrupted = run_training("seed=1", epochs, tiny=TINY)
     assert predictions(second) == predictions(uninterrupted.folder)
 

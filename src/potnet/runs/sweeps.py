@@ -85,7 +85,7 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
         log.info("finished earlier, skipped: %s (%s %s)", folder, metrics.get("monitor", "val/mae"), value)
         return value
     if last is not None:
-        log.info("goes on from its last checkpoint: %s", folder)
+        log.info("resumes from its last checkpoint: %s", folder)
     return train(settings, folder, last is not None)
 
 
@@ -101,7 +101,7 @@ def difference(
 
     Args:
         saved: Of a run that was made.
-        given: Of the run that is asked for.
+        given: Of the run that is to be made.
         ignored: Settings that may differ, by their full name; where a run lies and its loggers may, too.
     """
     before, now = flat(saved), flat(given)

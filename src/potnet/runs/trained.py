@@ -93,6 +93,11 @@ def train_from_python(
     return TrainedRun(where, RunFolder(where).metrics() or {})
 
 
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments as words of a command line: `trainer={"max_epochs": 2}` is `trainer.max_epochs=2`."""
+    return [f"{key}={_text(key, value)}" for key, value in _leaves(settings)]
+
+
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by their full names; options of groups come before the keys in them."""
     for key, value in settings.items():
