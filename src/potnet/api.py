@@ -29,10 +29,10 @@ def load(
 
     Args:
         path: The name of a model that comes with the package ("k_vrh"; the names are
-            `list(potnet.pretrained.shipped())`), a checkpoint file, an export (.safetensors), the folder of a run
-            (its best checkpoint is taken), or a folder that holds runs (the newest is taken). A word without / is
-            a name: write ./k_vrh for a folder that is called so. A list of these is one model with all of their
-            targets.
+            `list(potnet.pretrained.shipped())`), a checkpoint file, an export (.safetensors), the folder of
+            a run (its best checkpoint is taken), or a folder that holds runs (the newest is taken). A word
+            without / is a name: write ./k_vrh for a folder that is called so. A list of these is one model
+            with all of their targets.
         device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
         allow: A file builds classes of potnet only, unless you name others that you trust: ["mynet.Net"].
         registry: A registry file of yours, whose names then count; see `potnet.pretrained.registry`.
@@ -41,9 +41,10 @@ def load(
         A `Predictor`; of a name in a registry an `Ensemble`, whose predictions have intervals.
 
     Raises:
-        RegistryError: There is no model of this name (the nearest is given), or a file is not what its registry
-            says.
-        CheckpointError: The file is missing, damaged, no checkpoint of potnet, or asks for what it may not build.
+        RegistryError: There is no model of this name (the nearest is given), or a file is not what its
+            registry says.
+        CheckpointError: The file is missing, damaged, no checkpoint of potnet, or asks for what it may not
+            build.
     """
     from potnet.pretrained.registry import SHIPPED, Registry, is_name
 

@@ -2,7 +2,7 @@
 
     potnet finetune my.csv --from=formation_energy --target=gap --unit=eV
 
-is `potnet train` with the data, target and split that this means, and `finetune.from`; words of `potnet train`
+is `potnet train` with the data, target and split that this means, and `finetune.from`; words of that command
 may follow.
 """  # fmt: skip
 
@@ -23,12 +23,12 @@ Fine-tune a trained network on labels of your own.
 
 Examples
   potnet finetune my.csv --from=formation_energy --target=gap --unit=eV
-  potnet finetune my.csv --from=runs/pretrained --target=bulk --unit=GPa --transform=log10 trainer.max_epochs=30
-  potnet finetune structures/ --from=k_vrh --target=hardness --unit=GPa --folds=5
+  potnet finetune my.csv --from=runs/pretrained --target=bulk --unit=GPa --transform=log10
+  potnet finetune structures/ --from=k_vrh --target=hardness --unit=GPa --folds=5 trainer.max_epochs=30
   potnet finetune my.csv --from=gap --target=is_metal --classes=no,yes --freeze=atom_embedding,edge_embedding
 
-DATA is a table (CSV, JSON lines, Parquet, extended XYZ, ASE database) or a folder with id_prop.csv: docs/data.md.
-The network, its features and its elements are those of the source; the head is new.
+DATA is a table (CSV, JSON lines, Parquet, extended XYZ, ASE database) or a folder with id_prop.csv:
+docs/data.md. The network, its features and its elements are those of the source; the head is new.
 
   --from=       name of a model of `potnet predict`, a run's folder, or a checkpoint
   --target=     column that is learned

@@ -97,7 +97,8 @@ def _model(
     )
     if not names:
         raise ConfigError(
-            f"there are no models in {registry or 'this installation'}: train one, and give checkpoint=RUN_OR_FILE"
+            f"there are no models in {registry or 'this installation'}: train one, and give "
+            "checkpoint=RUN_OR_FILE"
         )
     return load(names, device, allow, registry), ", ".join(names)
 

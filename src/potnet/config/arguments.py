@@ -37,7 +37,8 @@ PATHS = {
         "name",
         "data.path",
     ),
-    *("data.cache_dir", "finetune.from", "data.source.path", "data.split.path", "hydra.run.dir", "hydra.sweep.dir"),
+    "finetune.from",
+    *("data.cache_dir", "data.source.path", "data.split.path", "hydra.run.dir", "hydra.sweep.dir"),
 }
 """Keys whose values are text even where they look like numbers: a folder may be called 2024."""
 

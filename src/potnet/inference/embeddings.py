@@ -31,8 +31,8 @@ class Embeddings:
     Attributes:
         ids: n names.
         crystals: (n, G) float32.
-        elements: n arrays (atoms,), atomic numbers of the atoms that the network sees: those of the primitive cell,
-            unless `features.cell=as_given`.
+        elements: n arrays (atoms,), atomic numbers of the atoms that the network sees: those of the
+            primitive cell, unless `features.cell=as_given`.
         atoms: n arrays (atoms, F) float32, in that order; empty if they were not asked for.
         failures: Inputs that could not be used.
     """
@@ -57,7 +57,7 @@ class Embeddings:
         return pandas.DataFrame(self.crystals, index=pandas.Index(self.ids, name="id", dtype=object))
 
     def to_table(self) -> pyarrow.Table:
-        """Arrow: `id`, `embedding` (a list of G numbers), and with atoms `elements` and `atoms` (a list a crystal)."""
+        """Arrow: `id`, `embedding` (G numbers); with atoms `elements` and `atoms`, a list a crystal."""
         import pyarrow
 
         columns: dict[str, Any] = {
@@ -124,7 +124,7 @@ def featurized_batches(
     plausibility: Plausibility,
     failures: list[Failure],
 ) -> Iterator[list[CrystalGraph]]:
-    """The featurized crystals of inputs, batch by batch, within the limits of prediction; failures are collected."""
+    """Featurized crystals of inputs, batch by batch within the limits of prediction; collects failures."""
     from potnet.inference.predictor import chunks
 
     if on_error not in ("raise", "skip"):

@@ -1,4 +1,4 @@
-"""`Ensemble`: several trained networks as one model, with a spread, intervals and a distance to training crystals."""
+"""`Ensemble`: several trained networks as one model, with a spread, intervals and a distance to training."""
 
 from __future__ import annotations
 
@@ -88,8 +88,9 @@ class Ensemble(Predictor):
     """Networks that learned the same targets from the same features, as one model.
 
     Values are the mean of the members in the learned unit (for log10(GPa) the geometric mean of the moduli),
-    of classes the mean of the members' probabilities. `std` is the members' standard deviation in the physical
-    unit: a spread, and not by itself the error to expect. `lower` and `upper` are the conformal interval.
+    of classes the mean of the members' probabilities. `std` is the members' standard deviation in the
+    physical unit: a spread, and not by itself the error to expect. `lower` and `upper` are the conformal
+        interval.
 
     Args:
         members: At least one, with equal targets and features.
@@ -149,7 +150,7 @@ class Ensemble(Predictor):
 
     @torch.no_grad()
     def by_member(self, batch: CrystalBatch) -> dict[str, Tensor]:
-        """Values in the learned units by member, (M, ...) float64 on the CPU; of classes log probabilities."""
+        """Values in the learned units by member, (M, ...) float64, on the CPU; classes: log probabilities."""
         batch = batch.to(self.device)
         found: dict[str, list[Tensor]] = {key: [] for key in self.targets}
         for model, scalers in self.members:
@@ -190,7 +191,7 @@ class Ensemble(Predictor):
 
     @property
     def _with_spread(self) -> list[str]:
-        """Targets that get a spread and an interval: one number a crystal that does not grow with the cell."""
+        """Targets with a spread and an interval: one number a crystal, which does not grow with the cell."""
         return [
             key
             for key, target in self.targets.items()

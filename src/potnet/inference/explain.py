@@ -1,16 +1,17 @@
 """What a prediction is made of: contributions of atoms, and what the complete potentials change.
 
-Of atoms. Where a head adds up what it gives for each atom (extensive targets), that is the contribution. Where a
-crystal's features are the mean m of its atoms' x_i, integrated gradients (Sundararajan et al., ICML 2017) from a
-reference m0 to m divide f(m) - f(m0) among the atoms:
+Of atoms. Where a head adds up what it gives for each atom (extensive targets), that is the contribution.
+Where a crystal's features are the mean m of its atoms' x_i, integrated gradients (Sundararajan et al., ICML
+2017) from a reference m0 to m divide f(m) - f(m0) among the atoms:
 
     c_i = (x_i - m0) · g / n,    g = integral over t in [0, 1] of grad f(m0 + t (m - m0)),
 
-so that the sum over the n atoms is f(m) - f(m0). They say how the network divides its answer, not what physics does:
-x_i already has its neighbours in it.
+so that the sum over the n atoms is f(m) - f(m0). They say how the network divides its answer, not what
+physics does: x_i already has its neighbours in it.
 
 Of potentials. The sums of one potential, or of all, are set to zero, and the prediction is repeated: complete
-against local. A network was trained with the sums, so this is what it makes of them, and no network without them.
+against local. A network was trained with the sums, so this is what it makes of them, and no network without
+them.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ class Explanation:
     Attributes:
         target: Its key.
         unit: The learned unit.
-        atoms: Columns `id`, `atom` (from 0, of the cell that the network sees), `element`, `contribution`; a row
-            an atom.
-        crystals: Columns `id`, `value`, `reference` (the value without any contribution), and for each potential
-            `without_NAME` and `without_all`: the value with its sums at zero; a row a crystal.
+        atoms: Columns `id`, `atom` (from 0, of the cell that the network sees), `element`, `contribution`; a
+            row an atom.
+        crystals: Columns `id`, `value`, `reference` (the value without any contribution), and for each
+            potential `without_NAME` and `without_all`: the value with its sums at zero; a row a crystal.
         failures: Inputs that could not be used.
     """
 

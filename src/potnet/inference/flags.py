@@ -89,9 +89,9 @@ DIRECTIONS = 16
 class Surroundings:
     """How far a crystal is from the training crystals, in the embedding of a network.
 
-    The distance is the mean over the 5 nearest of some training crystals, in the first principal directions of
-    their embedding. A crystal is far if its distance is above that of 99 % of crystals that are like them but
-    were not trained on.
+    The distance is the mean over the 5 nearest of some training crystals, in the first principal directions
+    of their embedding. A crystal is far if its distance is above that of 99 % of crystals that are like them
+    but were not trained on.
 
     Args:
         center: (G,) mean embedding.
@@ -162,6 +162,7 @@ class Surroundings:
         """
         if "surroundings.center" not in tensors:
             return None
-        names = ("center", "directions", "references", "threshold")
-        *parts, threshold = (tensors[f"surroundings.{name}"] for name in names)
-        return cls(*parts, threshold=float(threshold))
+        center, directions, references, threshold = (
+            tensors[f"surroundings.{name}"] for name in ("center", "directions", "references", "threshold")
+        )
+        return cls(center, directions, references, float(threshold))

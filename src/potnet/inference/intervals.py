@@ -3,12 +3,12 @@
 Of a calibration crystal that no member was trained on: its score is |label - mean| / scale, where
 scale = sqrt(spread² + floor²). With n scores the interval at a level p is mean ± q · scale, with q the k-th
 smallest score, k = ceil((n + 1) p) (Papadopoulos et al. 2002; Lei et al., JASA 113, 1094 (2018), eq. 2 and
-section 5.2). If a new crystal is exchangeable with those of the calibration, the interval holds its label with
-a probability of at least p, and of at most p + 1 / (n + 1) where no two scores are equal: whatever the network
-is worth. Where k > n nothing can be promised, and the interval is infinite.
+section 5.2). If a new crystal is exchangeable with those of the calibration, the interval holds its label
+with a probability of at least p, and of at most p + 1 / (n + 1) where no two scores are equal: whatever the
+network is worth. Where k > n nothing can be promised, and the interval is infinite.
 
-All in the learned unit (log10(GPa) for a modulus): the scales are monotone, so that the physical interval holds
-the label exactly when the learned one does.
+All in the learned unit (log10(GPa) for a modulus): the scales are monotone, so that the physical interval
+holds the label exactly when the learned one does.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Reliability:
     Attributes:
         coverage: level -> the part of the labels that lay inside.
         width: level -> median width, learned unit.
-        area: Miscalibration area: mean over levels from 0.01 to 0.99 of |coverage - level| (Tran et al. 2020).
+        area: Miscalibration area: mean over levels from 0.01 to 0.99 of |coverage - level| (Tran et al.
+            2020).
         z2: Mean of (error / sigma)²; 1 if sigma is the standard deviation of the errors.
         n: Crystals.
         curve: (99,) coverage at each level of `GRID`.

@@ -395,7 +395,7 @@ class Predictor:
     def _filled(
         self, values: dict[str, Tensor], graphs: list[CrystalGraph], crystals: list[Crystal]
     ) -> Predictions:
-        """Rows from values in the learned units; values of the cell as given replace those of the network's."""
+        """Rows from values in the learned units; extensive ones become those of the cell as given."""
         found = Predictions(self.targets, [graph.id for graph in graphs])
         for key, target in self.targets.items():
             if target.per == "atom":

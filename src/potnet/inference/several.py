@@ -15,11 +15,12 @@ from potnet.inference.predictions import Predictions, joined
 from potnet.inference.predictor import Limits, Predictor
 
 OF_ONE = ("std", "lower", "upper")
-"""Columns that stand beside the value of a single target, and get its key before them in a table of several."""
+"""Columns beside the value of a single target; in a table of several they get its key before them."""
 
 
 class PredictorSet(Predictor):
-    """Several models whose targets differ, as one: each crystal is read once, and featurized once where they agree.
+    """Several models whose targets differ, as one: each crystal is read once, and featurized once where they
+    agree.
 
     A crystal that one model cannot predict has NaN in its columns, and the reason in the flags; one that none
     can is listed as failed.

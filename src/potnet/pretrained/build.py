@@ -1,10 +1,11 @@
 """Make an entry of a registry from finished runs.
 
-    python -m potnet.pretrained.build name=k_vrh runs=[multirun/k/0,multirun/k/1,multirun/k/2] title='bulk modulus'
+    python -m potnet.pretrained.build name=k_vrh runs=[multirun/k/0,multirun/k/1,multirun/k/2]
 
 Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card
 docs/models/NAME.md with a plot. The test part, which no member was trained on or chosen by, calibrates the
-intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other tested.
+intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
+tested.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def build_entry(
         cache_dir: Of features.
         aliases: Further names.
         train_crystals: How many training crystals the training error and the distance to them are taken from.
-        command: That trained the members; by default the settings that differ between them are left to the runs.
+        command: That trained the members; for the card.
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
 
@@ -140,19 +141,20 @@ def build_entry(
     _write(registry, name, entry)
     write_card(
         Path(cards), name, entry, reliability["classes"], measure.errors_by_element(test),
-        measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs), members[0],
+        measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
+        members[0],
     )  # fmt: skip
     return entry
 
 
 def _data(run: str, ensemble: Ensemble, path: str | Path | None, cache_dir: str | None) -> CrystalDataModule:
     """The data and split of a run, set up."""
-    from potnet.evaluate import _data_config
+    from potnet.evaluate import data_config
     from potnet.training.setup import build_data, quieten
 
     quieten()
     record = ensemble.record
-    config = {**record["config"], "data": _data_config(find_checkpoint(run), record["config"]["data"], ())}
+    config = {**record["config"], "data": data_config(find_checkpoint(run), record["config"]["data"], ())}
     if cache_dir is not None:
         config["data"]["cache_dir"] = cache_dir
     if path is not None:
@@ -225,7 +227,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Put an entry into a registry file; the others stay."""
     content = yaml.safe_load(registry.read_text(encoding="utf-8")) if registry.is_file() else {}
     content = {**(content or {}), name: dict(entry)}
-    head = "# Trained models, one entry each: written by `python -m potnet.pretrained.build`, see docs/pretrained.md.\n"
+    head = "# Trained models, one entry each, written by `python -m potnet.pretrained.build`.\n"
     write_whole(registry, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
@@ -257,8 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     figures = entry["figures"]
+    held = figures["conformal"]["coverage"][0.9]
     print(f"{settings['name']}: test MAE {figures['test']['mae']} {entry['learned_unit']}, members "
-          f"{figures['test']['members_mae']}; 90 % intervals hold {figures['conformal']['coverage'][0.9]}")  # fmt: skip
+          f"{figures['test']['members_mae']}; 90 % intervals hold {100 * held:.1f} %")  # fmt: skip
     return 0
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (lines of text)
 """The card of a model: a page that says what it is for, how good it is, and where it came from."""
 
 from __future__ import annotations

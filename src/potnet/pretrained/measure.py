@@ -109,7 +109,7 @@ def predictions(
 
 
 def halves(formulas: Sequence[str], seed: int) -> np.ndarray:
-    """(n,) whether a crystal calibrates rather than tests: about half, by formula, so that none is in both."""
+    """(n,) whether a crystal calibrates rather than tests: about half, no formula in both."""
 
     def bit(formula: str) -> bool:
         return hashlib.sha256(f"{seed}:{formula}".encode()).digest()[0] % 2 == 0
@@ -190,8 +190,8 @@ def judged(part: Part, formulas: Sequence[str], floor: float, repeats: int = 20)
     Returns:
         By method, "conformal", "one network" (the first member, intervals of equal width), and with several
         members "spread" (as if errors were normal): coverage and width by level, area, z2. And, under
-        "classes", coverage of the conformal interval at 0.9 and n by class; under "curve" its coverage at each
-        level of `GRID`.
+        "classes", coverage of the conformal interval at 0.9 and n by class; under "curve" its coverage at
+        each level of `GRID`.
     """
     known = np.isfinite(part.label)
     part = part.take(known)

@@ -40,7 +40,7 @@ NAME = re.compile(r"[A-Za-z]\w*")
 
 
 class RegistryError(ConfigError):
-    """A model that a registry does not have, or a registry that cannot be used. The message says what to do."""
+    """A model that is not in a registry, or a registry that cannot be used. The message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -172,5 +172,5 @@ def shipped() -> Registry:
 
 
 def is_name(path: object) -> bool:
-    """Whether this is meant as the name of a model rather than as a path: a word without / and without ending."""
+    """Whether this is meant as the name of a model, not as a path: a word without / and without ending."""
     return isinstance(path, str) and NAME.fullmatch(path) is not None

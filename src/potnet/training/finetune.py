@@ -22,7 +22,8 @@ LEAST_LABELS = 20
 
 
 def source_file(path: str | Path) -> Path:
-    """The checkpoint that a run, a file or the name of a registered model means (of a model its first member).
+    """The checkpoint that a run, a file or the name of a registered model means (of a model its first
+    member).
 
     Raises:
         CheckpointError, RegistryError: There is none.
@@ -37,7 +38,8 @@ def source_file(path: str | Path) -> Path:
 
 
 def with_source(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run that begins with another network: with its model and features, and the learning rates.
+    """The config of a run that begins with another network: with its model and features, and the learning
+    rates.
 
     Args:
         config: Plain config of the run. Without `finetune.from` it is returned as it is.
@@ -67,8 +69,8 @@ def with_source(config: Mapping[str, Any]) -> dict[str, Any]:
     if factor != 1:
         new = set(settings.get("except") or ())
         parts = {name.split(".")[1] for name in source["state_dict"] if name.startswith("model.")} - new
-        rates = {part: factor for part in sorted(parts) if part not in rates} | rates
-    rates |= {part: 0.0 for part in settings.get("freeze") or ()}
+        rates = dict.fromkeys(sorted(parts), factor) | rates
+    rates |= dict.fromkeys(settings.get("freeze") or (), 0.0)
     if rates:
         found["optimizer"] = {**config["optimizer"], "rates": rates}
     found["finetune"] = {**settings, "from": str(file.absolute())}
@@ -84,8 +86,8 @@ def check_labels(data: CrystalDataModule) -> None:
     count = sum(data.split.sizes.values())
     if count < LEAST_LABELS:
         raise ConfigError(
-            f"finetune: {count} crystals have a label, and at least {LEAST_LABELS} are needed: with fewer neither the "
-            "network nor its error means anything. Add labels"
+            f"finetune: {count} crystals have a label, and at least {LEAST_LABELS} are needed: with fewer "
+            "neither the network nor its error means anything. Add labels"
         )
 
 

@@ -97,7 +97,8 @@ def build_optimizer(
         milestones: Of "steps": parts of the run, above 0 and below 1, in ascending order.
         decay: Of "steps" and "exponential": a factor.
         decay_steps: Of "exponential": steps until the learning rate has fallen by the factor.
-        rates: Part of the network (name of a submodule) -> what its learning rate is multiplied with; 0 freezes it.
+        rates: Part of the network (name of a submodule) -> what its learning rate is multiplied with; 0
+            freezes it.
 
     Raises:
         ValueError: A setting that makes no sense. It names the key.

@@ -1,7 +1,7 @@
 """Calibrated probabilities of classes: temperature scaling (Guo et al., ICML 2017, section 4.2).
 
-softmax(logits / T), with T > 0 the one of least log loss on the validation part. The order of the classes, and so
-accuracy and ROC AUC, stay. 1 / T is kept as `std` of the target's scaler: whoever reads the checkpoint has it.
+softmax(logits / T), T > 0 with the least log loss on the validation part. The order of the classes, and so
+the accuracy, stays. 1 / T is kept as `std` of the target's scaler: whoever reads the checkpoint has it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def fit_factor(logits: Tensor, labels: Tensor) -> float:
 
 
 def calibrate(predictor: Predictor, data: CrystalDataModule, file: Path) -> dict[str, float]:
-    """Set the temperature of each classification from the validation part, in the model and in its checkpoint.
+    """Set the temperature of each classification from the validation part, in the model and in its
+    checkpoint.
 
     Args:
         predictor: Loaded from the file; changed in place.

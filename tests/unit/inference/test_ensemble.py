@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from small_models import GAP, K, checkpoint, registry
 
 import potnet
 from potnet.config import ConfigError
@@ -19,7 +20,6 @@ from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained.registry import Registry, RegistryError
 from potnet.runs.errors import CheckpointError
-from small_models import GAP, K, checkpoint, registry
 
 CRYSTALS = [bulk("Cu"), bulk("Si"), bulk("Al")]
 
