@@ -53,6 +53,9 @@ def build_entry(
     command: Sequence[str] = (),
     notes: str = "",
     device: str = "auto",
+    licence: str = "",
+    citation: str = "",
+    data_name: str = "",
 ) -> dict[str, Any]:
     """Export members, calibrate, measure, and write the entry and the card.
 
@@ -69,6 +72,7 @@ def build_entry(
         command: That trained the members; for the card.
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
+        licence, citation, data_name: Of the data, where their source does not state them.
 
     Returns:
         The entry.
@@ -126,12 +130,12 @@ def build_entry(
         "calibration": {"file": calibration_file.name, "sha256": file_hash(calibration_file)},
         "weights": dtype,
         "data": {
-            "name": source.name,
+            "name": data_name or source.name,
             "content_hash": source.content_hash(),
             "split_hash": module.split.hash(),
             "sizes": module.split.sizes,
-            "licence": str(getattr(source, "licence", "")),
-            "citation": str(getattr(source, "citation", "")),
+            "licence": licence or str(getattr(source, "licence", "")),
+            "citation": citation or str(getattr(source, "citation", "")),
         },
         "licence": WEIGHTS_LICENCE,
         "figures": {**figures, **{k: v for k, v in reliability.items() if k not in ("classes", "curve")}},
@@ -233,7 +237,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 KEYS = (
     *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
-    *("command", "notes", "device"),
+    *("command", "notes", "device", "licence", "citation", "data_name"),
 )
 
 
