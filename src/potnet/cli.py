@@ -40,6 +40,11 @@ COMMANDS = {
         "my.csv --from=formation_energy --target=gap --unit=eV",
     ),
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
+    "screen": Command(
+        "potnet.screen",
+        "predict very many crystals, in processes",
+        "source=candidates/ output=out/ model=k_vrh",
+    ),
     "export": Command(
         "potnet.export", "weights alone, as one safetensors file", "runs/mp_bulk_modulus output=k.safetensors"
     ),

@@ -51,7 +51,7 @@ def predict_files(
     from potnet.data.features.featurizer import Failure
     from potnet.inference.predictions import CsvTable, PrintedTable
 
-    predictor, by = _model(checkpoint, models, registry, device, allow)
+    predictor, by = chosen_model(checkpoint, models, registry, device, allow)
     if output is not None:
         check_writable(Path(output))
     failures: list[Failure] = []
@@ -71,7 +71,7 @@ def predict_files(
     return table.rows, failures
 
 
-def _model(
+def chosen_model(
     checkpoint: str | None,
     model: str | Sequence[str] | None,
     registry: str | None,

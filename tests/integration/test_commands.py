@@ -151,7 +151,7 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
         ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
         ("predict", "device=cpu", "error: missing key inputs"),
-        ("predict", "checkpoint=[a,b]", "give one path"),
+        ("evaluate", "checkpoint=[a,b]", "give one path"),
         ("train", "target=own", "error: missing key target.key"),
         ("train", "data.limit=-1", "data.limit"),
         ("train", "model=potnet,schnet", "add -m to run once for each"),

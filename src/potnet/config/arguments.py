@@ -15,13 +15,19 @@ from typing import Any
 from potnet.config.errors import ConfigError
 from potnet.config.paths import config_dir
 
-POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint", "export": "checkpoint"}
+POSITIONAL = {
+    "predict": "inputs",
+    "report": "runs",
+    "evaluate": "checkpoint",
+    "export": "checkpoint",
+    "screen": "source",
+}
 """Commands that take words without a key, and the key that they are values of."""
 
 LISTS = {"models"}
 """Keys that take several names without a sweep: `models=k_vrh,gap`."""
 
-OTHER_KEYS = {("predict", "model"): "models"}
+OTHER_KEYS = {("predict", "model"): "models", ("screen", "model"): "models"}
 """What a key is called in a configuration: `model` is a group there, of which `predict` knows nothing."""
 
 PATHS = {
