@@ -158,10 +158,10 @@ def _work(predictor: Predictor, pieces: Iterator[Piece], folder: Path, workers: 
             ) as pool:
                 while True:
                     while len(running) < 2 * workers:
-                        piece = waiting.pop() if waiting else next(pieces, None)
-                        if piece is None:
+                        following = waiting.pop() if waiting else next(pieces, None)
+                        if following is None:
                             break
-                        running[pool.submit(_predict, piece)] = piece
+                        running[pool.submit(_predict, following)] = following
                     if not running:
                         return
                     finished, _ = wait(running, return_when=FIRST_COMPLETED)
