@@ -83,6 +83,29 @@ def test_objects_of_other_libraries_and_cells_of_one_crystal_agree(model: potnet
     np.testing.assert_allclose(predictions.values, predictions.values[0], rtol=1e-5)
 
 
+def test_tables_and_dictionaries_are_read_as_in_training(model: potnet.Predictor, tmp_path: Path) -> None:
+    """What data=table reads, predict reads, too."""
+    cif = tmp_path / "Cu.cif"
+    bulk("Cu").write(cif)
+    expected = model.predict(cif).values[0]
+    with (tmp_path / "many.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("id", "cif"), ("a", cif.read_text()), ("b", cif.read_text())])
+    (tmp_path / "many.jsonl").write_text(json.dumps({"id": "c", "cif": cif.read_text()}) + "\n")
+    for name, ids in (("many.csv", ["a", "b"]), ("many.jsonl", ["c"])):
+        found = model.predict(tmp_path / name)
+        assert found.ids == ids
+        np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "x.cif").write_text(cif.read_text())
+    assert set(model.predict(tmp_path).ids) == {"Cu", "a", "b", "c", "x"}
+    structure = {
+        "lattice": {"matrix": bulk("Cu").cell[:].tolist()},
+        "sites": [{"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0]}],
+    }  # of pymatgen
+    np.testing.assert_allclose(model.predict(structure).values, expected, rtol=1e-5)
+
+
 def test_files_of_one_name_are_told_apart(tmp_path: Path, model: potnet.Predictor) -> None:
     for name, symbol in (("a", "Cu"), ("b", "Al")):
         (tmp_path / name).mkdir()
@@ -122,7 +145,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
     [
         ("nowhere/*.cif", "no file matches"),
         ("missing.cif", "no such file"),
-        (3.5, "cannot make a crystal of float"),
+        (3.5, "a structure is wanted .* got a float"),
     ],
 )
 def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
@@ -255,6 +278,35 @@ def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None
     with pytest.raises(CheckpointError):
         potnet.load(tampered(trained, tmp_path / "nested.ckpt", nested))
     assert not Path("owned").exists()
+
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "structures"
+
+
+def test_every_prediction_has_an_id_of_its_own(model: potnet.Predictor, structures: Path) -> None:
+    bulk("NaCl", "rocksalt", a=5.7).write(structures / "nacl.vasp", format="vasp")
+    predictions = model.predict([FIXTURES / "dup_ids", structures, structures / "nacl.cif"])
+    assert predictions.ids == [
+        "dup_ids/POSCAR.1",
+        "dup_ids/POSCAR.2",
+        "dup_ids/POSCAR.3",
+        "cu",
+        "nacl",
+        "nacl.vasp",
+        "si",
+        f"{structures}/nacl",
+    ]
+
+
+def test_an_implausible_crystal_is_listed_or_predicted_as_asked(
+    model: potnet.Predictor, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = FIXTURES / "formula_mismatch.cif"
+    refused = model.predict(file, on_error="skip")
+    assert not len(refused)
+    assert "states the formula Cl3Cs, but its atoms are ClCs" in refused.failures[0].reason
+    assert len(model.predict(file, plausibility="warn")) == 1
+    assert "states the formula Cl3Cs" in caplog.text
 
 
 def test_an_export_predicts_the_same(trained: Run, tmp_path: Path, structures: Path) -> None:

@@ -24,6 +24,11 @@ MIN_RELATIVE_VOLUME = 1e-8
 
 _PAIRS_AT_ONCE = 500_000
 
+_FEW = 200
+"""Atoms. Up to here all pairs are faster than a list of neighbours, within 1.5 Å."""
+
+_LISTED = 1.5
+
 
 class CrystalError(ValueError):
     """A structure that can't be used. The message names the file or id, and the site where there is one.
@@ -171,9 +176,11 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
     Returns:
         (m, 2) int64, pairs of atoms a < b.
     """
+    n = len(positions)
+    if n > _FEW:
+        return _overlaps_of_many(cell, positions, distance)
     inverse = np.linalg.inv(cell)
     fractional = positions @ inverse
-    n = len(positions)
     rows = max(1, _PAIRS_AT_ONCE // n)
     found = []
     for start in range(0, n - 1, rows):
@@ -183,6 +190,19 @@ def overlaps(cell: NDArray[np.float64], positions: NDArray[np.float64], distance
         a, b = np.nonzero(np.einsum("abx,abx->ab", vector, vector) < distance * distance)
         found.append(np.stack([a, b], 1)[a < b] + start)
     return np.concatenate(found) if found else np.empty((0, 2), dtype=np.int64)
+
+
+def _overlaps_of_many(
+    cell: NDArray[np.float64], positions: NDArray[np.float64], distance: float
+) -> NDArray[np.int64]:
+    """The same by a list of neighbours, whose cells of less than an Ångström would be too many."""
+    import vesin
+
+    i, j, d = vesin.NeighborList(cutoff=max(distance, _LISTED), full_list=True).compute(
+        points=np.array(positions), box=np.array(cell), periodic=True, quantities="ijd"
+    )
+    pairs = np.stack([i, j], axis=1).astype(np.int64)
+    return np.unique(pairs[(pairs[:, 0] < pairs[:, 1]) & (d < distance)], axis=0)
 
 
 def _plain(value: ArrayLike) -> NDArray[np.float64]:

@@ -13,8 +13,6 @@ from potnet.crystals import (
     Crystal,
     CrystalError,
     Plausibility,
-    from_ase,
-    from_pymatgen,
     from_serialized,
     unique_id,
 )
@@ -56,14 +54,14 @@ def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibil
         box: Å of vacuum around molecules; None refuses them.
         plausibility: See `read_crystals`.
     """
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for number, item in enumerate(items):
         for outcome in _outcomes(item, box, plausibility, number):
             if isinstance(outcome, Crystal):
+                file = item if isinstance(item, Path) else None
                 if outcome.id in taken:
-                    file = item if isinstance(item, Path) else None
                     outcome = replace(outcome, id=unique_id(outcome.id, taken, file))
-                taken.add(outcome.id)
+                taken[outcome.id] = file
             yield number, outcome
 
 
@@ -79,21 +77,16 @@ def _outcomes(
         yield from open_structures(item, box, plausibility)
         return
     try:
-        yield _from_object(item, box, str(number))
+        yield _from_object(item, box, plausibility, str(number))
     except CrystalError as error:
         yield error
 
 
-def _from_object(item: Any, box: float | None, name: str) -> Crystal:
-    """A crystal from an object or dictionary of ours, of ASE, pymatgen or JARVIS, named by its place."""
+def _from_object(item: Any, box: float | None, plausibility: Plausibility, name: str) -> Crystal:
+    """A crystal from an object or dictionary of ours or another library, named by its place in the list.
+
+    A `Crystal` is taken as it is.
+    """
     if isinstance(item, Crystal):
         return item if item.id else replace(item, id=name)
-    if hasattr(item, "get_scaled_positions"):
-        return from_ase(item, box=box, id=name)
-    if hasattr(item, "lattice") and hasattr(item, "frac_coords"):
-        return from_pymatgen(item, id=name)
-    if isinstance(item, Mapping):
-        return from_serialized(item, name, box)
-    raise CrystalError(
-        f"cannot make a crystal of {type(item).__name__}: give a file, Crystal, Atoms or Structure", name
-    )
+    return from_serialized(item, name, box, plausibility)

@@ -74,7 +74,7 @@ def test_both_ways_to_the_closest_pair_agree():
         crystal = Crystal.from_fractional(
             np.diag([9, 8, 9.5]) + rng.normal(0, 0.5, (3, 3)), rng.random((n, 3)), [26] * n
         )
-        double = Crystal(  # so many that the neighbour list takes over
+        double = Crystal(  # so many that a list of neighbours takes over
             crystal.cell * [[8], [1], [1]],
             np.concatenate([crystal.positions + i * crystal.cell[0] for i in range(8)]),
             np.tile(crystal.z, 8),
@@ -208,6 +208,7 @@ def test_uncertain_numbers_and_infinite_ones():
     assert uncertain_number("1.234(5)") == 1.234
     assert uncertain_number("1(2)(3)") is None
     assert uncertain_number("inf") is None
+    assert uncertain_number("1e400") is None
     assert number("-Infinity") == -np.inf
     assert np.isnan(number("NaN"))
 

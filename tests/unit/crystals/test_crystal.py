@@ -145,3 +145,17 @@ def test_every_overlap_is_found(n):
         positions = np.concatenate([grid, grid[a : a + 1] + image + 0.005])
         with pytest.raises(CrystalError, match=re.escape(f"sites {a} (H) and {n - 1} (H) overlap")):
             Crystal(cell, positions, np.ones(n, dtype=int))
+
+
+def test_overlaps_by_pairs_and_by_a_list_of_neighbours_agree():
+    from potnet.crystals.crystal import _overlaps_of_many, overlaps
+
+    rng = np.random.default_rng(1)
+    for n in (2, 30, 150):
+        cell = np.diag([6.0, 7.0, 8.0]) + rng.normal(0, 0.8, (3, 3))
+        positions = rng.uniform(-1, 2, (n, 3)) @ cell
+        for distance in (0.1, 0.5, 1.0):
+            few = overlaps(cell, positions, distance)
+            many = _overlaps_of_many(cell, positions, distance)
+            np.testing.assert_array_equal(few[np.lexsort(few.T[::-1])], many)
+    assert len(many)

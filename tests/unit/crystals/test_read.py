@@ -1,5 +1,6 @@
 import gzip
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -515,11 +516,29 @@ def test_ids_of_files(tmp_path):
         *(f"{folder}/{x}" for x in ("POSCAR", "POSCAR.1", "CONTCAR.relaxed", "POSCAR")),
     ]
     assert [file_id(tmp_path / name) for name in names] == [*expected, "a.b"]
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for name in (*names, *names):
-        taken.add(unique_id(file_id(tmp_path / name), taken, tmp_path / name))
+        taken[unique_id(file_id(tmp_path / name), taken, tmp_path / name)] = tmp_path / name
     assert len(taken) == 2 * len(names)
-    assert {"Si", "Si.vasp", "Si.cif.gz", f"{folder}/POSCAR.1"} <= taken
-    assert unique_id("mp-1", {"mp-1"}, tmp_path / "set.jsonl") == "set/mp-1"
-    assert unique_id("0", {"0"}) == "0 (2)"
-    assert unique_id("run:3", {"run:3"}, tmp_path / "run.xyz") == "run.xyz:3"
+    assert {"Si", "Si.vasp", "Si.cif.gz", f"{folder}/POSCAR.1"} <= set(taken)
+    known = {"mp-1": Path("a/x.jsonl"), "Si": Path("a/Si.cif"), "run:3": Path("a/run.extxyz"), "0": None}
+    assert unique_id("mp-2", known, Path("a/set.jsonl")) == "mp-2"
+    assert unique_id("mp-1", known, Path("a/set.jsonl")) == "set.jsonl/mp-1"
+    assert unique_id("mp-1", known, Path("a/x.jsonl")) == "a/mp-1"
+    assert unique_id("Si", known, Path("b/Si.cif")) == "b/Si"
+    assert unique_id("run:3", known, Path("a/run.xyz")) == "run.xyz:3"
+    assert unique_id("0", known) == "0 (2)"
+
+
+def test_json_lines_with_a_structure_in_a_column(tmp_path):
+    bad = cif(["Na1 Na 0 0 0 0.5"], columns="_atom_site_occupancy")
+    rows = [
+        {"jid": "007", "cif": cif(), "k_vrh": 24, "stable": True},
+        {"cif": cif(symmetry="")},
+        {"cif": bad},
+    ]
+    path = write(tmp_path, "set.jsonl", "\n".join(map(json.dumps, rows)))
+    one, two, three = iterate_crystals(path)
+    assert (one.id, len(one), one.properties) == ("007", 8, {"k_vrh": 24.0})
+    assert (two.id, len(two)) == ("set:1", 2)
+    assert "line 3: site Na1 (Na) is partly occupied (0.5): order it" in str(three)

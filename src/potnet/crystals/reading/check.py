@@ -31,9 +31,6 @@ MIN_DENSITY = 0.01
 FORMULA_TOLERANCE = 0.01
 """Relative; formulas are often rounded."""
 
-_SMALL = 400
-"""Atoms. Up to here all pairs are faster than a neighbour list."""
-
 _GRAMS_PER_CM3 = 1.66053906660  # of one dalton per Å³
 _FORMULA = re.compile(r"(?:[A-Z][a-z]?[0-9.]*\s*)+")
 _TERM = re.compile(r"([A-Z][a-z]?)\s*([0-9.]*)")
@@ -122,7 +119,7 @@ def _near(
     crystal: Crystal, cutoff: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
     """Pairs of atoms, images included, within a small cutoff, and their distances."""
-    if len(crystal) <= _SMALL and thinnest(crystal.cell) > 2 * cutoff:
+    if thinnest(crystal.cell) > 2 * cutoff:
         # The nearest image alone matters, and no atom meets its own.
         pairs = overlaps(crystal.cell, crystal.positions, cutoff)
         i, j = pairs[:, 0], pairs[:, 1]

@@ -16,12 +16,12 @@ from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.reading.check import Plausibility, checked
 from potnet.crystals.reading.cif import crystals_from_cif
 from potnet.crystals.reading.foreign import format_of, iterate_ase, open_binary
-from potnet.crystals.reading.names import file_id
+from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS, file_id
 from potnet.crystals.reading.objects import from_ase, from_record
 from potnet.crystals.reading.poscar import crystal_from_poscar
 from potnet.crystals.reading.serialized import from_serialized
 from potnet.crystals.reading.text import decode
-from potnet.crystals.reading.xyz import ID_KEYS, xyz_frames
+from potnet.crystals.reading.xyz import xyz_frames
 
 Outcome = Crystal | CrystalError
 _CIF = re.compile(rb"^\s*data_", flags=re.IGNORECASE | re.MULTILINE)
@@ -36,8 +36,9 @@ def read_crystals(
     """Read all crystals of a file.
 
     Formats: `.cif` and `.mcif`; POSCAR, CONTCAR, `.vasp`; `.xyz` and `.extxyz`, many frames; `.jsonl`, one
-    record a line (see `from_record`); `.json`, a structure or a list of them (see `from_serialized`);
-    anything else that ASE recognises. Each may be compressed as `.gz`.
+    record a line (see `from_record`), or a structure in `structure`, `cif`, `atoms` ...; `.json`, a structure
+    or a list of them (see `from_serialized`); anything else that ASE recognises. Each may be compressed as
+    `.gz`.
 
     The id is the record's own in JSON lines and in extended XYZ (`id=...` in the comment). Elsewhere it is
     the name of the file without its ending (for POSCAR and CONTCAR with the folder's), followed by `:0`,
@@ -99,7 +100,7 @@ def iterate_crystals(
 def _records(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[_Record]:
     name = file.name.lower().removesuffix(".gz")
     if name.endswith(".jsonl"):
-        return _judged(file, _from_jsonl(file), plausibility)
+        return _judged(file, _from_jsonl(file, box, plausibility), plausibility, box)
     if name.endswith((".cif", ".mcif")):
         return _from_cif(file, plausibility)
     if name.endswith((".xyz", ".extxyz")):
@@ -159,18 +160,36 @@ def _named(file: Path, records: Iterator[_Record]) -> Iterator[Outcome]:
             yield replace(outcome, id=stem if single else f"{stem}:{number}")
 
 
-def _from_jsonl(file: Path) -> Iterator[_Record]:
+def _from_jsonl(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[_Record]:
     with open_binary(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             where = f"line {number}"
             try:
-                yield where, from_record(json.loads(line.decode("utf-8-sig")))
+                yield where, _record(json.loads(line.decode("utf-8-sig")), box, plausibility)
             except CrystalError as error:
                 yield where, error
             except (json.JSONDecodeError, RecursionError) as error:
                 yield where, CrystalError(f"not valid JSON ({error})")
+
+
+def _record(record: Any, box: float | None, plausibility: Plausibility) -> Crystal:
+    """A record of ours, or a row of a table with a structure in one column; its numbers are properties."""
+    columns = record if isinstance(record, Mapping) and "frac" not in record else {}
+    column = next((key for key in STRUCTURE_KEYS if columns.get(key) is not None), None)
+    if column is None:
+        return from_record(record)
+    key = next((key for key in ID_KEYS if columns.get(key) not in (None, "")), "id")
+    crystal = from_serialized(columns[column], str(columns.get(key) or ""), box, plausibility)
+    crystal.properties.update(
+        {
+            name: float(value)
+            for name, value in columns.items()
+            if type(value) in (int, float) and name != key  # bool is an int, but no property
+        }
+    )
+    return crystal
 
 
 def _from_cif(file: Path, plausibility: Plausibility) -> Iterator[_Record]:

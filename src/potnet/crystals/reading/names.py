@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Mapping
 from pathlib import Path
+
+ID_KEYS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
+"""Keys of a record or a comment line, or columns of a table, that name a crystal; the first one counts."""
+
+STRUCTURE_KEYS = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
+"""Keys of a record, or columns of a table, that hold a structure, likewise."""
 
 _ENDINGS = (".cif", ".mcif", ".vasp", ".poscar", ".xyz", ".extxyz", ".jsonl")
 _POSCAR = ("POSCAR", "CONTCAR")
@@ -25,30 +31,30 @@ def file_id(file: Path) -> str:
     return Path(name).stem
 
 
-def unique_id(id: str, taken: Set[str], file: Path | None = None) -> str:
+def unique_id(id: str, taken: Mapping[str, Path | None], file: Path | None = None) -> str:
     """An id that is not taken, as near to the given one as possible.
 
-    Tried in turn: the id; with the full name of its file in place of the name without ending (`Si.cif` and
-    `Si.vasp`); with the folder before it; with a number behind it.
+    In the folder of the file whose crystal has the id, the file's full name tells them apart (`Si.cif` and
+    `Si.vasp`); elsewhere its folder; else a number.
 
     Args:
         id: As read.
-        taken: Ids given before.
+        taken: Ids given before, and their files.
         file: Where the crystal is from.
     """
-    options = [id]
+    if id not in taken:
+        return id
+    options = []
     if file is not None:
-        stem = file_id(file)
-        rest = id.removeprefix(stem) if id.startswith(stem) else None
-        if rest is not None:
-            options.append(f"{file.name}{rest}")
-            options.append(f"{file.parent / file.name}{rest}")
-        else:
-            options += [f"{stem}/{id}", f"{file.parent}/{id}"]
+        stem, other = file_id(file), taken[id]
+        full = f"{file.name}{id.removeprefix(stem)}" if id.startswith(stem) else f"{file.name}/{id}"
+        beside = other is not None and other.parent.absolute() == file.parent.absolute()
+        options = [full] if beside and other != file else [f"{file.parent}/{id}"]
+        options.append(str(file.parent / full))
     for option in options:
         if option not in taken:
             return option
-    number = 2
-    while f"{options[-1]} ({number})" in taken:
+    number, last = 2, [id, *options][-1]
+    while f"{last} ({number})" in taken:
         number += 1
-    return f"{options[-1]} ({number})"
+    return f"{last} ({number})"

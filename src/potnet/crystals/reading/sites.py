@@ -110,6 +110,8 @@ class _Rows:
             raise CrystalError(
                 f"block {block.name!r} lists no atoms (_atom_site_label, _atom_site_fract_x ...)"
             )
+        if self.count == 0:
+            raise CrystalError(f"block {block.name!r} lists no atoms: its loop of sites is empty")
         if not any(tag.removeprefix(_SITE) in self._columns for tag in elsewhere):
             raise CrystalError("labels and positions of the sites stand in different loops")
         labels = self._columns.get("label") or self._columns["type_symbol"]

@@ -69,22 +69,17 @@ class Operations:
         m = len(self)
         if m > _MANY:
             return True  # a supercell's; too many to compare in pairs
-        rotations = np.einsum("aij,bjk->abik", self.rotations, self.rotations).reshape(m * m, 9)
-        translations = (
-            np.einsum("aij,bj->abi", self.rotations, self.translations) + self.translations[:, None]
-        )
-        # Rotations have few values, so products are looked up by them first.
-        own: dict[tuple[int, ...], list[int]] = {}
-        for number, rotation in enumerate(np.rint(self.rotations.reshape(m, 9) * 24).astype(int).tolist()):
-            own.setdefault(tuple(rotation), []).append(number)
-        keys, inverse = np.unique(np.rint(rotations * 24).astype(int), axis=0, return_inverse=True)
-        shifts = translations.reshape(m * m, 3)
-        for number, key in enumerate(keys.tolist()):
-            among = own.get(tuple(key))
-            if among is None:
-                return False
-            difference = shifts[inverse.ravel() == number][:, None] - self.translations[among]
+        products = np.einsum("aij,bjk->abik", self.rotations, self.rotations).reshape(m * m, 9)
+        shifts = np.einsum("aij,bj->abi", self.rotations, self.translations) + self.translations[:, None]
+        # There are few different rotations, so products are looked up by them first.
+        code = np.array([1, 7, 53, 401, 3001, 22501, 168761, 1265707, 9492803])
+        own = np.rint(self.rotations.reshape(m, 9) * 24).astype(np.int64) @ code
+        found = np.rint(products * 24).astype(np.int64) @ code
+        for rotation in np.unique(found):
+            among = self.translations[own == rotation]
+            difference = shifts.reshape(m * m, 1, 3)[found == rotation] - among
             difference -= np.rint(difference)
+            # False too where none is among them.
             if not (np.abs(difference) < TRANSLATION_TOLERANCE).all(-1).any(-1).all():
                 return False
         return True

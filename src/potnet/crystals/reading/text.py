@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -42,7 +43,8 @@ def number(text: str, finite: bool = False) -> float | None:
     """
     text = text.strip()
     if _NUMBER.fullmatch(text) or (not finite and _NOT_FINITE.fullmatch(text)):
-        return float(text)
+        value = float(text)
+        return value if math.isfinite(value) or not finite else None  # 1e400 is infinite too
     return None
 
 

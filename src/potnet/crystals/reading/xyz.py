@@ -22,9 +22,6 @@ from potnet.crystals.reading.text import decode, number
 if TYPE_CHECKING:
     from ase import Atoms
 
-ID_KEYS = ("id", "material_id", "jid", "mp_id", "identifier", "name", "unique_id")
-"""Keys of a comment line, or columns of a table, that name a crystal; the first that is there counts."""
-
 _DEFAULT = "species:S:1:pos:R:3"
 _ITEM = re.compile(r"""([^\s="]+|"[^"]*")\s*=\s*("(?:[^"\\]|\\.)*"|'[^']*'|\{[^}]*\}|\[[^\]]*\]|[^\s]+)""")
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from potnet.crystals import Crystal, CrystalError, Plausibility, iterate_crystals, unique_id
+from potnet.crystals.reading.names import STRUCTURE_KEYS
 from potnet.data.errors import DataError
-from potnet.data.sources.table import STRUCTURES, TableSource
+from potnet.data.sources.table import TableSource
 
 log = logging.getLogger(__name__)
 
@@ -48,12 +49,12 @@ def open_structures(
     Raises:
         CrystalError: There is no such file, or no structure file in the folder.
     """
-    taken: set[str] = set()
+    taken: dict[str, Path | None] = {}
     for file in structure_files(path):
         for outcome in _of_file(file, box, plausibility):
             if isinstance(outcome, Crystal):
                 id = unique_id(outcome.id, taken, file)
-                taken.add(id)
+                taken[id] = file
                 if id != outcome.id:
                     outcome = replace(outcome, id=id)
             yield outcome
@@ -94,8 +95,7 @@ def _of_file(file: Path, box: float | None, plausibility: Plausibility) -> Itera
 
 
 def _holds_structures(file: Path) -> bool:
-    """Whether a file of a folder is one to be read: by its name or, if that says too little, by its "
-    "content."""
+    """Whether a file of a folder is to be read: by its name, or by its content if that says too little."""
     name = file.name.lower().removesuffix(".gz")
     if name.endswith(ENDINGS) or name.startswith(("poscar", "contcar")):
         return True
@@ -117,7 +117,7 @@ def _holds_structures(file: Path) -> bool:
 
 
 def _has_structure(columns: Set[str]) -> bool:
-    return not columns.isdisjoint(STRUCTURES) or {"lattice", "z"} <= columns
+    return not columns.isdisjoint(STRUCTURE_KEYS) or {"lattice", "z"} <= columns
 
 
 def _is_structure(content: Any) -> bool:

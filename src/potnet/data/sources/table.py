@@ -13,7 +13,7 @@ import numpy as np
 
 from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized, is_atom_label
-from potnet.crystals.reading.xyz import ID_KEYS
+from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import Label, label_of
@@ -23,8 +23,6 @@ from potnet.files import file_hash_once
 
 log = logging.getLogger(__name__)
 
-IDS = ID_KEYS
-STRUCTURES = ("structure", "cif", "atoms", "poscar", "final_structure", "crystal")
 _RECORD = ("lattice", "frac", "z", "positions")
 
 
@@ -141,7 +139,7 @@ class TableSource(ReadableSource):
                 kept += 1
                 yield self.sample(row, where)
             except (DataError, CrystalError) as error:
-                name = row.get(self._column(row, self.id, IDS)) if isinstance(row, dict) else None
+                name = row.get(self._column(row, self.id, ID_KEYS)) if isinstance(row, dict) else None
                 yield refused(
                     str(name or f"{self.path.name}, {where}"),
                     DataError(f"{self.path}, {where}: {error}"),
@@ -188,8 +186,8 @@ class TableSource(ReadableSource):
             DataError: No id, or a column that is not there.
             CrystalError: A structure that cannot be used.
         """
-        id_column = self._column(row, self.id, IDS, "id")
-        structure_column = self._column(row, self.structure, STRUCTURES, "structure")
+        id_column = self._column(row, self.id, ID_KEYS, "id")
+        structure_column = self._column(row, self.structure, STRUCTURE_KEYS, "structure")
         split_column = self._column(row, self.split, ("split",), "split")
         name = row.get(id_column)
         if name in (None, "") and self.id is None and (unnamed or "frame" in where):
