@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ase.build import bulk
 
 import potnet
@@ -101,3 +102,19 @@ def test_fine_tuning_by_name_of_a_run(trained: Run, run_training: Any) -> None:
     assert model.featurizer.symprec == 0.01
     with pytest.raises(ConfigError, match="at least 20 are needed"):
         run_training(f"finetune.from={trained.folder}", "data.limit=15", "trainer.max_epochs=1")
+
+
+def test_the_last_layer_knows_where_it_has_not_been() -> None:
+    random = np.random.default_rng(0)
+
+    def part(n: int, shift: float) -> measure.Part:
+        error = random.standard_normal(n)
+        embedding = torch.from_numpy(random.standard_normal((n, 4)) + shift)
+        none = [frozenset({1})] * n
+        return measure.Part(
+            [str(k) for k in range(n)], error, np.zeros((1, n)), embedding, np.ones(n, int), none
+        )
+
+    near = measure.last_layer(part(500, 0), part(4000, 0), part(300, 0))
+    assert near.mean() == pytest.approx(1.0, abs=0.05)
+    assert measure.last_layer(part(500, 0), part(4000, 0), part(300, 50)).min() > 2

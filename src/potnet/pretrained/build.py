@@ -118,7 +118,8 @@ def build_entry(
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
-    reliability = measure.judged(test, formulas, floor)
+    sigma = measure.last_layer(parts["train"], parts["val"], test)
+    reliability = measure.judged(test, formulas, floor, sigma=sigma)
     source = module.source
     entry = {
         "title": title or target.title,

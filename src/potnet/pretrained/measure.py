@@ -178,7 +178,37 @@ def classes(part: Part) -> dict[str, np.ndarray]:
     }
 
 
-def judged(part: Part, formulas: Sequence[str], floor: float, repeats: int = 20) -> dict[str, dict[str, Any]]:
+def last_layer(training: Part, validation: Part, other: Part) -> np.ndarray:
+    """Deviation of each crystal's error by Bayesian regression on the last layer of the first member, (n,).
+
+    sigma² = s² (1 + φ' (Φ'Φ + 1)⁻¹ φ), φ the standardised embedding and 1, Φ that of training crystals, and s
+    such that the validation part has a mean squared z of about 1.
+    """
+    middle, width = training.embedding.double().mean(0), training.embedding.double().std(0)
+
+    def features(part: Part) -> np.ndarray:
+        x = (part.embedding.double() - middle) / width.clamp(min=1e-6)
+        return torch.cat([x, torch.ones(len(x), 1, dtype=torch.float64)], 1).numpy()
+
+    phi = features(training)
+    inverse = np.linalg.inv(phi.T @ phi + np.eye(phi.shape[1]))
+
+    def factor(part: Part) -> np.ndarray:
+        x = features(part)
+        return np.asarray(1 + np.einsum("nf,fg,ng->n", x, inverse, x))
+
+    error = np.abs(validation.label - validation.members[0])
+    scale = np.nanmean(error**2 / factor(validation))
+    return np.asarray(np.sqrt(scale * factor(other)))
+
+
+def judged(
+    part: Part,
+    formulas: Sequence[str],
+    floor: float,
+    repeats: int = 20,
+    sigma: np.ndarray | None = None,
+) -> dict[str, dict[str, Any]]:
     """How intervals and alternatives do, mean over divisions of the part in calibration and test.
 
     Args:
@@ -186,20 +216,22 @@ def judged(part: Part, formulas: Sequence[str], floor: float, repeats: int = 20)
         formulas: Of its crystals.
         floor: See `Intervals`.
         repeats: Divisions by formula.
+        sigma: (n,) from `last_layer`.
 
     Returns:
-        By method, "conformal", "one network" (the first member, intervals of equal width), and with several
-        members "spread" (as if errors were normal): coverage and width by level, area, z2. And, under
-        "classes", coverage of the conformal interval at 0.9 and n by class; under "curve" its coverage at
-        each level of `GRID`.
+        By method, "conformal", "one network" (the first member, intervals of equal width), "last layer" (the
+        same with `sigma`, as if errors were normal), and with several members "spread" (likewise): coverage
+        and width by level, area, z2. And, under "classes", coverage of the conformal interval at 0.9 and n
+        by class; under "curve" its coverage at each level of `GRID`.
     """
     known = np.isfinite(part.label)
     part = part.take(known)
+    sigma = None if sigma is None else sigma[known]
     formulas = [formula for formula, there in zip(formulas, known, strict=True) if there]
     first = np.abs(part.label - part.members[0])
     nothing = np.zeros(len(part))
     kinds = classes(part)
-    found: dict[str, list[Reliability]] = {"conformal": [], "one network": [], "spread": []}
+    found: dict[str, list[Reliability]] = {"conformal": [], "one network": [], "last layer": [], "spread": []}
     inside: dict[str, list[bool]] = {name: [] for name in kinds}
     for seed in range(repeats):
         fit = halves(formulas, seed)
@@ -210,6 +242,8 @@ def judged(part: Part, formulas: Sequence[str], floor: float, repeats: int = 20)
         found["conformal"].append(of_intervals(ours, part.error[test], part.spread[test]))
         single = Intervals.fit(part.label[fit], part.members[0][fit], nothing[fit], 1.0)
         found["one network"].append(of_intervals(single, first[test], nothing[test]))
+        if sigma is not None:
+            found["last layer"].append(of_spread(first[test], sigma[test]))
         if len(part.members) > 1:
             found["spread"].append(of_spread(part.error[test], part.spread[test]))
         hit = part.error <= ours.half_width(part.spread, 0.9)
