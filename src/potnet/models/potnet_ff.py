@@ -120,7 +120,7 @@ class PotNetFF(Network):
         edges = self._pair_edges(batch)
         scale = batch.num_atoms.to(s.dtype).rsqrt().index_select(0, batch.batch).unsqueeze(1)
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
-            s, v = message(s, v, batch.edge_index, basis, unit)
+            s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             if edges is not None:
                 s = s + self.pair_layers[i](s, edges, scale)
             s, v = update(s, v)
