@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 def evaluate_checkpoint(
     checkpoint: str | Path,
     parts: Sequence[str] = ("val", "test"),
-    path: str | None = None,
     cache_dir: str | None = None,
     batch_size: int | None = None,
     device: str = "auto",
+    path: str | None = None,
     allow: Sequence[str] = (),
 ) -> list[Any]:
     """Predict the data and split a model was trained with.
@@ -26,10 +26,10 @@ def evaluate_checkpoint(
     Args:
         checkpoint: See `potnet.load`.
         parts: Any of "train", "val", "test".
-        path: Where the data are now, if they were moved; None takes the place that the run's config.yaml names.
         cache_dir: Of the features; None takes that of the run, or the default if it has none.
         batch_size: None takes that of the run, with which the figures are the same to the last digit.
         device: "cpu", "cuda", ..., or "auto".
+        path: Where the data are now, if they were moved; None takes the place that the run's config.yaml names.
         allow: Classes outside of potnet that the checkpoint and the run's config may build.
 
     Returns:
@@ -70,8 +70,9 @@ def evaluate_checkpoint(
         raise CheckpointError(f"{file}: {error}. Say where the data of the run are now: path=FILE") from error
     if content != record["content_hash"]:
         raise CheckpointError(
-            f"{file}: {data.source.name} is not what the run was trained on: structures or labels have changed "
-            "since, so its figures would be others. Restore the data, or say where they are: path=FILE"
+            f"{file}: {data.source.name} is not what the run was trained on: structures or labels "
+            "have changed since, so its figures would be others. Restore the data, or say where they are: "
+            "path=FILE"
         )
     data.prepare_data()
     data.setup()

@@ -193,7 +193,7 @@ class _Fused(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         vectors, cell, slopes = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_again(ctx.block, ctx.reciprocal, vectors, cell, upstream), None, None

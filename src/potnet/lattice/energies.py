@@ -84,8 +84,8 @@ def lattice_energies(
             in their units; one number or one for each potential.
         forces: Also return forces.
         stress: Also return stress.
-        method: "ewald", "mesh" (smooth particle-mesh Ewald), or "auto": a mesh for crystals of so many atoms
-            that it pays.
+        method: "ewald", "mesh" (smooth particle-mesh Ewald, whose error is partly estimated), or "auto": a
+            mesh for crystals of 1 500 atoms and more, where it pays.
         eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does not
             depend on it.
         bound: "rigorous", or "estimate": cutoffs from an estimate of the errors, which are then closer to

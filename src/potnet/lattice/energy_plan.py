@@ -24,9 +24,9 @@ from potnet.lattice.task import _weights, distinct_kernels
 # wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
 _COST_PAIR, _COST_WAVE = 150.0, 15.0
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
-MESH_PAYS = 10_000
+MESH_PAYS = 1_500
 # Splitting parameter for a mesh, in units of the density^(2/3).
-_MESH_ETA = 1.2
+_MESH_ETA = 2.0
 
 
 @dataclass

@@ -66,6 +66,11 @@ class LEIGNN(Network):
         self.messages = nn.ModuleList(VectorMessage(width, bins) for _ in range(layers))
         self.updates = nn.ModuleList(VectorUpdate(width) for _ in range(layers))
         self.virtual = nn.ModuleList(VirtualNode(width) for _ in range(layers if virtual_node else 0))
+        for layer in list(self.virtual)[-1:]:
+            # Nothing reads the virtual node after the last layer, and distributed training waits for the gradient
+            # of every parameter that is not frozen. They are kept, as the published network has them.
+            for unread in (layer.from_scalars, layer.from_vectors):
+                unread.requires_grad_(False)
         self.start = nn.Parameter(torch.zeros(width)) if virtual_node else None
         self.heads = nn.ModuleDict()  # type: ignore[assignment]
         self.vector_heads = nn.ModuleDict()

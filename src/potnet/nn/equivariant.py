@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from potnet.nn.aggregate import aggregate
+
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Linear, SiLU, Linear."""
@@ -63,9 +65,9 @@ class VectorMessage(nn.Module):
         a, b, c = mixed.chunk(3, -1)
         vectors = b[:, None] * unit[:, :, None]
         if not first:
-            vectors = torch.addcmul(vectors, a[:, None], v.index_select(0, source))
-        s = (s + torch.zeros_like(s).index_add(0, target, c)) * 2**-0.5
-        return s, v + torch.zeros_like(v).index_add(0, target, vectors) / math.sqrt(self.width)
+            vectors = vectors + a[:, None] * v.index_select(0, source)
+        s = (s + aggregate(c, target, len(s))) * 2**-0.5
+        return s, v + aggregate(vectors, target, len(v)) / math.sqrt(self.width)
 
 
 class VectorUpdate(nn.Module):
