@@ -2,10 +2,11 @@
 
     python benchmarks/mlearn.py DATA --cores 16 --seconds 540 --runs multirun/mlearn --output mlearn.tar.gz
 
-DATA is `forces_mlearn.jsonl.gz`. Every run has one thread on a core of its own. It first measures its speed on a few
-batches, then trains for as many epochs as fit (the learning rate falls to zero in the last one), and evaluates its best
-checkpoint. Finished runs are skipped and stopped ones go on, so the same command can be given again. The archive has
-metrics, logs and the exported weights of every run. `--only REGEX` chooses runs, `--list` prints them.
+DATA is `forces_mlearn.jsonl.gz`. Every run has one thread on a core of its own. It first measures its speed on a
+few batches, then trains for as many epochs as fit (the learning rate falls to zero in the last one), and evaluates
+its best checkpoint. Finished runs are skipped and stopped ones go on, so the same command can be given again. The
+archive has metrics, logs and exported weights of all runs. `--only REGEX` chooses runs, `--list` prints them; without
+DATA it prints the table of what has been done.
 """
 
 from __future__ import annotations
@@ -40,8 +41,13 @@ def jobs() -> dict[str, list[str]]:
     found = {f"potnet_ff_{element}": [f"data.element={element}"] for element in elements}
     found |= {f"leignn_{element}": [f"data.element={element}", *leignn] for element in elements}
     found |= {f"potnet_ff_Si_seed{seed}": ["data.element=Si", f"seed={seed}"] for seed in (1, 2)}
-    found["leignn_direct_Si"] = ["data.element=Si", *leignn, "target.forces.derived_from=null", "~target.stress"]
-    found["potnet_ff_long_Si"] = ["data.element=Si", "model.long_range=[coulomb,london]"]
+    found["leignn_direct_Si"] = [
+        "data.element=Si",
+        *leignn,
+        "target.forces.derived_from=null",
+        "~target.stress",
+    ]
+    found["potnet_ff_long_Si"] = ["data.element=Si", "model=potnet_ff", "model.long_range=[coulomb,london]"]
     return found
 
 
@@ -87,12 +93,24 @@ def start(name: str, core: int | None, options: argparse.Namespace, end: float) 
     """Begin a run on a core."""
     folder = options.runs / name
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, __file__, options.data, "--work", name, "--end", str(end), "--runs", str(options.runs)]
+    command = [
+        sys.executable,
+        __file__,
+        options.data,
+        "--work",
+        name,
+        "--end",
+        str(end),
+        "--runs",
+        str(options.runs),
+    ]
     if core is not None and shutil.which("taskset"):
         command = ["taskset", "-c", str(core), *command]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with (options.runs / f"{name}.log").open("ab") as log:
-        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0)
+        return subprocess.Popen(
+            command, env=environment, stdout=log, stderr=subprocess.STDOUT, process_group=0
+        )
 
 
 def finished(folder: Path) -> bool:
@@ -106,7 +124,9 @@ def pack(options: argparse.Namespace, limit: int = 9_500_000) -> None:
         for small in (True, False):
             for name in jobs():
                 files = [options.runs / f"{name}.log"] if small else []
-                files += [options.runs / name / file for file in SMALL if file.endswith("safetensors") != small]
+                files += [
+                    options.runs / name / file for file in SMALL if file.endswith("safetensors") != small
+                ]
                 for file in files:
                     if file.is_file() and options.output.stat().st_size + file.stat().st_size < limit:
                         archive.add(file, str(file.relative_to(options.runs)))
@@ -121,7 +141,9 @@ def report(runs: Path) -> None:
         if not file.is_file():
             continue
         content = json.loads(file.read_text())
-        figures = [content["test"].get(key, {}).get("mae", float("nan")) for key in ("energy", "forces", "stress")]
+        figures = [
+            content["test"].get(key, {}).get("mae", float("nan")) for key in ("energy", "forces", "stress")
+        ]
         with (runs / name / "metrics.csv").open() as table:
             rows = list(csv.DictReader(table))
         minutes = sum(float(row["seconds"]) for row in rows) / 60
@@ -129,7 +151,9 @@ def report(runs: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="?", help="forces_mlearn.jsonl.gz")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=540.0, help="for everything")
@@ -152,9 +176,7 @@ def main() -> None:
         return
     options.runs, options.data = options.runs.absolute(), str(Path(options.data).absolute())
     end = time.time() + options.seconds
-    waiting = [
-        name for name in jobs() if re.search(options.only, name) and not finished(options.runs / name)
-    ]
+    waiting = [name for name in jobs() if re.search(options.only, name) and not finished(options.runs / name)]
     # Each core gets its share of the time for each of its runs.
     rounds = -(-len(waiting) // options.cores)
     share = options.seconds / max(rounds, 1)
