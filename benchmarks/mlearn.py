@@ -21,11 +21,15 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 
-RESERVE = 25.0
-"""Seconds at the end: for the last epoch, the evaluation and packing."""
+RESERVE = 45.0
+"""Seconds at the end: for the evaluation, a margin, and packing."""
+
+STOP = 35.0
+"""Seconds before the end when a run that still trains is told to stop; it then evaluates what it has."""
 
 TRIAL = 40
 """Batches by which the speed is measured."""
@@ -67,7 +71,20 @@ def work(name: str, data: str, folder: Path, end: float) -> None:
         "trainer.accelerator=cpu",
     ]
     last = folder / "checkpoints" / "last.ckpt"
+    table, wanted = folder / "metrics.csv", [0]
+
+    def stop() -> None:
+        # Only while it trains: the signal would end an evaluation.
+        rows = len(table.read_text().splitlines()) - 1 if table.is_file() else 0
+        if wanted[0] and rows < wanted[0]:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(max(1.0, end - STOP - time.time()), stop)
+    timer.daemon = True
+    timer.start()
     if last.is_file():
+        with (folder / "config.yaml").open() as file:
+            wanted[0] = int(re.search(r"max_epochs: (\d+)", file.read()).group(1))  # type: ignore[union-attr]
         potnet.train(f"resume={folder}")
     else:
         trial = folder.with_name(f"{folder.name}_trial")
@@ -84,6 +101,7 @@ def work(name: str, data: str, folder: Path, end: float) -> None:
         epoch = (train + 0.4 * val) / float(row["crystals_per_second"])
         epochs = max(2, int(0.93 * (end - RESERVE - time.time()) / epoch))
         print(f"{name}: {epoch:.1f} s an epoch, {epochs} epochs", flush=True)
+        wanted[0] = epochs
         potnet.train(*words, f"trainer.max_epochs={epochs}", folder=folder)
         shutil.rmtree(trial, ignore_errors=True)
     export(folder, folder / "weights.safetensors")
@@ -135,7 +153,7 @@ def pack(options: argparse.Namespace, limit: int = 9_500_000) -> None:
 
 def report(runs: Path) -> None:
     """A table of the errors on the test part."""
-    print(f"{'run':24} {'energy':>9} {'force':>8} {'stress':>8} {'epochs':>6} {'min':>5}")
+    print(f"{'run':24} {'meV/atom':>9} {'meV/Å':>8} {'GPa':>8} {'epochs':>6} {'min':>5}")
     for name in jobs():
         file = runs / name / "metrics.json"
         if not file.is_file():
@@ -147,7 +165,7 @@ def report(runs: Path) -> None:
         with (runs / name / "metrics.csv").open() as table:
             rows = list(csv.DictReader(table))
         minutes = sum(float(row["seconds"]) for row in rows) / 60
-        print(f"{name:24} {figures[0]:9.5f} {figures[1]:8.5f} {figures[2]:8.5f} {len(rows):6} {minutes:5.1f}")
+        print(f"{name:24} {figures[0]:9.3f} {figures[1]:8.2f} {figures[2]:8.3f} {len(rows):6} {minutes:5.1f}")
 
 
 def main() -> None:
@@ -180,22 +198,20 @@ def main() -> None:
     # Each core gets its share of the time for each of its runs.
     rounds = -(-len(waiting) // options.cores)
     share = options.seconds / max(rounds, 1)
-    running: dict[int, tuple[str, subprocess.Popen[bytes], float]] = {}
+    running: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
     while (waiting or running) and time.time() < end - 8:
         for core in range(options.cores):
             if core in running:
-                name, process, limit = running[core]
+                name, process = running[core]
                 if process.poll() is None:
-                    if time.time() > limit - 10:
-                        os.killpg(process.pid, signal.SIGTERM)
                     continue
                 print(f"{name}: status {process.returncode}", flush=True)
                 del running[core]
             if waiting and end - time.time() > 0.7 * share:
                 name, limit = waiting.pop(0), min(end, time.time() + share)
-                running[core] = name, start(name, None if options.unpinned else core, options, limit), limit
+                running[core] = name, start(name, None if options.unpinned else core, options, limit)
         time.sleep(1)
-    for _, process, _ in running.values():
+    for _, process in running.values():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     pack(options)
