@@ -2,11 +2,11 @@
 
     python benchmarks/mlearn.py DATA --cores 16 --seconds 540 --runs multirun/mlearn --output mlearn.tar.gz
 
-DATA is `forces_mlearn.jsonl.gz`. Every run has one thread on a core of its own. It first measures its speed on a
-few batches, then trains for as many epochs as fit (the learning rate falls to zero in the last one), and evaluates
-its best checkpoint. Finished runs are skipped and stopped ones go on, so the same command can be given again. The
-archive has metrics, logs and exported weights of all runs. `--only REGEX` chooses runs, `--list` prints them; without
-DATA it prints the table of what has been done.
+DATA is `forces_mlearn.jsonl.gz`. Every run has one thread on a core of its own. It first measures its speed
+on a few batches, then trains for as many epochs as fit (the learning rate falls to zero in the last one), and
+evaluates its best checkpoint. Finished runs are skipped and stopped ones go on, so the same command can be
+given again. The archive has metrics, logs and exported weights of all runs. `--only REGEX` chooses runs,
+`--list` prints them; without DATA it prints the table of what has been done.
 """
 
 from __future__ import annotations

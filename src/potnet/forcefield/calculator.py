@@ -18,7 +18,7 @@ from potnet.crystals.elements import symbol
 from potnet.crystals.reading.check import implausible
 from potnet.forcefield.derivatives import derivatives
 from potnet.forcefield.errors import ForceFieldError
-from potnet.inference import Predictor
+from potnet.inference.predictor import Predictor
 from potnet.models.network import Network
 from potnet.training.outputs import values_of
 from potnet.training.scaling import EnergyScaler, scaler_of
@@ -30,7 +30,7 @@ Models = str | os.PathLike[str] | Predictor | Sequence[str | os.PathLike[str] | 
 
 
 class Calculator(AseCalculator):
-    """Energy (eV), forces (eV/Å), stress (eV/Å³, ASE's order and sign) and energies of atoms, for ASE.
+    """Energy (eV), forces (eV/Å), stress (eV/Å³, in ASE's order and sign) and energies of atoms.
 
     A network with charges gives `charges` (e). Of several checkpoints the results are means, and
     `results["energy_spread"]` (eV/atom) and `results["forces_spread"]` ((N,), eV/Å) their standard deviations:
@@ -45,8 +45,8 @@ class Calculator(AseCalculator):
         dtype: "float32", or "float64": slower, for small displacements and tight relaxations.
         unknown_elements: "raise", or "allow" elements that no training crystal has: their energies are
             guesses, without a reference energy.
-        isolated: "raise" where an atom has no neighbour within the cutoff although others have (it has left), or
-            "allow".
+        isolated: "raise" where an atom has no neighbour within the cutoff although others have (it has
+            left), or "allow".
         box: Å of vacuum around what has no cell.
 
     Raises:
@@ -128,8 +128,8 @@ class Calculator(AseCalculator):
             raise ForceFieldError(f"{error}: the cell has collapsed, or atoms have left it") from error
         if problems:
             raise ForceFieldError(
-                f"{problems[0]}. The cell has collapsed or atoms have met: take a smaller time step, and compare "
-                "with the configurations of the training"
+                f"{problems[0]}. The cell has collapsed or atoms have met: take a smaller time step, and "
+                "compare with the configurations of the training"
             )
         return crystal
 

@@ -2,9 +2,10 @@
 
     E = sum over atoms of the reference energy + 1/2 sum over edges of phi_ab(r),  phi_ab(r) = sum_k c_abk B_k(r)
 
-The energy, forces and stress are linear in c, so the best coefficients solve one system of equations: seconds, where a
-network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023); penalising second
-differences of c (P-splines, Eilers and Marx 1996) makes a curve straight where there are no distances.
+The energy, forces and stress are linear in c, so the best coefficients solve one system of equations: seconds,
+where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023);
+penalising second differences of c (P-splines, Eilers and Marx 1996) makes a curve straight where there are no
+distances.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class PairSplines(Network):
     """The model; `fit_labels` sets its coefficients.
 
     Args:
-        cutoff: Å, of the local edges: the cutoff of the features. There the curves end with two derivatives zero.
-        knots: K, intervals from 0 to the cutoff, and as many coefficients a pair of elements.
+        cutoff: Å, of the local edges: the cutoff of the features, where curves end with two derivatives zero.
+        knots: K, intervals from 0 to the cutoff, and as many coefficients for each pair of elements.
         smoothness: Weights of the penalty that are tried; the best on held-out crystals is taken.
         folds: Of the cross-validation.
         seed: Of its division.
