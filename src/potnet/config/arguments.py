@@ -15,7 +15,10 @@ from typing import Any
 from potnet.config.errors import ConfigError
 from potnet.config.paths import config_dir
 
-POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint", "export": "checkpoint"}
+POSITIONAL = {
+    **{"predict": "inputs", "report": "runs", "evaluate": "checkpoint", "export": "checkpoint"},
+    **dict.fromkeys(("relax", "md", "elastic"), "inputs"),
+}
 """Commands that take words without a key, and the key that they are values of."""
 
 PATHS = {

@@ -33,7 +33,7 @@ class Calculator(AseCalculator):
     """Energy (eV), forces (eV/Å), stress (eV/Å³, in ASE's order and sign) and energies of atoms.
 
     A network with charges gives `charges` (e). Of several checkpoints the results are means, and
-    `results["energy_spread"]` (eV/atom) and `results["forces_spread"]` ((N,), eV/Å) their standard deviations:
+    `results["energy_spread"]` (eV/atom) and `results["forces_spread"]` ((N,), eV/Å) their deviations:
     where these are large, none of the networks should be believed.
 
     Crystals count as periodic in all three directions of their cell: a slab needs as much vacuum as the
@@ -161,8 +161,8 @@ class _Member:
         self.direct_forces = "forces" in targets.direct
         if not isinstance(model, Network) or not (model.smooth or self.direct_forces):
             raise ForceFieldError(
-                f"{type(model).__name__} is no continuous function of the positions, so it has no forces: train "
-                "model=potnet_ff or leignn"
+                f"{type(model).__name__} is no continuous function of the positions, so it has no forces: "
+                "train model=potnet_ff or leignn"
             )
         if self.predictor.featurizer.cell != "as_given":
             raise ForceFieldError(
@@ -230,8 +230,9 @@ class _Member:
             alone = np.setdiff1d(np.arange(len(crystal)), batch.edge_index[1].numpy())
             if 0 < len(alone) < len(crystal):
                 raise ForceFieldError(
-                    f"atom {alone[0]} ({symbol(int(crystal.z[alone[0]]))}) has no neighbour within {self.cutoff:g} "
-                    f"Å: it has left the others ({len(alone)} of {len(crystal)} atoms). isolated='allow' goes on"
+                    f"atom {alone[0]} ({symbol(int(crystal.z[alone[0]]))}) has no neighbour within "
+                    f"{self.cutoff:g} Å: it has left the others ({len(alone)} of {len(crystal)} atoms). "
+                    "isolated='allow' goes on"
                 )
         batch = batch.to(self.predictor.device)
         return batch.double() if self.double else batch

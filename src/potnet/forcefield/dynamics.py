@@ -67,8 +67,8 @@ def relax(
     if not optimizer.run(fmax=fmax, steps=steps):
         largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         raise ForceFieldError(
-            f"the relaxation has not converged in {steps} steps (largest force {largest:.3g} eV/Å, fmax={fmax:g}): "
-            "allow more steps, or begin nearer to the minimum"
+            f"the relaxation has not converged in {steps} steps (largest force {largest:.3g} eV/Å, "
+            f"fmax={fmax:g}): allow more steps, or begin nearer to the minimum"
         )
     return atoms
 
@@ -136,10 +136,12 @@ def run_dynamics(
             atoms, timestep * units.fs, temperature_K=temperature, friction=friction / units.fs,
             rng=np.random.default_rng(seed),
         )  # fmt: skip
+    writer = None
     if trajectory is not None:
         from ase.io.trajectory import Trajectory
 
-        dynamics.attach(Trajectory(str(trajectory), "w", atoms).write, interval=every)
+        writer = Trajectory(str(trajectory), "w", atoms)
+        dynamics.attach(writer.write, interval=every)
     rows: list[tuple[float, float, float, float]] = []
     frames: list[Atoms] = []
 
@@ -159,13 +161,16 @@ def run_dynamics(
         dynamics.run(max(1, round(time * FS_PER_PS / timestep)))
     except ForceFieldError as error:
         raise ForceFieldError(f"at {dynamics.nsteps * timestep / FS_PER_PS:.4g} ps: {error}") from error
+    finally:
+        if writer is not None:
+            writer.close()
     return Dynamics(*(np.array(column) for column in zip(*rows, strict=True)), frames)
 
 
 def radial_distribution(
     frames: list[Atoms], cutoff: float = 6.0, bins: int = 200
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances (bins,) Å and g(r), the density of neighbours over that of the crystal, of all elements together.
+    """Distances (bins,) Å and g(r): density of neighbours over that of the crystal, all elements together.
 
     Args:
         frames: Of a run, in any cell; images beyond the cell are counted.

@@ -1,9 +1,9 @@
 """Pair potentials one can read: cubic B-splines of the distance for every pair of elements, fitted linearly.
 
-    E = sum over atoms of the reference energy + 1/2 sum over edges of phi_ab(r),  phi_ab(r) = sum_k c_abk B_k(r)
+    E = sum over atoms of reference energies + 1/2 sum over edges of phi_ab(r), phi_ab(r) = sum_k c_abk B_k(r)
 
-The energy, forces and stress are linear in c, so the best coefficients solve one system of equations: seconds,
-where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023);
+The energy, forces and stress are linear in c, so the best coefficients solve one system of equations:
+seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023);
 penalising second differences of c (P-splines, Eilers and Marx 1996) makes a curve straight where there are no
 distances.
 """
@@ -44,7 +44,7 @@ class PairSplines(Network):
         fold: Not possible.
 
     Raises:
-        ValueError: Fewer than 8 knots, no smoothness or one that is not positive, other heads, or `fold=True`.
+        ValueError: Fewer than 8 knots, no smoothness or one not positive, other heads, or `fold=True`.
     """
 
     needs = frozenset({"edges"})
@@ -81,7 +81,11 @@ class PairSplines(Network):
         self.register_buffer("coefficients", torch.empty(0, knots, dtype=torch.float64))
 
     def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
-        """B_k(r) and its derivative, (E, K) each, of distances (E,) in Å: cardinal B-splines at k h, k = -1 ... K - 2."""
+        """B_k(r) and its derivative, (E, K) each: cardinal B-splines at k h, k = -1 ... K - 2.
+
+        Args:
+            r: (E,) distances, Å.
+        """
         h = self.cutoff / self.knots
         centres = torch.arange(-1, self.knots - 1, dtype=r.dtype, device=r.device)
         t = r[:, None] / h - centres
@@ -105,7 +109,8 @@ class PairSplines(Network):
         if bool(wrong.any()):
             a, b = int(low[wrong][0]), int(high[wrong][0])
             raise ValueError(
-                f"there is no curve for {symbol(a)}-{symbol(b)}: no training crystal has them within {self.cutoff:g} Å"
+                f"there is no curve for {symbol(a)}-{symbol(b)}: no training crystal has them within "
+                f"{self.cutoff:g} Å"
             )
         return found
 
@@ -137,12 +142,12 @@ class PairSplines(Network):
         labels: Sequence[Mapping[str, Tensor]],
         weights: Mapping[str, float],
     ) -> None:
-        """Solve for the coefficients; least squares of energies per atom, forces and stress, each by its weight.
+        """Solve for the coefficients: least squares of energies per atom, forces and stress.
 
         Args:
             batches: With local edges.
-            labels: Of each batch by kind: `energy` (B,) and, where they are learned, `forces` (N, 3) and `stress`
-                (B, 6); NaN where missing, on the scale of the output.
+            labels: Of each batch by kind: `energy` (B,) and, where they are learned, `forces` (N, 3) and
+                `stress` (B, 6); NaN where missing, on the scale of the output.
             weights: Of each kind; the mean squared error of a kind is multiplied by it.
 
         Raises:
@@ -200,12 +205,12 @@ class PairSplines(Network):
         self.pairs = torch.stack([found // 128, found % 128], 1)
         if len(found) * self.knots > MOST_COEFFICIENTS:
             raise ValueError(
-                f"{len(found)} pairs of elements with {self.knots} knots each are {len(found) * self.knots} coefficients, "
-                f"more than {MOST_COEFFICIENTS}: use fewer elements or model.knots"
+                f"{len(found)} pairs of elements with {self.knots} knots each are "
+                f"{len(found) * self.knots} coefficients, more than {MOST_COEFFICIENTS}: use fewer elements or model.knots"
             )
 
     def _design(self, batch: CrystalBatch, kinds: frozenset[str]) -> dict[str, Tensor]:
-        """Derivatives of the labels in c: `energy` per atom (B, P), `forces` (N, 3, P), `stress` (B, 6, P)."""
+        """Derivatives of labels in c: `energy` per atom (B, P), `forces` (N, 3, P), `stress` (B, 6, P)."""
         assert batch.edge_index is not None
         count, p = len(self.pairs), len(self.pairs) * self.knots
         vectors = edge_vectors(batch, "PairSplines").double()
@@ -253,7 +258,7 @@ class PairSplines(Network):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def draw(self, path: Path, scale: float, unit: str) -> None:
-        """A picture of the curves, from the shortest distance of interest (where a curve is below 5 units) on.
+        """A picture of the curves.
 
         Args:
             path: Of the picture.
