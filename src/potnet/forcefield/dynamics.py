@@ -134,7 +134,7 @@ def run_dynamics(
     else:
         dynamics = Langevin(
             atoms, timestep * units.fs, temperature_K=temperature, friction=friction / units.fs,
-            rng=np.random.default_rng(seed),
+            rng=np.random.default_rng(seed), fixcm=False,
         )  # fmt: skip
     writer = None
     if trajectory is not None:

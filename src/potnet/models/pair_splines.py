@@ -4,7 +4,7 @@
 
 The energy, forces and stress are linear in c, so the best coefficients solve one system of equations:
 seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023);
-penalising second differences of c (P-splines, Eilers and Marx 1996) makes a curve straight where there are no
+penalising second differences of c (Eilers and Marx 1996) makes a curve straight where there are no
 distances.
 """
 
