@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
     kind = source["_target_"].rpartition(".")[2]
     if kind == "EmbeddedSource":
         config.data.limit = 30
+    elif kind == "TableSource":
+        config.data.path, config.data.limit = str(files("potnet.data") / "embedded" / "mlearn_si.jsonl.gz"), 30
     elif kind == "MatbenchSource":
         config.data.path = str(matbench_file(source, folder))
     else:
