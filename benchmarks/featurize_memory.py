@@ -3,10 +3,10 @@
     python benchmarks/featurize_memory.py
     python benchmarks/featurize_memory.py --sizes 10000 40000 --atoms 8 --json featurize_memory_cpu.json
 
-A table of generated crystals (random cells and places; an energy, forces and a stress for each) is written as JSON
-lines and featurized by a fresh process into an empty folder: read, staged, neighbours within 3 Å, shards, labels.
-Memory is the largest resident set of that process (VmHWM), with and without what the import of the libraries
-takes. For comparison, the same crystals as a list in memory (`source.load()`).
+A table of generated crystals (random cells and places; an energy, forces and a stress for each) is written as
+JSON lines and featurized by a fresh process into an empty folder: read, staged, neighbours, shards, labels.
+Memory is the largest resident set of that process (VmHWM), with and without what the import of the
+libraries takes. For comparison, the same crystals as a list in memory (`source.load()`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
     if key is None:
         raise ConfigError(
             "W&B makes reports of runs that it has, so it needs WANDB_API_KEY; "
-            "python -m potnet.report makes one from the folders of the runs"
+            "potnet report makes one from the folders of the runs"
         )
     os.environ["WANDB_API_KEY"] = key  # where wandb looks; it does not read .env
     report = study_report(**settings)

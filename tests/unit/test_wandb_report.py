@@ -25,7 +25,7 @@ def test_without_a_key_the_local_report_is_named(
         main()
     error = capsys.readouterr().err
     assert "WANDB_API_KEY" in error
-    assert "python -m potnet.report" in error
+    assert "potnet report" in error
 
 
 def test_an_unknown_label_is_refused() -> None:

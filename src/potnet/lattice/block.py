@@ -26,8 +26,8 @@ from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 class Block:
     """b crystals of up to n atoms.
 
-    Pairs are an atom with itself (index 0), then a < b ordered by b and a (`pairs_of`), m in all; of a crystal
-    with fewer atoms than n the first ones count.
+    Pairs are an atom with itself (index 0), then a < b ordered by b and a (`pairs_of`), m in all; of a
+    crystal with fewer atoms than n the first ones count.
     """
 
     cell: Tensor  # (b, 3, 3), reduced

@@ -198,7 +198,12 @@ class EnergySums:
                 return _nothing(cell, positions, len(self.potentials), forces, stress)
             cell, positions, batch, charges, num_atoms = inputs
             self.num_calls += 1
-            if self.plan is None or not self.plan.fits(cell, positions, batch, charges):
+            learnable = any(
+                isinstance(value, Tensor) and value.requires_grad
+                for potential in self.potentials
+                for value in vars(potential).values()
+            )  # cutoffs depend on them
+            if learnable or self.plan is None or not self.plan.fits(cell, positions, batch, charges):
                 tolerance = tolerances(self.accuracy, len(self.potentials), cell)
                 self.plan = make_energy_plan(
                     cell,

@@ -1,8 +1,8 @@
 """Layers on scalars (N, h) and vectors (N, 3, h) of atoms, which turn with the crystal.
 
-Message and update are those of PaiNN (Schütt, Unke and Gastegger, ICML 2021) as LEIGNN writes them (Yang et al.,
-arXiv 2311.02869, section 4). Every operation on vectors is a sum of vectors times scalars, so a rotation of the
-crystal rotates them.
+Message and update are those of PaiNN (Schütt, Unke and Gastegger, ICML 2021) as LEIGNN writes them (Yang et
+al., arXiv 2311.02869, section 4). Every operation on vectors is a sum of vectors times scalars, so a
+rotation of the crystal rotates them.
 """
 
 from __future__ import annotations

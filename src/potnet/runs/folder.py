@@ -214,7 +214,7 @@ class RunFolder:
         return next((file for file in files if file.is_file()), None)
 
     def is_run(self) -> bool:
-        """Whether this is the folder of a run: Hydra and W&B leave a config.yaml in their own folders, too."""
+        """Whether this is the folder of a run: Hydra and W&B leave a config.yaml in folders, too."""
         if not self.config.is_file() or self.path.name == ".hydra":
             return False
         with self.config.open(encoding="utf-8", errors="replace") as lines:

@@ -12,6 +12,7 @@ from potnet.config import INTERRUPTED, compose, plain
 from potnet.config.arguments import hydra_quoted, readable
 from potnet.config.paths import groups
 from potnet.config.resolvers import remove_unused_run_dir, run_dir
+from potnet.config.trusted import targets_in
 from potnet.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,16 +26,18 @@ class TrainedRun:
     Attributes:
         folder: With everything that the run wrote.
         metrics: Content of its metrics.json: `metrics["test"]["k_vrh"]["mae"]` and so on.
+        allow: Classes that its settings named, and that its checkpoint may build therefore.
     """
 
     folder: Path
     metrics: dict[str, Any] = field(repr=False)
+    allow: tuple[str, ...] = field(default=(), repr=False)
 
     def load(self, device: str = "auto") -> Predictor:
         """The trained model, from its best checkpoint."""
         from potnet.inference.predictor import Predictor
 
-        return Predictor.from_checkpoint(self.folder, device)
+        return Predictor.from_checkpoint(self.folder, device, self.allow)
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Predict with the best checkpoint: see `Predictor.predict`."""
@@ -90,7 +93,8 @@ def train_from_python(
     except BaseException:
         remove_unused_run_dir()
         raise
-    return TrainedRun(where, RunFolder(where).metrics() or {})
+    named = tuple(str(path) for _, path in targets_in(settled))
+    return TrainedRun(where, RunFolder(where).metrics() or {}, named)
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:

@@ -73,8 +73,8 @@ class JsonStream:
                 if not self._fill():
                     raise
                 continue
-            # So may a number that ends with the block.
-            if end == len(self._buffer) and self._fill():
+            # So may a number: `2.` and `1e-` at the end of a block are read as 2 and 1.
+            if not self._buffer[end:].strip("0123456789+-.eE") and self._fill():
                 continue
             self._place = end
             return value
