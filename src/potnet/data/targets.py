@@ -51,6 +51,8 @@ class Target:
             threshold k (inclusive); one less than there are classes.
         errors_in: Unit of errors where it is another than that of the data: "meV" for eV, "meV/Å" for eV/Å,
             "GPa" for eV/Å³. Labels, predictions and the loss stay as they are.
+        reference_by: Of an extensive energy: column with the source of each label. Each source gets reference
+            energies of its own, and all labels are put on one scale (`potnet.data.references`).
         column: Property of the data that holds the labels; None is `key`.
         name: Name for plots and tables; None is `key`.
         on_missing: What is done with crystals without the label: "raise" is an error, "drop" leaves them out,
@@ -73,6 +75,7 @@ class Target:
     classes: tuple[str, ...] | None = None
     thresholds: tuple[float, ...] | None = None
     errors_in: str | None = None
+    reference_by: str | None = None
     column: str | None = None
     name: str | None = None
     on_missing: Literal["raise", "drop", "mask"] = "raise"
@@ -96,6 +99,10 @@ class Target:
             raise DataError(
                 f"target {self.key}: errors_in={self.errors_in} is not known for values in "
                 f"{self.unit or 'no unit'}; known are {pairs}"
+            )
+        if self.reference_by is not None and not (self.extensive and self.kind == "regression"):
+            raise DataError(
+                f"target {self.key}: reference_by={self.reference_by} is for extensive energies; leave it out"
             )
         if self.kind == "classification":
             self._check_classes()
