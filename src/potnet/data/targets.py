@@ -206,14 +206,18 @@ class Target:
                 that is not among `classes`.
         """
         column = self.column or self.key
+        stated = table.units.get(column, "")
+        if stated and self.unit and stated != self.unit and not self.is_class:
+            said = f"{column} is given in {stated}, but "
+            if self.derived_from is None:
+                raise DataError(f"{said}the target says {self.unit}: set target.unit={stated}")
+            raise DataError(
+                f"{said}as a derivative of {self.derived_from} it has to be in {self.unit}: convert the data "
+                "(1 GPa is 0.00624151 eV/Å³, and 1 kbar a tenth of it)"
+            )
         if self.shape or self.per == "atom":
             return np.zeros(len(table))
         values = table.values(column)
-        stated = table.units.get(column, "")
-        if stated and self.unit and stated != self.unit and not self.is_class:
-            raise DataError(
-                f"{column} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
-            )
         if not self.is_class:
             if values.dtype == object:
                 row = next(row for row, value in enumerate(values) if value is not None)
