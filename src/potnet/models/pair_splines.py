@@ -1,11 +1,11 @@
 """Pair potentials one can read: cubic B-splines of the distance for every pair of elements, fitted linearly.
 
-    E = sum over atoms of reference energies + 1/2 sum over edges of phi_ab(r), phi_ab(r) = sum_k c_abk B_k(r)
+    E = sum over atoms of e_a + 1/2 sum over edges of phi_ab(r),  phi_ab(r) = sum_k c_abk B_k(r)
 
-The energy, forces and stress are linear in c, so the best coefficients solve one system of equations:
-seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig, npj Comput. Mater. 2023);
-penalising second differences of c (Eilers and Marx 1996) makes a curve straight where there are no
-distances.
+The energy, forces and stress are linear in c and e (energies of lone atoms), so the best coefficients solve
+one system of equations: seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig,
+npj Comput. Mater. 2023); penalising second differences of c (Eilers and Marx 1996) makes a curve straight where
+there are no distances.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class PairSplines(Network):
 
     coefficients: Tensor
     pairs: Tensor
+    lone: Tensor
 
     def __init__(
         self,
@@ -79,6 +80,8 @@ class PairSplines(Network):
         self.smoothness, self.folds, self.seed = [float(x) for x in smoothness], folds, seed
         self.register_buffer("pairs", torch.empty(0, 2, dtype=torch.int64))
         self.register_buffer("coefficients", torch.empty(0, knots, dtype=torch.float64))
+        # e by atomic number, beside the reference energies of the scaler.
+        self.register_buffer("lone", torch.zeros(119, dtype=torch.float64))
 
     def basis(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """B_k(r) and its derivative, (E, K) each: cardinal B-splines at k h, k = -1 ... K - 2.
@@ -120,7 +123,7 @@ class PairSplines(Network):
         value, _ = self.basis(torch.linalg.vector_norm(vectors, dim=1))
         energy = (value * self.coefficients[self.pair_of(batch)]).sum(1) / 2
         assert batch.edge_index is not None
-        return {"atoms": energy.new_zeros(len(batch.z)).index_add(0, batch.edge_index[1], energy)}
+        return {"atoms": self.lone[batch.z].index_add(0, batch.edge_index[1], energy)}
 
     def embed(self, batch: CrystalBatch) -> Embedding:
         """Energies of atoms (N, 1) and their sums (B, 1): there are no other features."""
@@ -155,14 +158,15 @@ class PairSplines(Network):
         """
         batches = list(batches)
         self._find_pairs(batches)
-        p = self.pairs.shape[0] * self.knots
+        elements = torch.cat([batch.z for batch in batches]).unique()
+        p = self.pairs.shape[0] * self.knots + len(elements)
         generator = torch.Generator().manual_seed(self.seed)
         counts = {kind: sum(int((~one[kind].isnan()).sum()) for one in labels) for kind in weights}
         sums = [_Normal(torch.zeros(p, p), torch.zeros(p), 0.0) for _ in range(self.folds)]
         sums = [_Normal(one.matrix.double(), one.vector.double(), 0.0) for one in sums]
         for batch, label in zip(batches, labels, strict=True):
             fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
-            design = self._design(batch, frozenset(label))
+            design = self._design(batch, frozenset(label), elements)
             places = {
                 "energy": fold,
                 "stress": fold[:, None].expand(-1, 6),
@@ -180,7 +184,7 @@ class PairSplines(Network):
         total = _Normal.sum(sums)
         if not bool(total.matrix.any()):
             raise ValueError("there are no labels to fit, or no two atoms within the cutoff")
-        penalty = self._penalty()
+        penalty = self._penalty(len(elements))
         errors = {}
         for weight in self.smoothness:
             errors[weight] = sum(
@@ -188,7 +192,10 @@ class PairSplines(Network):
                 for held in sums
             )
         best = min(errors, key=lambda weight: errors[weight])
-        self.coefficients = total.solve(penalty, best).view(-1, self.knots)
+        found = total.solve(penalty, best)
+        self.coefficients = found[: -len(elements)].view(-1, self.knots)
+        self.lone = torch.zeros_like(self.lone)
+        self.lone[elements] = found[-len(elements) :]
         log.info(
             "pair splines: %d curves of %d coefficients, smoothness %g (held-out losses %s)",
             len(self.pairs), self.knots, best, ", ".join(f"{w:g}: {e:.4g}" for w, e in errors.items()),
@@ -206,13 +213,14 @@ class PairSplines(Network):
         if len(found) * self.knots > MOST_COEFFICIENTS:
             raise ValueError(
                 f"{len(found)} pairs of elements with {self.knots} knots each are "
-                f"{len(found) * self.knots} coefficients, more than {MOST_COEFFICIENTS}: use fewer elements or model.knots"
+                f"{len(found) * self.knots} coefficients, more than {MOST_COEFFICIENTS}: use fewer elements "
+                "or model.knots"
             )
 
-    def _design(self, batch: CrystalBatch, kinds: frozenset[str]) -> dict[str, Tensor]:
-        """Derivatives of labels in c: `energy` per atom (B, P), `forces` (N, 3, P), `stress` (B, 6, P)."""
+    def _design(self, batch: CrystalBatch, kinds: frozenset[str], elements: Tensor) -> dict[str, Tensor]:
+        """Derivatives in c and e: `energy` per atom (B, P), `forces` (N, 3, P), `stress` (B, 6, P)."""
         assert batch.edge_index is not None
-        count, p = len(self.pairs), len(self.pairs) * self.knots
+        count = len(self.pairs)
         vectors = edge_vectors(batch, "PairSplines").double()
         length = torch.linalg.vector_norm(vectors, dim=1)
         value, slope = self.basis(length)
@@ -223,32 +231,45 @@ class PairSplines(Network):
             """(E, ..., K) to (size, ..., count * K)."""
             total = rows.new_zeros(size * count, *rows.shape[1:]).index_add(0, place, rows)
             total = total.view(size, count, *rows.shape[1:]).movedim(1, -2)
-            return total.reshape(size, *rows.shape[1:-1], p)
+            return total.reshape(size, *rows.shape[1:-1], count * self.knots)
+
+        def without_lone(rows: Tensor) -> Tensor:
+            """Energies of lone atoms move no atom."""
+            return torch.cat([rows, rows.new_zeros(*rows.shape[:-1], len(elements))], -1)
 
         energy = summed(value / 2, of_crystal, batch.num_crystals)
-        found = {"energy": energy / batch.num_atoms[:, None]}
+        alone = (batch.z[:, None] == elements).double()
+        alone = energy.new_zeros(batch.num_crystals, len(elements)).index_add(0, batch.batch, alone)
+        found = {"energy": torch.cat([energy, alone], 1) / batch.num_atoms[:, None]}
         # The vector goes from the target to the source; dE/dv of an edge.
         pull = (vectors / length[:, None])[:, :, None] * slope[:, None, :] / 2
         if "forces" in kinds:
             n = len(batch.z)
-            found["forces"] = summed(pull, target * count + pair, n) - summed(pull, source * count + pair, n)
+            both = summed(pull, target * count + pair, n) - summed(pull, source * count + pair, n)
+            found["forces"] = without_lone(both)
         if "stress" in kinds:
             virial = torch.stack(
                 [(pull[:, i] * vectors[:, j, None] + pull[:, j] * vectors[:, i, None]) / 2 for i, j in VOIGT],
                 1,
             )
             volume = torch.linalg.det(batch.cell).abs()
-            found["stress"] = summed(virial, of_crystal, batch.num_crystals) / volume[:, None, None]
+            stress = summed(virial, of_crystal, batch.num_crystals) / volume[:, None, None]
+            found["stress"] = without_lone(stress)
         return found
 
-    def _penalty(self) -> Tensor:
-        """(P, P): second differences of each curve squared, continued by the zeros beyond the cutoff."""
+    def _penalty(self, elements: int) -> Tensor:
+        """(P, P): second differences of each curve squared, continued by the zeros beyond the cutoff.
+
+        Energies of lone atoms are free.
+        """
         k = self.knots
         difference = torch.zeros(k, k + 2, dtype=torch.float64)
         for row in range(k):
             difference[row, row : row + 3] = torch.tensor([1.0, -2.0, 1.0], dtype=torch.float64)
         one = difference[:, :k].T @ difference[:, :k]
-        return torch.block_diag(*[one] * len(self.pairs))
+        return torch.block_diag(
+            *[one] * len(self.pairs), torch.zeros(elements, elements, dtype=torch.float64)
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Make room for the curves that were saved, as their number is not among the arguments."""
