@@ -139,7 +139,7 @@ def main() -> None:
                 run = potnet.train(
                     "experiment=mlearn",
                     "name=random_charges", "data=table", f"data.source.path={path}", "split=given",
-                    "data.source.plausibility=ignore", "target=energy_forces", "model=potnet_ff",
+                    "data.source.plausibility=ignore", "~target.stress", "model=potnet_ff",
                     f"model.long_range=[{complete}]", f"model.layers={layers}", f"model.width={options.width}",
                     f"features.neighbors.cutoff={options.cutoff}", f"trainer.max_epochs={options.epochs}",
                     "data.batch_size=2", f"data.cache_dir={runs / 'cache'}", "trainer.accelerator=cpu",
