@@ -143,7 +143,7 @@ def main() -> None:
                     f"model.long_range=[{complete}]", f"model.layers={layers}", f"model.width={options.width}",
                     f"features.neighbors.cutoff={options.cutoff}", f"trainer.max_epochs={options.epochs}",
                     "data.batch_size=2", f"data.cache_dir={runs / 'cache'}", "trainer.accelerator=cpu",
-                    "+trainer.enable_progress_bar=false", folder=folder,
+                    folder=folder,
                 )  # fmt: skip
                 test = run.metrics["test"]
                 found = f"{charge_error(folder, table):10.4f}" if complete else f"{'-':>10}"
