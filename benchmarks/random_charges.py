@@ -3,12 +3,12 @@
     python benchmarks/random_charges.py --case box --train 200 --epochs 30 --layers 1 3
     python benchmarks/random_charges.py --case slabs
 
-Labels are the Coulomb energy of charges of +1 (Na) and -1 (Cl) with a short repulsion, and its forces. Networks
-with and without complete energies of charges, of equal width and cutoff, are trained with the same settings on
-the same crystals. Prints test errors and how well the charges are found.
+Labels are the Coulomb energy of charges of +1 (Na) and -1 (Cl) with a short repulsion, and its forces.
+Networks with and without complete energies of charges, of equal width and cutoff, are trained with the same
+settings on the same crystals. Prints test errors and how well the charges are found.
 
-`box`: 128 atoms at random with a soft core in a cubic box (the published test of latent charges). `slabs`: a layer of
-positive and one of negative ions, 14 to 22 Å apart: what pulls them together does not show within reach.
+`box`: 128 atoms at random with a soft core in a cubic box (the published test of latent charges). `slabs`: a
+layer of positive and one of negative ions, 14 to 22 Å apart: what pulls them together is out of reach.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def rows(case: str, count: int, seed: int) -> list[dict[str, object]]:
         cell, positions, charges = crystal(case, rng)
         columns = torch.from_numpy(np.stack([charges, np.ones_like(charges)], 1))
         result = lattice_energies(
-            torch.from_numpy(cell)[None], torch.from_numpy(positions), torch.zeros(len(charges), dtype=torch.int64),
-            columns, [Coulomb(), Pauli(ALPHA)], accuracy=1e-9, forces=True,
+            torch.from_numpy(cell)[None], torch.from_numpy(positions),
+            torch.zeros(len(charges), dtype=torch.int64), columns, [Coulomb(), Pauli(ALPHA)], accuracy=1e-9, forces=True,
         )  # fmt: skip
         factors = torch.tensor([COULOMB_EV_ANGSTROM, REPULSION], dtype=torch.float64)
         assert result.forces is not None
@@ -131,7 +131,8 @@ def main() -> None:
         path = runs / f"{options.case}.jsonl"
         path.write_text("\n".join(json.dumps(row) for row in table))
         lines = [
-            f"{'case':6} {'layers':>6} {'complete':>9} {'meV/atom':>9} {'meV/Å':>8} {'charges, e':>10} {'parameters':>10}"
+            f"{'case':6} {'layers':>6} {'complete':>9} {'meV/atom':>9} {'meV/Å':>8} "
+            f"{'charges, e':>10} {'parameters':>10}"
         ]
         for layers in options.layers:
             for complete in ("", "coulomb"):
@@ -140,7 +141,8 @@ def main() -> None:
                     "experiment=mlearn",
                     "name=random_charges", "data=table", f"data.source.path={path}", "split=given",
                     "data.source.plausibility=ignore", "~target.stress", "model=potnet_ff",
-                    f"model.long_range=[{complete}]", f"model.layers={layers}", f"model.width={options.width}",
+                    f"model.long_range=[{complete}]", f"model.layers={layers}",
+                    f"model.width={options.width}",
                     f"features.neighbors.cutoff={options.cutoff}", f"trainer.max_epochs={options.epochs}",
                     "data.batch_size=2", f"data.cache_dir={runs / 'cache'}", "trainer.accelerator=cpu",
                     folder=folder,

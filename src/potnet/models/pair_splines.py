@@ -2,10 +2,10 @@
 
     E = sum over atoms of e_a + 1/2 sum over edges of phi_ab(r),  phi_ab(r) = sum_k c_abk B_k(r)
 
-The energy, forces and stress are linear in c and e (energies of lone atoms), so the best coefficients solve
-one system of equations: seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp and Hennig,
-npj Comput. Mater. 2023); penalising second differences of c (Eilers and Marx 1996) makes a curve straight where
-there are no distances.
+The energy, forces and stress are linear in c and e (energies of lone atoms), so the best coefficients
+solve one system of equations: seconds, where a network takes minutes. The idea is that of UF3 (Xie, Rupp
+and Hennig, npj Comput. Mater. 2023); penalising second differences of c (Eilers and Marx 1996) makes a
+curve straight where there are no distances.
 """
 
 from __future__ import annotations

@@ -202,7 +202,7 @@ def test_molecules_and_slabs():
 def test_networks_that_are_no_force_fields_are_refused():
     with pytest.raises(ForceFieldError, match="no continuous function"):
         Calculator(predictor(PotNet(width=8, layers=1, pairs="none", heads=ENERGY)))
-    with pytest.raises(ForceFieldError, match="features.cell=as_given"):
+    with pytest.raises(ForceFieldError, match=r"features\.cell=as_given"):
         Calculator(predictor(networks(), cell="primitive"))
     with pytest.raises(ForceFieldError, match="no force field is given"):
         Calculator([])
