@@ -70,10 +70,9 @@ def rows(case: str, count: int, seed: int) -> list[dict[str, object]]:
     for number in range(count):
         cell, positions, charges = crystal(case, rng)
         columns = torch.from_numpy(np.stack([charges, np.ones_like(charges)], 1))
-        result = lattice_energies(
-            torch.from_numpy(cell)[None], torch.from_numpy(positions),
-            torch.zeros(len(charges), dtype=torch.int64), columns, [Coulomb(), Pauli(ALPHA)], accuracy=1e-9, forces=True,
-        )  # fmt: skip
+        one = torch.zeros(len(charges), dtype=torch.int64)
+        geometry = torch.from_numpy(cell)[None], torch.from_numpy(positions), one
+        result = lattice_energies(*geometry, columns, [Coulomb(), Pauli(ALPHA)], accuracy=1e-9, forces=True)
         factors = torch.tensor([COULOMB_EV_ANGSTROM, REPULSION], dtype=torch.float64)
         assert result.forces is not None
         found.append(
