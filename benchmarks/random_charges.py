@@ -143,7 +143,8 @@ def main() -> None:
                     f"model.long_range=[{complete}]", f"model.layers={layers}",
                     f"model.width={options.width}",
                     f"features.neighbors.cutoff={options.cutoff}", f"trainer.max_epochs={options.epochs}",
-                    "data.batch_size=2", f"data.cache_dir={runs / 'cache'}", "trainer.accelerator=cpu",
+                    "data.batch_size=2", "optimizer.learning_rate=5e-3",
+                    f"data.cache_dir={runs / 'cache'}", "trainer.accelerator=cpu",
                     folder=folder,
                 )  # fmt: skip
                 test = run.metrics["test"]

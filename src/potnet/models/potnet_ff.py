@@ -156,7 +156,6 @@ class PotNetFF(Network):
         columns = []
         for name, column in zip(self.long_range, given.unbind(-1), strict=True):
             if name == "coulomb":
-                column = 0.1 * column
                 mean = aggregate(column, batch.batch, batch.num_crystals, "mean")
                 columns.append(column - mean.index_select(0, batch.batch))
             else:
