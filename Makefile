@@ -6,8 +6,8 @@ STAMP := $(VENV)/.installed
 # One thread a process: tests run on all cores, and small tensors gain nothing from more.
 TEST_ENV := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 WORKERS ?= 2
-# What `make check` tests: all but the sums, the reference solutions and whole runs.
-CHECKED := tests/unit/config tests/unit/crystals tests/unit/training tests/unit/test_*.py tests/models/test_battery.py
+# What `make check` tests: units, without the sums, forces, reports, models and whole runs.
+CHECKED := tests/unit --ignore=tests/unit/lattice --ignore=tests/unit/forcefield --ignore=tests/unit/report
 
 .PHONY: help install train check test test-slow lint format benchmark
 .DEFAULT_GOAL := help

@@ -106,7 +106,7 @@ def diagnose(run: Path) -> dict[str, Any]:
     model = predictor.model
     if not isinstance(model, PublishedPotNet):
         raise SystemExit(f"{run}: this looks at PublishedPotNet, got {type(model).__name__}")
-    data = CrystalDataModule(EmbeddedSource(), predictor.target, predictor.featurizer, needs=model.needs)
+    data = CrystalDataModule(EmbeddedSource(), predictor.targets, predictor.featurizer, needs=model.needs)
     data.prepare_data()
     data.setup("fit")
     updated = updated_statistics(predictor, data, rounds=6, batches=15)

@@ -63,8 +63,8 @@ def potentials() -> list[Any]:
 def random_batch(count: int, atoms: int, device: str, dtype: torch.dtype = torch.float64) -> tuple[Any, ...]:
     """Cell (B, 3, 3), positions (N, 3) and batch (N,) of random crystals: 256 distinct ones, repeated."""
     crystals = random_crystals(min(count, 256), atoms)
-    cell = torch.stack([torch.from_numpy(c.cell) for c in crystals]).to(device, dtype)
-    positions = torch.stack([torch.from_numpy(c.positions) for c in crystals]).to(device, dtype)
+    cell = torch.stack([torch.tensor(c.cell) for c in crystals]).to(device, dtype)
+    positions = torch.stack([torch.tensor(c.positions) for c in crystals]).to(device, dtype)
     times = -(-count // len(crystals))
     cell = cell.repeat(times, 1, 1)[:count]
     positions = positions.repeat(times, 1, 1)[:count].flatten(0, 1)

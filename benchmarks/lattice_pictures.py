@@ -55,14 +55,18 @@ def convergence() -> None:
     inputs = (cell, positions, batch, charges, [Coulomb()])
     exact = lattice_energies(*inputs, 1e-12, forces=True)
     asked = 10.0 ** np.arange(-10, -0.9)
-    for method, marker in (("ewald", "o"), ("mesh", "s")):
+    roads = (
+        ("Ewald", "o", {"method": "ewald"}),
+        ("Ewald, estimate", "^", {"method": "ewald", "bound": "estimate"}),
+        ("mesh", "s", {"method": "mesh"}),
+    )
+    for name, marker, options in roads:
+        some = asked[asked > 1e-9] if options["method"] == "mesh" else asked
         errors, bounds = [], []
-        for accuracy in asked[asked > 1e-9] if method == "mesh" else asked:
-            got = lattice_energies(*inputs, float(accuracy), forces=True, method=method)
+        for accuracy in some:
+            got = lattice_energies(*inputs, float(accuracy), forces=True, **options)
             errors.append(float((got.forces - exact.forces).abs().max()))
             bounds.append(float(got.bound.force))
-        some = asked[-len(errors) :]
-        name = {"ewald": "Ewald", "mesh": "mesh"}[method]
         (line,) = right.loglog(some, errors, marker, ms=4, ls="-", label=f"{name}: largest error of a force")
         right.loglog(some, bounds, ls="--", color=line.get_color(), label=f"{name}: its bound")
     right.loglog(asked, asked, color="black", lw=0.6)

@@ -1,6 +1,7 @@
 """Speed of the lattice sums, and of two peers on the same crystals in the same run.
 
     python benchmarks/lattice_sums.py
+    python benchmarks/lattice_sums.py --only engine     # minutes: gradients, mixed batches, estimated cutoffs
     python benchmarks/lattice_sums.py --device cuda --json benchmarks/results/lattice_sums_gpu.json
 
 Ours are Coulomb, London and Pauli of all pairs at 1e-8. The peers give the Coulomb sums alone, one crystal at
@@ -11,6 +12,7 @@ a time, which is how they work: torch-pme with charges = identity (about 1e-6) a
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 import time
@@ -25,7 +27,7 @@ from torch import Tensor
 
 from potnet.crystals import Crystal
 from potnet.data import EmbeddedSource
-from potnet.lattice import Coulomb, London, Pauli, lattice_sums
+from potnet.lattice import Coulomb, London, Pauli, lattice_sums, lattice_sums_and_derivatives
 
 POTENTIALS = (Coulomb(), London(), Pauli(alpha=3.0))
 VOLUME_PER_ATOM = 18.5  # Å³, the mean of the embedded set
@@ -154,6 +156,109 @@ def by_size(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def cpu_seconds(fn: Callable[[], Any], repeats: int) -> float:
+    """Median CPU seconds of a call: what else runs on the machine counts less than in seconds of a clock."""
+    fn()
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        fn()
+        seconds.append(time.process_time() - start)
+    return statistics.median(seconds)
+
+
+def with_gradient(crystals: list[Crystal], accuracy: float) -> Callable[[], Any]:
+    """A call for all pairs of all crystals, and its backward pass to positions and cells."""
+    cell, positions, batch = tensors(crystals, "cpu")
+
+    def call() -> None:
+        inputs = cell.clone().requires_grad_(), positions.clone().requires_grad_()
+        lattice_sums(*inputs, batch, POTENTIALS, accuracy).values.sum().backward()
+
+    return call
+
+
+def torchpme_with_gradient(crystals: list[Crystal]) -> Callable[[], Any]:
+    """The same of Coulomb alone, crystal by crystal, about 1e-6; neighbour lists are made beforehand."""
+    import torchpme
+    import vesin
+
+    prepared = []
+    for crystal in crystals:
+        smearing, cutoff, wavelength = _tuned(crystal)
+        found = vesin.NeighborList(cutoff=cutoff, full_list=False)
+        first, second, shifts = found.compute(crystal.positions, crystal.cell, True, "ijS")
+        calculator = torchpme.EwaldCalculator(
+            torchpme.CoulombPotential(smearing=smearing), lr_wavelength=wavelength
+        ).to(torch.float64)
+        pairs = torch.tensor(np.stack([first, second], 1).astype(np.int64))
+        prepared.append((crystal, calculator, pairs, torch.tensor(shifts.astype(np.float64))))
+
+    def call() -> None:
+        for crystal, calculator, pairs, shifts in prepared:
+            cell = torch.tensor(crystal.cell, requires_grad=True)
+            positions = torch.tensor(crystal.positions, requires_grad=True)
+            vectors = positions[pairs[:, 1]] - positions[pairs[:, 0]] + shifts @ cell
+            charges = torch.eye(len(crystal), dtype=torch.float64)
+            calculator(charges, cell, positions, pairs, vectors.norm(dim=-1)).sum().backward()
+
+    return call
+
+
+def engine(embedded: list[Crystal], args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """CPU milliseconds of one core: mixed batches, gradients, derivatives in one pass, estimated cutoffs."""
+    repeats = args.repeats
+    everything = tensors(embedded, "cpu")
+    whole = []
+    for bound in ("rigorous", "estimate"):
+        for accuracy in (1e-4, 1e-8):
+            call = functools.partial(lattice_sums, *everything, POTENTIALS, accuracy, bound=bound)
+            exact = lattice_sums(*everything, POTENTIALS, 1e-12).values
+            error = (call().values - exact).abs()
+            whole.append(
+                {
+                    "bound": bound,
+                    "accuracy": accuracy,
+                    "CPU s": cpu_seconds(call, repeats),
+                    "within accuracy, %": 100 * float((error <= accuracy).double().mean()),
+                    "largest error": float(error.max()),
+                }
+            )
+    generator = np.random.default_rng(0)
+    mixed = [embedded[i] for i in generator.permutation(len(embedded))[:64]]
+    size = round(math.sqrt(statistics.mean(len(c) ** 2 for c in mixed)))  # as many pairs in equal crystals
+    batches = []
+    for accuracy in (1e-4, 1e-8):
+        row: dict[str, Any] = {"accuracy": accuracy, "atoms of equal crystals": size}
+        for name, crystals in (("mixed", mixed), ("equal", random_crystals(64, size))):
+            inputs = tensors(crystals, "cpu")
+            call = functools.partial(lattice_sums, *inputs, POTENTIALS, accuracy)
+            row[f"{name}, ms"] = 1e3 * cpu_seconds(call, 3 * repeats)
+        row["mixed / equal"] = row["mixed, ms"] / row["equal, ms"]
+        batches.append(row)
+    gradients = []
+    for count, atoms in ((32, 10), (8, 64), (1, 200)):
+        crystals = random_crystals(count, atoms)
+        inputs = tensors(crystals, "cpu")
+        forward = functools.partial(lattice_sums, *inputs, POTENTIALS, 1e-6)
+        one_pass = functools.partial(lattice_sums_and_derivatives, *inputs, POTENTIALS, 1e-6)
+        row = {
+            "crystals": f"{count} x {atoms}",
+            "forward, ms": 1e3 * cpu_seconds(forward, repeats),
+            "forward + backward, ms": 1e3 * cpu_seconds(with_gradient(crystals, 1e-6), repeats),
+            "with derivatives, ms": 1e3 * cpu_seconds(one_pass, repeats),
+        }
+        if not args.no_peers:
+            row["torch-pme (Coulomb), ms"] = 1e3 * cpu_seconds(torchpme_with_gradient(crystals), repeats)
+            row["torch-pme / ours"] = row["torch-pme (Coulomb), ms"] / row["forward + backward, ms"]
+        gradients.append(row)
+    return {
+        "embedded set, CPU time": whole,
+        "64 crystals in one call, CPU time": batches,
+        "forward and backward at 1e-6, CPU time": gradients,
+    }
+
+
 def main() -> None:
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
@@ -163,6 +268,7 @@ def main() -> None:
         "--sample", type=int, default=1000, help="embedded crystals that the peers compute too"
     )
     parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--only", choices=["engine"], help="some tables alone")
     parser.add_argument("--json", help="file for the results")
     args = parser.parse_args()
     warnings.filterwarnings("ignore")  # of the peers
@@ -176,6 +282,23 @@ def main() -> None:
     embedded = EmbeddedSource().load().crystals
     results: dict[str, list[dict[str, Any]]] = {}
 
+    if args.device == "cpu":
+        results.update(engine(embedded, args))
+    if args.only is None:
+        results.update(everything_else(embedded, args))
+    for title, rows in results.items():
+        print(f"\n{title}")
+        print_table(rows)
+    if args.device == "cpu" and not torch.cuda.is_available():
+        print("\nNo GPU was at hand: the GPU figures are not measured (--device cuda measures them).")
+    if args.json:
+        flat = [{"table": title, **row} for title, rows in results.items() for row in rows]
+        save_json(args.json, info, flat)
+
+
+def everything_else(embedded: list[Crystal], args: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """The whole set, the peers, and cost by atoms and batch."""
+    results: dict[str, list[dict[str, Any]]] = {}
     with peak_memory(args.device) as memory:
         seconds = ours(embedded, args.device, args.repeats)
     results["embedded set"] = [
@@ -196,14 +319,7 @@ def main() -> None:
         rate = len(crystals) / seconds
         results["throughput"] = [{"crystals": len(crystals), "atoms": 10, "crystals/s": rate}]
     results["by atoms and batch"] = by_size(args)
-    for title, rows in results.items():
-        print(f"\n{title}")
-        print_table(rows)
-    if args.device == "cpu" and not torch.cuda.is_available():
-        print("\nNo GPU was at hand: the GPU figures are not measured (--device cuda measures them).")
-    if args.json:
-        flat = [{"table": title, **row} for title, rows in results.items() for row in rows]
-        save_json(args.json, info, flat)
+    return results
 
 
 if __name__ == "__main__":

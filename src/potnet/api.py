@@ -22,8 +22,8 @@ def load(path: str | os.PathLike[str], device: str = "auto", allow: Sequence[str
     """Load a trained model.
 
     Args:
-        path: A checkpoint file, an export (.safetensors), the folder of a run (its best checkpoint is taken), or
-            a folder that holds runs (the newest is taken).
+        path: A checkpoint file, an export (.safetensors), the folder of a run (its best checkpoint is
+            taken), or a folder that holds runs (the newest is taken).
         device: "cpu", "cuda", ..., or "auto" for a GPU if there is one.
         allow: A file builds classes of potnet only, unless you name others that you trust: ["mynet.Net"].
 

@@ -29,7 +29,7 @@ def evaluate_checkpoint(
         cache_dir: Of the features; None takes that of the run, or the default if it has none.
         batch_size: None takes that of the run, with which the figures are the same to the last digit.
         device: "cpu", "cuda", ..., or "auto".
-        path: Where the data are now, if they were moved; None takes the place that the run's config.yaml names.
+        path: Where the data are now, if they were moved; None takes the place in the run's config.yaml.
         allow: Classes outside of potnet that the checkpoint and the run's config may build.
 
     Returns:
@@ -70,8 +70,9 @@ def evaluate_checkpoint(
         raise CheckpointError(f"{file}: {error}. Say where the data of the run are now: path=FILE") from error
     if content != record["content_hash"]:
         raise CheckpointError(
-            f"{file}: {data.source.name} is not what the run was trained on: structures or labels have changed "
-            "since, so its figures would be others. Restore the data, or say where they are: path=FILE"
+            f"{file}: {data.source.name} is not what the run was trained on: structures or labels "
+            "have changed since, so its figures would be others. Restore the data, or say where they are: "
+            "path=FILE"
         )
     data.prepare_data()
     data.setup()

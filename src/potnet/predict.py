@@ -73,9 +73,11 @@ def main(config: DictConfig) -> None:
     for name in ("checkpoint", "output"):
         settings[name] = path_setting(name, settings[name])
     inputs = settings["inputs"]
-    settings["inputs"] = [path_setting("inputs", entry) for entry in inputs] if isinstance(inputs, list) else (
-        path_setting("inputs", inputs)
-    )  # fmt: skip
+    settings["inputs"] = (
+        [path_setting("inputs", entry) for entry in inputs]
+        if isinstance(inputs, list)
+        else path_setting("inputs", inputs)
+    )
     check_arguments(predict_files, settings)
     _, failures = predict_files(**settings)
     if failures:

@@ -62,7 +62,8 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     config = setup.with_absolute_source(config)
     setup.check_data(config["data"])  # before the imports that take seconds
 
-    from potnet.training.loggers import tracking
+    from potnet.runs.log import log_in
+    from potnet.training.loggers import common
     from potnet.training.processes import devices
     from potnet.training.processes.launch import launch
 
@@ -75,7 +76,7 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
         return launch(config, folder, resume, ranks)
     if rank() > 0:
         logging.getLogger().setLevel(logging.ERROR)  # the first rank says it all
-    with tracking.opened(config, folder) as loggers:
+    with log_in(folder), common.open_loggers(config, folder) as loggers:
         return _train(config, folder, resume, loggers, started)
 
 
@@ -86,7 +87,7 @@ def _train(
     from lightning import seed_everything
     from omegaconf import OmegaConf
 
-    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.folder import LAST, RunFolder
     from potnet.runs.record import record_of
     from potnet.runs.results import finish_run, monitored
     from potnet.training import closed_form, finetune, setup
@@ -96,6 +97,7 @@ def _train(
     from potnet.training.preemption import StopOnSignal
     from potnet.training.progress import TrainingProgress
 
+    run = RunFolder(folder)
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
@@ -112,10 +114,10 @@ def _train(
     module.record = record_of(config, data)
     if rank() == 0:
         setup.write_split(folder, data)
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        OmegaConf.save(OmegaConf.create(config), run.config)
     seconds = {"featurize": time.perf_counter() - started}
 
-    table = MetricsTable(folder / "metrics.csv")
+    table = MetricsTable(run.epochs)
     earlier, interrupted = table.seconds, False
     if closed_form.is_closed_form(module.model):
         if rank() > 0:
@@ -129,12 +131,12 @@ def _train(
             LengthNotices(config["data"]["batch_size"]),
             *setup.build_callbacks(config["callbacks"], bool(data.split.val), monitor),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
-            StopOnSignal(folder / "checkpoints"),
-            *checkpoints(folder / "checkpoints", bool(data.split.val), monitor),
+            StopOnSignal(run.checkpoints),
+            *checkpoints(run.checkpoints, bool(data.split.val), monitor),
         ]
         derived = bool(module.targets.derived)
         trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder, derived)
-        last = checkpoint_of(folder, (LAST,)) if resume else None
+        last = run.checkpoint((LAST,)) if resume else None
         interrupted = setup.fit(trainer, module, data, last)
         if not trainer.is_global_zero:
             return None
@@ -184,13 +186,15 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
     from omegaconf import OmegaConf
 
     from potnet.config import flat, pasteable, read_saved_config
-    from potnet.runs.checkpoint import LAST, CheckpointError, checkpoint_of
+    from potnet.runs.checkpoint import CheckpointError, check_resumable
+    from potnet.runs.folder import LAST, RunFolder
 
-    file = folder / "config.yaml"
+    run = RunFolder(folder)
     place = pasteable("resume", folder)
-    if not file.is_file():
+    if not run.config.is_file():
         raise ConfigError(f"{place}: there is no config.yaml here; give the folder of a run")
-    if checkpoint_of(folder, (LAST,)) is None:
+    last = run.checkpoint((LAST,))
+    if last is None:
         raise CheckpointError(
             f"{place}: there is no {LAST}: this run stopped before its first epoch was done, or was "
             "fitted in closed form, without epochs. Start a new run"
@@ -200,7 +204,8 @@ def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:
         for override in OverridesParser.create().parse_overrides(overrides)
     }
     given.pop("resume", None)
-    saved = read_saved_config(file, given.pop("allow", None) or ())
+    check_resumable(last)
+    saved = read_saved_config(run.config, given.pop("allow", None) or ())
     before = flat(saved)
     changed = {key: value for key, value in given.items() if key not in before or before[key] != value}
     for key, value in changed.items():

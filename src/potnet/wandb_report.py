@@ -28,7 +28,7 @@ def main(config: DictConfig) -> None:
     if key is None:
         raise ConfigError(
             "W&B makes reports of runs that it has, so it needs WANDB_API_KEY; "
-            "python -m potnet.report makes one from the folders of the runs"
+            "potnet report makes one from the folders of the runs"
         )
     os.environ["WANDB_API_KEY"] = key  # where wandb looks; it does not read .env
     report = study_report(**settings)
@@ -40,7 +40,7 @@ def main(config: DictConfig) -> None:
 
 
 def study_report(
-    entity: str, project: str, group: str, by: str = "ablation", title: str | None = None
+    entity: str, project: str, group: str, target: str, by: str = "ablation", title: str | None = None
 ) -> Any:
     """The report of one study, not yet saved: a `wandb_workspaces.reports.v2.Report`.
 
@@ -48,6 +48,7 @@ def study_report(
         entity: User or team.
         project: Of the runs.
         group: Of the runs.
+        target: Key of the target whose errors are shown, such as "k_vrh".
         by: Label that the rows of the study differ in; runs that share it differ in their seed.
         title: None makes one.
 
@@ -82,20 +83,20 @@ def study_report(
             "Mean and standard deviation over seeds, in the unit that the target is learned in "
             "(`units` in the config of each run), of the best checkpoint.",
             [
-                bars("test/mae", "test MAE"),
-                bars("val/mae", "validation MAE"),
+                bars(f"test/{target}/mae", "test MAE"),
+                bars(f"val/{target}/mae", "validation MAE"),
                 wr.ScatterPlot(
                     title="does validation predict test?",
-                    x=wr.SummaryMetric("val/mae"),
-                    y=wr.SummaryMetric("test/mae"),
+                    x=wr.SummaryMetric(f"val/{target}/mae"),
+                    y=wr.SummaryMetric(f"test/{target}/mae"),
                 ),
             ],
         ),
         "Learning": (
             "",
             [
-                curve("val/mae", "validation MAE", log=True),
-                curve("train/mae", "training MAE", log=True),
+                curve(f"val/{target}/mae", "validation MAE", log=True),
+                curve(f"train/{target}/mae", "training MAE", log=True),
                 curve("train/grad_norm", "norm of the gradient", log=True),
                 curve("lr", "learning rate"),
             ],
@@ -109,7 +110,7 @@ def study_report(
                 wr.ScatterPlot(
                     title="error against size",
                     x=wr.SummaryMetric("parameters"),
-                    y=wr.SummaryMetric("test/mae"),
+                    y=wr.SummaryMetric(f"test/{target}/mae"),
                 ),
             ],
         ),
@@ -130,7 +131,7 @@ def study_report(
     return wr.Report(
         entity=entity,
         project=project,
-        title=title or f"{group}, by {by}",
+        title=title or f"{group}: {target} by {by}",
         description=f"Runs of the group {group}, compared by {by}.",
         width="fluid",
         blocks=blocks,

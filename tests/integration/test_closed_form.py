@@ -72,7 +72,8 @@ def test_predict_gives_what_the_run_gave(fitted: Run) -> None:
         expected = {row["id"]: float(row["prediction"]) for row in csv.DictReader(file)}
     chosen = [crystal for crystal in EmbeddedSource().load().crystals if crystal.id in expected][:5]
     predictor = Predictor.from_checkpoint(fitted.folder, device="cpu")
-    for id, value in predictor.predict(chosen):
+    found = predictor.predict(chosen)
+    for id, value in zip(found.ids, found.values, strict=True):
         assert value == pytest.approx(expected[id], rel=1e-4)
     copper = Crystal(chosen[0].cell, chosen[0].positions, chosen[0].z % 90 + 1, "other elements")
     (value,) = predictor.predict(copper).values

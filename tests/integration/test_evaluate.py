@@ -123,10 +123,10 @@ def run_command(main: Callable[[], None], *arguments: str, monkeypatch: pytest.M
     ("main", "arguments", "message"),
     [
         (predict, ["checkpoint=2024", "inputs=a.cif"], "2024: no such checkpoint or folder"),
-        (predict, ["checkpoint=[a,b]", "inputs=a.cif"], "checkpoint: expected text, and not a list"),
+        (predict, ["checkpoint=[a,b]", "inputs=a.cif"], "give one path"),
         (predict, ["checkpoint=null", "inputs=a.cif"], "checkpoint="),
         (predict, ["checkpoint=a", "inputs=a.cif", "box=abc"], "box='abc': expected a number"),
-        (predict, ["checkpoint=a", "inputs=a.cif", "output=[1]"], "output: expected text"),
+        (predict, ["checkpoint=a", "inputs=a.cif", "output=[1]"], "give one path"),
         (predict, ["checkpoint=a", "inputs=[[a]]"], "inputs=['a']: give one path"),
         (
             predict,
@@ -134,7 +134,7 @@ def run_command(main: Callable[[], None], *arguments: str, monkeypatch: pytest.M
             "batch_size='x': expected a whole number",
         ),
         (evaluate, ["checkpoint=2024"], "2024: no such checkpoint or folder"),
-        (evaluate, ["checkpoint=[a,b]"], "checkpoint: expected text, and not a list"),
+        (evaluate, ["checkpoint=[a,b]"], "give one path"),
         (evaluate, ["checkpoint=a", "cache_dir=5"], "a: no such checkpoint"),
     ],
 )

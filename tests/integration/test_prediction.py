@@ -83,11 +83,35 @@ def test_objects_of_other_libraries_and_cells_of_one_crystal_agree(model: potnet
     np.testing.assert_allclose(predictions.values, predictions.values[0], rtol=1e-5)
 
 
+def test_tables_and_dictionaries_are_read_as_in_training(model: potnet.Predictor, tmp_path: Path) -> None:
+    """What data=table reads, predict reads, too."""
+    cif = tmp_path / "Cu.cif"
+    bulk("Cu").write(cif)
+    expected = model.predict(cif).values[0]
+    with (tmp_path / "many.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("id", "cif"), ("a", cif.read_text()), ("b", cif.read_text())])
+    (tmp_path / "many.jsonl").write_text(json.dumps({"id": "c", "cif": cif.read_text()}) + "\n")
+    for name, ids in (("many.csv", ["a", "b"]), ("many.jsonl", ["c"])):
+        found = model.predict(tmp_path / name)
+        assert found.ids == ids
+        np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "x.cif").write_text(cif.read_text())
+    assert set(model.predict(tmp_path).ids) == {"Cu", "a", "b", "c", "x"}
+    structure = {
+        "lattice": {"matrix": bulk("Cu").cell[:].tolist()},
+        "sites": [{"species": [{"element": "Cu", "occu": 1}], "abc": [0, 0, 0]}],
+    }  # of pymatgen
+    np.testing.assert_allclose(model.predict(structure).values, expected, rtol=1e-5)
+
+
 def test_files_of_one_name_are_told_apart(tmp_path: Path, model: potnet.Predictor) -> None:
     for name, symbol in (("a", "Cu"), ("b", "Al")):
         (tmp_path / name).mkdir()
         bulk(symbol).write(tmp_path / name / "metal.cif")
-    assert model.predict(str(tmp_path / "*" / "metal.cif")).ids == ["metal", "metal.cif"]
+    first, second = model.predict(str(tmp_path / "*" / "metal.cif")).ids
+    assert first == "metal" != second
     ids = model.predict([tmp_path / "a" / "metal.cif"] * 3).ids
     assert ids[0] == "metal"
     assert len(set(ids)) == 3

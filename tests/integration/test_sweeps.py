@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import OmegaConf
 
 from potnet.config import compose, config_dir
-from potnet.runs.sweeps import ERROR, finished
+from potnet.runs.folder import ERROR, RunFolder
 from potnet.train import main
 
 Run = Any  # conftest.Run
@@ -79,7 +79,7 @@ def test_a_failing_job_is_reported_and_finished_ones_are_skipped_next_time(
     assert f"error: job {failed.name} failed: seed=x: give a whole number" in shown.err
     assert "2 of 3 jobs finished, 1 failed" in shown.out
     assert (failed / ERROR).read_text().startswith("seed=x: give a whole number")
-    results = [finished(job) for job in (first, last)]
+    results = [RunFolder(job).finished() for job in (first, last)]
     assert None not in results
     # Only what varies is in the names, and they can be pasted back.
     assert [job.name for job in (first, failed, last)] == ["0_seed-0", "1_seed-x", "2_seed-1"]
@@ -122,7 +122,7 @@ def test_a_search_finds_its_finished_trials_again(sweep: Sweep, tmp_path: Path, 
     assert len(after) == 3
     assert capfd.readouterr().out.count("finished earlier, skipped") == 2
     best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    values = [(finished(job) or {})["val"]["k_vrh"]["mae"] for job in after]
+    values = [(RunFolder(job).finished() or {})["val"]["k_vrh"]["mae"] for job in after]
     assert best["best_value"] == min(values)
     assert {"optimizer.learning_rate", "optimizer.weight_decay", "model.width"} >= set(best["best_params"])
 
@@ -146,7 +146,7 @@ def test_parallel_jobs_featurize_once(tmp_path: Path) -> None:
     assert "2 of 2 jobs finished, 0 failed" in done.stdout
     assert done.stdout.count(" crystals of mp_elastic_2018 computed (") == 1
     assert done.stdout.count(" crystals of mp_elastic_2018 read in ") == 1
-    assert [finished(job) is not None for job in jobs(tmp_path / "sweep")] == [True, True]
+    assert [RunFolder(job).finished() is not None for job in jobs(tmp_path / "sweep")] == [True, True]
 
 
 @pytest.mark.slow
@@ -189,14 +189,14 @@ def test_a_sweep_that_was_killed_goes_on(
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
     first, second = jobs(tmp_path / "sweep")
-    assert finished(first) is not None
-    assert finished(second) is None
+    assert RunFolder(first).finished() is not None
+    assert RunFolder(second).finished() is None
 
     capfd.readouterr()
     assert sweep(*overrides) == 0
     shown = capfd.readouterr().out
     assert shown.count("finished earlier, skipped") == 1
-    assert shown.count("goes on from its last checkpoint") == 1
+    assert shown.count("resumes from its last checkpoint") == 1
     uninterrupted = run_training("seed=1", epochs, tiny=TINY)
     assert predictions(second) == predictions(uninterrupted.folder)
 
@@ -253,4 +253,4 @@ def test_the_sweep_of_wandb_drives_the_same_command() -> None:
     for name, entry in values.items():
         assert OmegaConf.select(config, name) == entry["value"]
     assert content["command"][-4:] == ["-m", "potnet.train", "logger=wandb", "${args_no_hyphens}"]
-    assert content["metric"] == {"name": "val/mae", "goal": "minimize"}
+    assert content["metric"] == {"name": "val/k_vrh/mae", "goal": "minimize"}

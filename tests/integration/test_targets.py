@@ -103,7 +103,8 @@ def springs(count: int) -> list[dict[str, Any]]:
         moved = 4.0 * (frac[1] - frac[0] - 0.5)
         rows.append(
             {
-                "id": f"c{number}", "lattice": (4.0 * np.eye(3)).tolist(), "z": [11, 17], "frac": frac.tolist(),
+                "id": f"c{number}", "lattice": (4.0 * np.eye(3)).tolist(),
+                "z": [11, 17], "frac": frac.tolist(),
                 "energy": -3.0 + 0.5 * 2.0 * float(moved @ moved),
                 "forces": [(2.0 * moved).tolist(), (-2.0 * moved).tolist()],
             }

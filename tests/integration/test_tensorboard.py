@@ -22,13 +22,13 @@ def test_figures_and_pictures_are_in_tensorboard(run_training: Callable[..., Run
     events.Reload()
     with (run.folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    for key in ("train/loss", "train/mae", "val/mae", "val/rmse", "lr", "train/grad_norm"):
+    for key in ("train/loss", "train/k_vrh/mae", "val/k_vrh/mae", "val/k_vrh/rmse", "lr", "train/grad_norm"):
         logged = events.Scalars(key)
         assert [entry.step for entry in logged] == [int(row["step"]) - 1 for row in rows]
         values = [float(row[key]) for row in rows]
         assert [entry.value for entry in logged] == pytest.approx(values, rel=1e-4, abs=1e-9)
     metrics = json.loads((run.folder / "metrics.json").read_text())
-    (final,) = events.Scalars("final/test/mae")
-    assert final.value == pytest.approx(metrics["test"]["mae"])
+    (final,) = events.Scalars("final/test/k_vrh/mae")
+    assert final.value == pytest.approx(metrics["test"]["k_vrh"]["mae"])
     assert {"parity", "error_by_element", "learning_curve"} <= set(events.Tags()["images"])
     assert (run.folder / "tensorboard" / "hparams.yaml").is_file()

@@ -128,7 +128,7 @@ def test_the_config_is_whole_with_units_versions_and_commit(runs: list[Offline])
         logged = dict(run.config)
         assert logged["data"].pop("cache_dir") == "~/work/cache"
         assert {key: logged[key] for key in saved} == saved
-        assert logged["units"]["val/mae"] == "log10(GPa)"
+        assert logged["units"]["val/k_vrh/mae"] == "log10(GPa)"
         assert logged["versions"]["torch"] == torch.__version__
         assert logged["labels"] | {"seed": None} == {
             "sweep": "study", "data": "embedded", "target": "k_vrh", "model": "potnet_published",
@@ -141,7 +141,8 @@ def test_the_config_is_whole_with_units_versions_and_commit(runs: list[Offline])
 def test_curves_have_the_values_of_the_table_at_its_steps(runs: list[Offline]) -> None:
     for run in runs:
         rows = run.epochs()
-        for key in ("train/loss", "train/mae", "val/loss", "val/mae", "val/rmse", "lr", "train/grad_norm"):
+        errors = ("train/k_vrh/mae", "val/k_vrh/mae", "val/k_vrh/rmse")
+        for key in ("train/loss", "val/loss", *errors, "lr", "train/grad_norm"):
             steps, values = zip(*run.curve(key), strict=True)
             assert list(steps) == [int(row["step"]) - 1 for row in rows], key
             assert values == pytest.approx([float(row[key]) for row in rows], rel=1e-4), key
@@ -157,8 +158,8 @@ def test_the_summary_is_that_of_the_best_checkpoint(runs: list[Offline]) -> None
     for run in runs:
         metrics = run.metrics()
         for part in ("val", "test"):
-            for key, value in metrics[part].items():
-                assert run.summary[f"{part}/{key}"] == value
+            for key, value in metrics[part]["k_vrh"].items():
+                assert run.summary[f"{part}/k_vrh/{key}"] == value
         assert run.summary["parameters"] == metrics["parameters"]
         assert run.summary["seconds/total"] == metrics["seconds"]["total"]
         assert run.summary["interrupted"] is False
@@ -171,21 +172,22 @@ def test_pictures_and_the_worst_crystals_are_logged(runs: list[Offline]) -> None
             logged = files / run.summary[f"{name}.path"]
             assert logged.read_bytes() == (run.folder / f"{name}.png").read_bytes()
         table = json.loads((files / run.summary["worst_test_crystals.path"]).read_text())
-        assert table["columns"] == ["id", "formula", "atoms", "target", "prediction", "error"]
+        assert table["columns"] == ["id", "formula", "atoms", "value", "prediction", "error"]
         errors = [row[-1] for row in table["data"]]
         assert errors == sorted(errors, reverse=True)
         with (run.folder / "predictions.csv").open(newline="") as file:
             tested = [row for row in csv.DictReader(file) if row["split"] == "test"]
         assert {row[0] for row in table["data"]} <= {row["id"] for row in tested}
         assert len(errors) == min(20, len(tested))
-        assert sum(errors) / len(errors) == pytest.approx(run.summary["test/mae"])  # fewer than 20 are tested
+        # Fewer than 20 are tested.
+        assert sum(errors) / len(errors) == pytest.approx(run.summary["test/k_vrh/mae"])
 
 
 def test_the_checkpoint_is_an_artifact_that_predicts(runs: list[Offline], tmp_path: Path) -> None:
     for run in runs:
         (artifact,) = [entry for entry in run.all("artifact") if entry["type"] == "model"]
         assert {"latest", "best"} < set(artifact["aliases"])
-        assert json.loads(artifact["metadata"])["test/mae"] == run.metrics()["test"]["mae"]
+        assert json.loads(artifact["metadata"])["test/k_vrh/mae"] == run.metrics()["test"]["k_vrh"]["mae"]
         (entry,) = artifact["manifest"]["contents"]
         assert entry["path"] == "best.ckpt"
         content = torch.load(entry["local_path"], weights_only=True)
@@ -232,6 +234,6 @@ def test_two_ranks_are_one_run(tmp_path: Path, cache_dir: Path) -> None:
     train(tmp_path / "home", cache_dir, "trainer=ddp_cpu", "runs_dir=runs")
     (folder,) = (tmp_path / "home" / "work" / "runs").glob("*/*")
     run = read(folder)
-    assert len(run.curve("val/mae")) == 2
-    assert run.summary["test/mae"] == run.metrics()["test"]["mae"]
+    assert len(run.curve("val/k_vrh/mae")) == 2
+    assert run.summary["test/k_vrh/mae"] == run.metrics()["test"]["k_vrh"]["mae"]
     assert [end["exit_code"] for end in run.all("exit")] == [0]

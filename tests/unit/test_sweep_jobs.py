@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 from omegaconf import OmegaConf
 
-from potnet.runs.sweeps import ERROR, difference, finished, run_job
+from potnet.runs.folder import ERROR, RunFolder
+from potnet.runs.sweeps import difference, run_job
 from potnet.train import resumable
 
 CONFIG = {
@@ -52,7 +54,7 @@ def earlier_run(
     (folder / "checkpoints").mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes))
     if checkpoint:
-        (folder / "checkpoints" / "last.ckpt").touch()
+        torch.save({"state_dict": {}, "potnet": {"format": 2}}, folder / "checkpoints" / "last.ckpt")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
 
@@ -93,7 +95,7 @@ def test_a_folder_with_a_run_of_other_settings_is_left_alone(tmp_path: Path, cap
     assert run(tmp_path, training) is None
     assert training.calls == []
     assert "another value of model.width" in capsys.readouterr().err
-    assert finished(tmp_path) == {"val": {"mae": 0.25}}
+    assert json.loads(RunFolder(tmp_path).results.read_text()) == {"val": {"mae": 0.25}}
 
 
 def test_what_does_not_change_a_result_may_differ(tmp_path: Path) -> None:

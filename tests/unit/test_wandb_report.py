@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from potnet.config import ConfigError
-from potnet.training.loggers.tracking import IMAGES, units
+from potnet.runs.folder import PICTURES
+from potnet.training.loggers.common import units
 from potnet.wandb_report import main, study_report
 
 
@@ -24,18 +25,18 @@ def test_without_a_key_the_local_report_is_named(
         main()
     error = capsys.readouterr().err
     assert "WANDB_API_KEY" in error
-    assert "python -m potnet.report" in error
+    assert "potnet report" in error
 
 
 def test_an_unknown_label_is_refused() -> None:
     with pytest.raises(ConfigError, match="did you mean ablation"):
-        study_report("me", "potnet", "study", by="ablations")
+        study_report("me", "potnet", "study", "k_vrh", by="ablations")
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     with pytest.raises(ConfigError, match="pip install wandb-workspaces"):
-        study_report("me", "potnet", "study")
+        study_report("me", "potnet", "study", "k_vrh")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -47,7 +48,7 @@ def test_the_panels_show_what_runs_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(interface, "_get_api", lambda: None)
     found = {"project": {"internalId": "1"}}
     monkeypatch.setattr(interface, "execute_graphql", lambda *arguments: found)
-    model = study_report("me", "potnet", "study/2026", by="model")._to_model()
+    model = study_report("me", "potnet", "study/2026", "k_vrh", by="model")._to_model()
     spec = json.loads(model.model_dump_json(by_alias=True))["spec"]
     spec = json.loads(spec) if isinstance(spec, str) else spec
     grids = [block["metadata"] for block in spec["blocks"] if block["type"] == "panel-grid"]
@@ -60,4 +61,4 @@ def test_the_panels_show_what_runs_log(monkeypatch: pytest.MonkeyPatch) -> None:
     panels = [panel["config"] for grid in grids for panel in grid["panelBankSectionConfig"]["panels"]]
     drawn = {name.removeprefix("summary_metrics.") for panel in panels for name in panel.get("metrics") or []}
     assert drawn <= {*units({"key": "k_vrh"}), "seconds/total"}
-    assert {key for panel in panels for key in panel.get("mediaKeys") or []} <= set(IMAGES)
+    assert {key for panel in panels for key in panel.get("mediaKeys") or []} <= set(PICTURES)

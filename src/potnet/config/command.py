@@ -59,7 +59,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                         raise
                     _fail(error, config_name)
 
-            with _told(config_name, full_error):
+            with _errors_as_messages(config_name, full_error):
                 arguments = sys.argv[1:]
                 if help.wanted(arguments):
                     print(help.help_text(config_name, arguments), end="", flush=True)
@@ -75,7 +75,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
 
 
 @contextmanager
-def _told(config_name: str, full_error: bool) -> Iterator[None]:
+def _errors_as_messages(config_name: str, full_error: bool) -> Iterator[None]:
     """Turn errors into messages and exit statuses, and restore the environment."""
     # Hydra would print its own message and traceback; with this it hands the exception over.
     os.environ["HYDRA_FULL_ERROR"] = "1"

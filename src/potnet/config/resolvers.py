@@ -164,6 +164,13 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("wandb_offline", lambda: secret("WANDB_API_KEY") is None, replace=True)
 
 
+def job_number() -> int | None:
+    """The number of this job in its sweep, from 0; None for a single run."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return int(HydraConfig.get().job.num) if is_multirun() else None
+
+
 def is_multirun() -> bool:
     """Whether this process runs a job of a sweep."""
     from hydra.core.hydra_config import HydraConfig

@@ -16,6 +16,7 @@ from potnet.config import INTERRUPTED, build, compose, message_of, plain
 
 if TYPE_CHECKING:
     from potnet.data.catalogue import Entry
+    from potnet.data.features.store import FeatureStore
 
 
 def prepare(overrides: Sequence[str]) -> None:
@@ -52,8 +53,6 @@ def list_all(root: Path) -> None:
 
 def show(entry: Entry) -> None:
     """Print what is known of one entry."""
-    import numpy as np
-
     from potnet.data.catalogue import shards_of
     from potnet.data.download.verify import read_record
     from potnet.data.features.store import FeatureStore
@@ -67,13 +66,25 @@ def show(entry: Entry) -> None:
         for reason, count in (+removed).items():
             print(f"left out: {count} {reason}")
         for key, unit in store.table.units.items():
-            known = int(np.isfinite(store.table.values(key)).sum())
-            print(f"property: {key}{f' ({unit})' if unit else ''}, {known} crystals")
+            told = f"property: {key}{f' ({unit})' if unit else ''}"
+            print(
+                f"{told}, an array" if key in store.table.arrays else f"{told}, {_known(store, key)} crystals"
+            )
         print(json.dumps(store.settings, indent=1))
     elif entry.kind == "features":
         print(f"{shards_of(entry.path)} shards so far; the next start with its settings goes on")
     elif record := read_record(entry.path):
         print(f"from: {record.url or 'put here by hand'}\nfetched: {record.fetched}\nsha256: {record.sha256}")
+
+
+def _known(store: FeatureStore, key: str) -> int:
+    """How many crystals have a label."""
+    import numpy as np
+
+    values = store.table.values(key)
+    if values.dtype == object:
+        return sum(value is not None for value in values)
+    return int(np.isfinite(values).sum())
 
 
 def verify(chosen: Sequence[Entry]) -> int:

@@ -20,7 +20,7 @@ from potnet.files import file_hash
 DOWNLOADS = "downloads"
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}")
 # Files that stand beside what they are about, and go with it.
-_COMPANIONS = (".lock", ".verified", ".record", ".etag")
+_COMPANIONS = (".lock", ".verified", ".record", ".new")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How much memory a crystal takes, and how much there is: one crystal too large must not end a prediction.
 
-A network's working memory grows with the ordered pairs of atoms and with the local edges of a batch. What one of
-them takes depends on the network, so it is measured, once, on a crystal without symmetry.
+A network's working memory grows with the ordered pairs of atoms and with the local edges of a batch. What
+one of them takes depends on the network, so it is measured, once, on a crystal without symmetry.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ SHARE = 0.8
 """Part of the available memory that is used unless a limit is given."""
 
 FEATURE_BYTES = 120
-"""Bytes a pair of atoms takes while it is featurized: float64 sums of three potentials, their copies, indices."""
+"""Bytes a pair of atoms takes while it is featurized: float64 sums of three potentials, copies, indices."""
 
 
 def available_bytes(device: torch.device) -> int:
     """Memory that is still free for this process on a device: the least that any limit leaves.
 
-    On a CPU: what the system can give without swapping, the limit of the control group (containers, SLURM), and
-    that of the address space (ulimit -v). 8 GiB where none of these is known.
+    On a CPU: what the system can give without swapping, the limit of the control group (containers, SLURM),
+    and that of the address space (ulimit -v). 8 GiB where none of these is known.
     """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])

@@ -38,10 +38,12 @@ class Predictions:
         targets: What was predicted.
         ids: n names, all different.
         columns: name -> (n,). Of each target of crystals under its key: numbers in its unit, or names of
-            classes; of each class also its probability, under "KEY_probability_CLASS"; of a target with a shape a
-            column an element, "KEY_1", "KEY_2", ...
-        atoms: Of each target of atoms: n arrays (atoms of the crystal, *shape), in the order of the input's atoms.
-        flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly empty.
+            classes; of each class also its probability, under "KEY_probability_CLASS"; of a target with a
+            shape a column an element, "KEY_1", "KEY_2", ...
+        atoms: Of each target of atoms: n arrays (atoms of the crystal, *shape), in the order of the input's
+            atoms.
+        flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly
+            empty.
         failures: Inputs that could not be predicted, and why.
     """
 
@@ -208,10 +210,7 @@ def columns_of(target: Target, value: Tensor | None) -> dict[str, np.ndarray]:
     """
     if target.is_class:
         classes = target.classes or ()
-        if value is None:
-            chances = np.zeros((0, len(classes)))
-        else:
-            chances = value.double().softmax(-1).numpy()
+        chances = np.zeros((0, len(classes))) if value is None else value.double().softmax(-1).numpy()
         names = (
             np.array(classes, dtype=object)[chances.argmax(-1)]
             if len(chances)
@@ -220,10 +219,7 @@ def columns_of(target: Target, value: Tensor | None) -> dict[str, np.ndarray]:
         return {target.key: names} | {
             f"{target.key}_probability_{name}": chances[:, n] for n, name in enumerate(classes)
         }
-    if value is None:
-        numbers = np.zeros((0, *target.shape))
-    else:
-        numbers = target.physical(value.double()).numpy()
+    numbers = np.zeros((0, *target.shape)) if value is None else target.physical(value.double()).numpy()
     if not target.shape:
         return {target.key: numbers}
     flat = numbers.reshape(len(numbers), -1) if len(numbers) else np.zeros((0, target.outputs))

@@ -105,8 +105,8 @@ class Predictor:
             allow: Full names of classes outside of potnet that the file may build, such as "mynet.Net".
 
         Raises:
-            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, or asks for a class
-                that it may not build; then nothing was imported.
+            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, or asks for a
+                class that it may not build; then nothing was imported.
         """
         file = find_checkpoint(path if isinstance(path, str) else Path(path))
         checkpoint = load_checkpoint(file)
@@ -169,8 +169,8 @@ class Predictor:
             box: Å of vacuum around molecules without a cell; None refuses them.
             plausibility: What to do with a structure that cannot be right: "refuse", "warn" or "ignore"; see
                 `read_crystals`.
-            max_memory_gib: Working memory for one batch, GiB; a crystal that takes more is not predicted. None is
-                four fifths of what is available.
+            max_memory_gib: Working memory for one batch, GiB; a crystal that takes more is not predicted.
+                None is four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
             max_edges: Likewise, most local edges.
             progress: Show a bar.
@@ -199,7 +199,11 @@ class Predictor:
         max_edges: int = 500_000,
         progress: bool = False,
     ) -> Iterator[Predictions]:
-        """As `predict`, but table by table, of up to 512 crystals each: memory does not grow with their number."""
+        """As `predict`, but table by table: memory does not grow with the number of crystals.
+
+        Yields:
+            Tables of up to 512 crystals, in the order of the inputs; together what `predict` returns.
+        """
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
         for name, value in (("batch_size", batch_size), ("max_pairs", max_pairs), ("max_edges", max_edges)):
@@ -295,8 +299,8 @@ class Predictor:
             return True
         what = "max_memory_gib" if limits.memory_gib is not None else "four fifths of what is available"
         reason = (
-            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB ({what}): raise "
-            "max_memory_gib, or use a machine with more memory"
+            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB "
+            f"({what}): raise max_memory_gib, or use a machine with more memory"
         )
         self._refuse(id, reason, skip, failures)
         return False

@@ -26,8 +26,8 @@ from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 class Block:
     """b crystals of up to n atoms.
 
-    Pairs are an atom with itself (index 0), then a < b ordered by b and a (`pairs_of`), m in all; of a crystal
-    with fewer atoms than n the first ones count.
+    Pairs are an atom with itself (index 0), then a < b ordered by b and a (`pairs_of`), m in all; of a
+    crystal with fewer atoms than n the first ones count.
     """
 
     cell: Tensor  # (b, 3, 3), reduced
@@ -193,7 +193,7 @@ class _Fused(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         vectors, cell, slopes = ctx.saved_tensors
         if torch.is_grad_enabled():
             return *_again(ctx.block, ctx.reciprocal, vectors, cell, upstream), None, None

@@ -30,8 +30,8 @@ from potnet.lattice.kernels import Kernel
 
 _Function = Callable[[Tensor], Tensor]
 
-# Points of a grid, and how often it is made finer: a cutoff's exponent, about 25, is then less than a tenth of
-# a percent too large. In a large batch on a CPU smaller grids cost less than the calls they add.
+# Points of a grid, and how often it is made finer: a cutoff's exponent, about 25, is then less than a tenth
+# of a percent too large. In a large batch on a CPU smaller grids cost less than the calls they add.
 FEW_CALLS, FEW_POINTS = (40, 2), (6, 4)
 # What multiplies exp(-exponent), the number of lattice points within reach above all: less than exp of this.
 _PREFACTOR = 40.0

@@ -127,7 +127,9 @@ def half_box(largest: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
     return make((first, second, third), like.dtype, like.device)
 
 
-def _half_box(largest: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+def _half_box(
+    largest: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     points = torch.cartesian_prod(*[torch.arange(-m, m + 1, dtype=dtype, device=device) for m in largest])
     points = points[len(points) // 2 + 1 :]  # lexicographically positive
     return points, (points[:, :, None] * points[:, None]).flatten(1).T.contiguous()

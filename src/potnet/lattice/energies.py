@@ -84,8 +84,8 @@ def lattice_energies(
             in their units; one number or one for each potential.
         forces: Also return forces.
         stress: Also return stress.
-        method: "ewald", "mesh" (smooth particle-mesh Ewald), or "auto": a mesh for crystals of so many atoms
-            that it pays.
+        method: "ewald", "mesh" (smooth particle-mesh Ewald, whose error is partly estimated), or "auto": a
+            mesh for crystals of 1 500 atoms and more, where it pays.
         eta: Splitting parameter in 1/Å², a number or (B,); chosen for speed by default. The result does not
             depend on it.
         bound: "rigorous", or "estimate": cutoffs from an estimate of the errors, which are then closer to
@@ -198,7 +198,12 @@ class EnergySums:
                 return _nothing(cell, positions, len(self.potentials), forces, stress)
             cell, positions, batch, charges, num_atoms = inputs
             self.num_calls += 1
-            if self.plan is None or not self.plan.fits(cell, positions, batch, charges):
+            learnable = any(
+                isinstance(value, Tensor) and value.requires_grad
+                for potential in self.potentials
+                for value in vars(potential).values()
+            )  # cutoffs depend on them
+            if learnable or self.plan is None or not self.plan.fits(cell, positions, batch, charges):
                 tolerance = tolerances(self.accuracy, len(self.potentials), cell)
                 self.plan = make_energy_plan(
                     cell,

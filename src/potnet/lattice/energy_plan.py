@@ -3,6 +3,7 @@ little."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,12 @@ from potnet.lattice.task import _weights, distinct_kernels
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
 # wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
 _COST_PAIR, _COST_WAVE = 150.0, 15.0
+# A forced eta that needs more neighbours of an atom, or waves, than this is a mistake.
+_MOST_POINTS = 1e7
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
-MESH_PAYS = 10_000
+MESH_PAYS = 1_500
 # Splitting parameter for a mesh, in units of the density^(2/3).
-_MESH_ETA = 1.2
+_MESH_ETA = 2.0
 
 
 @dataclass
@@ -128,7 +131,7 @@ def make_energy_plan(
 
     Raises:
         LatticeError: If a lattice vector is shorter than 0.01 Å.
-        ValueError: If eta is not positive or has a wrong shape.
+        ValueError: If eta is not positive, has a wrong shape, or is far from sensible.
     """
     transform = cells.reduce(cell)
     reduced = transform @ cell
@@ -183,8 +186,16 @@ def make_energy_plan(
     bound = EnergyBound(
         beyond.energy + missed.energy, beyond.force + missed.force, beyond.virial + missed.virial
     )
-    pairs = find_pairs(reduced, fractional, batch, real + skin)
     boxes = make_boxes(reduced, wave)
+    if eta is not None:
+        neighbours = num_atoms / volume * 4 / 3 * math.pi * real**3
+        points = torch.maximum(neighbours, (2 * boxes + 1).prod(-1).to(real.dtype))
+        if float(points.amax()) > _MOST_POINTS:
+            raise ValueError(
+                f"eta = {float(split[points.argmax()]):.3g} 1/Å² needs sums of {float(points.amax()):.2g} "
+                "terms: leave it out, or take one nearer to 0.3"
+            )
+    pairs = find_pairs(reduced, fractional, batch, real + skin)
     if skin > 0:
         boxes = boxes + 1  # room for a cell that grows a little
     work = Work(potentials, batch, num_atoms, split, pairs, real * real if skin > 0 else None, boxes, mesh)

@@ -49,11 +49,12 @@ class LatticeDerivatives(NamedTuple):
         pair_index: (2, M) int64, as in `LatticeSums`.
         values: (M, P) float64.
         by_vector: (M, P, 3) float64, dS(a, b) / dv, v = x_a - x_b, at fixed cell, in phi/Å.
-        by_strain: (M, P, 6) float64, components xx yy zz yz xz xy of the symmetric W with dS = sum_ij W_ij e_ij
-            for a strain e of atoms and cell together, x' = x (1 + e), L' = L (1 + e), in phi.
+        by_strain: (M, P, 6) float64, components xx yy zz yz xz xy of the symmetric W with
+            dS = sum_ij W_ij e_ij for a strain e of atoms and cell together, x' = x (1 + e), L' = L (1 + e),
+            in phi.
         bound: (B, P) float64, error of the values.
-        derivative_bound: (B, P, 2) float64, error of every component of `by_vector` and of `by_strain`, of the
-            same kind as `bound`.
+        derivative_bound: (B, P, 2) float64, error of every component of `by_vector` and of `by_strain`, of
+            the same kind as `bound`.
     """
 
     pair_index: Tensor
@@ -121,7 +122,9 @@ def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
     return disabled
 
 
-def _sums(cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any) -> LatticeSums:
+def _sums(
+    cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any
+) -> LatticeSums:
     with torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
         rows = [task.values(block) for block in task.blocks()]

@@ -26,7 +26,7 @@ from potnet.lattice.structure_factors import Field
 #: Order of the B-splines.
 ORDER = 8
 # Atoms spread together where no graph is recorded.
-_ATOMS_AT_ONCE = 2**12
+_ATOMS_AT_ONCE = {"cpu": 2**9, "cuda": 2**14}
 # Independent errors of many atoms: this many standard deviations are allowed for.
 _DEVIATIONS = 5.0
 # A finer mesh than this (2 GiB) is a mistake.
@@ -198,7 +198,7 @@ def mesh_field(
     inverse = torch.linalg.inv(cell[0])
     sizes = torch.tensor(shape, dtype=cell.dtype, device=device)
     place = (positions @ inverse) * sizes
-    step = _ATOMS_AT_ONCE if not torch.is_grad_enabled() else len(positions)
+    step = _ATOMS_AT_ONCE.get(device.type, 2**9) if not torch.is_grad_enabled() else len(positions)
     mesh = cell.new_zeros(count, math.prod(shape))
     for s in range(0, len(positions), step):
         index, weights, _ = _spread(place[s : s + step], shape)

@@ -20,8 +20,8 @@ FEW_ATOMS = 20
 _COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 100.0, 130.0, 6.0, 30.0, 0.4
 # A forced eta that needs more lattice points than this for a crystal is a mistake.
 _MOST_POINTS = 1e6
-# Crystals are counted in a table of size classes: atoms exactly up to 12, then in steps of a fifth, and lattice
-# points in steps of two.
+# Crystals are counted in a table of size classes: atoms exactly up to 12, then in steps of a fifth, and
+# lattice points in steps of two.
 _EXACT, _STEPS, _CLASSES, _BUCKETS = 12, 4, 96, 24
 # Where the cost of operators outweighs that of starting them on a CPU.
 _LARGE_BATCH = 256
@@ -250,7 +250,7 @@ def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float) -> l
 
 
 def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
-    """Fill in the widths of all chunks (points in half a ball), with one transfer from a GPU for all of them."""
+    """Fill in the widths of all chunks (points in half a ball), with one transfer from a GPU for all."""
     counts = []
     for chunk in found:
         basis = cell[chunk.index]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -42,15 +43,38 @@ class RealSum:
 
     def values(self, vectors: Tensor, cell: Tensor, kernels: list[Kernel]) -> Tensor:
         """Sums for pairs `vectors` (b, m, 3) Å in cells (b, 3, 3), (b, m, Q). Differentiable."""
+        wanted = torch.is_grad_enabled() and (vectors.requires_grad or cell.requires_grad)
+        if not wanted and not any(kernel.requires_grad() for kernel in kernels):
+            together = self._by_triton(vectors, cell)
+            if together is not None:
+                return together[..., 0]
         part = self._dense_values if self.dense else self._picked_values
         return _joined(self._in_slices(vectors, cell, partial(part, kernels)))
 
     def derivatives(self, vectors: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Sums (b, m, Q), and their derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt)."""
         with torch.no_grad():
-            both = self._in_slices(vectors, cell, self._dense_slopes if self.dense else self._picked_slopes)
-            total = _joined(both)
+            total = self._by_triton(vectors, cell)
+            if total is None:
+                part = self._dense_slopes if self.dense else self._picked_slopes
+                total = _joined(self._in_slices(vectors, cell, part))
         return total[..., 0], total[..., 1:]
+
+    def _by_triton(self, vectors: Tensor, cell: Tensor) -> Tensor | None:
+        """Sums and derivatives (b, m, Q, 10) from one kernel, where there is one that runs here."""
+        if not self.dense or not (vectors.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"):
+            return None
+        from potnet.lattice import triton_kernels
+
+        if not triton_kernels.applies(self.kernels, vectors.device):
+            return None
+        found = triton_kernels.real_terms(
+            vectors, self.images @ cell, self.mask, self.pairs, self.eta, self.cutoff, self.kernels
+        )
+        if found is None:
+            return None
+        self.nearest2 = torch.minimum(self.nearest2, found[1].amin(1))
+        return found[0]
 
     def with_slopes(self, vectors: Tensor, cell: Tensor) -> tuple[Tensor, list[Slopes]]:
         """Sums (b, m, Q), and the slopes of all terms, for `pull_back`. Not for `dense` terms."""

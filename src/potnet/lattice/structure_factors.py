@@ -25,11 +25,11 @@ from torch import Tensor
 from potnet.lattice.kernels import Kernel
 
 # Numbers of one block of phases, (atoms, s1 k1 s2 k2): what stays in a CPU's cache.
-_CACHE = 2**16
+_CACHE = {"cpu": 2**16, "cuda": 2**27}
+# Boxes up to this many waves are kept from call to call.
+_KEPT_WAVES = 2**17
 # A block ends where padding would make it cost so much more than its crystals alone.
 _PADDING = 1.5
-# Structure factors of a block: 256 MiB.
-_MOST_WAVES = 2**24
 
 
 @dataclass
@@ -62,6 +62,7 @@ def make_blocks(num_atoms: Tensor, boxes: Tensor) -> list[tuple[Tensor, int, tup
         num_atoms: (B,) int64.
         boxes: (B, 3) int64.
     """
+    cache = _CACHE.get(num_atoms.device.type, 2**16)
     table = torch.cat([num_atoms[:, None], boxes], 1).tolist()
     order = sorted(range(len(table)), key=lambda i: (_waves(table[i][1:]) * table[i][0], table[i]))
     blocks: list[tuple[Tensor, int, tuple[int, int, int]]] = []
@@ -77,7 +78,9 @@ def make_blocks(num_atoms: Tensor, boxes: Tensor) -> list[tuple[Tensor, int, tup
             padded = count * _waves(grown[1:]) * grown[0]
             phases = count * grown[0] * (2 * grown[1] + 1) * (2 * grown[2] + 1)
             if stop > start and (
-                padded > _PADDING * cost + 2**17 or phases > 2**18 or count * _waves(grown[1:]) > _MOST_WAVES
+                padded > _PADDING * cost + 2 * cache
+                or phases > 4 * cache
+                or count * _waves(grown[1:]) > 16 * cache
             ):
                 break
             largest, alone, stop = grown, cost, stop + 1
@@ -135,7 +138,8 @@ def reciprocal_field(
     charges = columns.index_select(0, index.flatten()).view(b, n, count) * inside[..., None]
 
     basis = 2 * math.pi * inverse.transpose(1, 2)
-    waves = _waves_of(box, cell.dtype, device)
+    kept = _waves([*box]) * 2 <= _KEPT_WAVES
+    waves = (_waves_of if kept else _waves_of.__wrapped__)(box, cell.dtype, device)
     some = [kernel.select(members) for kernel in kernels]
     if coefficients.ndim == 3:
         coefficients = coefficients.index_select(0, members)
@@ -144,7 +148,8 @@ def reciprocal_field(
     lengths = [m + 1 for m in box]
     octant, plane = math.prod(lengths), 4 * lengths[0] * lengths[1]
 
-    step = max(1, _CACHE // (b * plane)) if not torch.is_grad_enabled() else n
+    cache = _CACHE.get(device.type, 2**16)
+    step = max(1, cache // (b * plane)) if not torch.is_grad_enabled() else n
     parts = [(s, min(s + step, n)) for s in range(0, n, step)]
     total: Tensor | None = None
     for s, e in parts:

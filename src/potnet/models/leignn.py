@@ -25,9 +25,9 @@ class LEIGNN(Network):
     """Equivariant message passing, with a virtual node that every atom tells and hears in each layer.
 
     In each layer: distribute, s_i += MLP([s_i, S]), v_i += W (v_i + G); message and update as in
-    `potnet.nn.equivariant`; aggregate, S += MLP([mean s, S]), G += W (mean v + G). S begins learned, G as zero.
-    An energy is the sum over atoms of an MLP of s. A head of atoms with three outputs is a vector, a linear map
-    of v: forces given so ("direct", as published) are cheap and not the gradient of an energy.
+    `potnet.nn.equivariant`; aggregate, S += MLP([mean s, S]), G += W (mean v + G). S begins learned, G as
+    zero. An energy is the sum over atoms of an MLP of s. A head of atoms with three outputs is a vector, a
+    linear map of v: forces given so ("direct", as published) are cheap and not the gradient of an energy.
 
     Args:
         width: h, an even number; published 512.
@@ -66,6 +66,12 @@ class LEIGNN(Network):
         self.messages = nn.ModuleList(VectorMessage(width, bins) for _ in range(layers))
         self.updates = nn.ModuleList(VectorUpdate(width) for _ in range(layers))
         self.virtual = nn.ModuleList(VirtualNode(width) for _ in range(layers if virtual_node else 0))
+        for layer in list(self.virtual)[-1:]:
+            # Nothing reads the virtual node after the last layer, and distributed training waits for the
+            # gradient of every parameter that is not frozen. They are kept, as the published network has
+            # them.
+            for unread in (layer.from_scalars, layer.from_vectors):
+                unread.requires_grad_(False)
         self.start = nn.Parameter(torch.zeros(width)) if virtual_node else None
         self.heads = nn.ModuleDict()  # type: ignore[assignment]
         self.vector_heads = nn.ModuleDict()

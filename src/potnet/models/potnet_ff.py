@@ -1,8 +1,8 @@
 """PotNet-FF: a force field with complete potentials as edges and as energies.
 
 A local part on scalars and vectors; beside it, complete sums of all pairs as edges of a gated branch (as in
-`PotNet`, but computed from the positions in the forward pass, with gradients); and complete *energies* of charges,
-dispersion coefficients and repulsions that the network gives each atom.
+`PotNet`, but computed from the positions in the forward pass, with gradients); and complete *energies* of
+charges, dispersion coefficients and repulsions that the network gives each atom.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class PotNetFF(Network):
 
     k/2 sum_ab q_a q_b S_coulomb(a, b) - 1/2 sum_ab c_a c_b S_london(a, b) + 1/2 sum_ab b_a b_b S_pauli(a, b)
 
-    with charges q that sum to zero in every crystal, c and b not negative, k = 14.4 eV Å, and S summed over all
-    periodic images. Heads of extensive targets get these energies; forces and stress follow by differentiation.
+    with charges q that sum to zero in every crystal, c and b not negative, k = 14.4 eV Å, and S summed over
+    all periodic images. Heads of extensive targets get these energies; forces and stress follow by
+    differentiation.
 
     Args:
         width: h of the local part, an even number.

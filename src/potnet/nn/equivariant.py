@@ -1,8 +1,8 @@
 """Layers on scalars (N, h) and vectors (N, 3, h) of atoms, which turn with the crystal.
 
-Message and update are those of PaiNN (Schütt, Unke and Gastegger, ICML 2021) as LEIGNN writes them (Yang et al.,
-arXiv 2311.02869, section 4). Every operation on vectors is a sum of vectors times scalars, so a rotation of the
-crystal rotates them.
+Message and update are those of PaiNN (Schütt, Unke and Gastegger, ICML 2021) as LEIGNN writes them (Yang et
+al., arXiv 2311.02869, section 4). Every operation on vectors is a sum of vectors times scalars, so a
+rotation of the crystal rotates them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+from potnet.nn.aggregate import aggregate
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -60,8 +62,8 @@ class VectorMessage(nn.Module):
         mixed = self.sender(s).index_select(0, source) * self.filter(basis) * 3**-0.5
         a, b, c = mixed.chunk(3, -1)
         vectors = a[:, None] * v.index_select(0, source) + b[:, None] * unit[:, :, None]
-        s = (s + torch.zeros_like(s).index_add(0, target, c)) * 2**-0.5
-        return s, v + torch.zeros_like(v).index_add(0, target, vectors) / math.sqrt(self.width)
+        s = (s + aggregate(c, target, len(s))) * 2**-0.5
+        return s, v + aggregate(vectors, target, len(v)) / math.sqrt(self.width)
 
 
 class VectorUpdate(nn.Module):

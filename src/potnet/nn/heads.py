@@ -170,6 +170,11 @@ class Heads(nn.ModuleDict):
         """What each head gives."""
         return {key: head.spec for key, head in self.items()}  # type: ignore[misc]
 
+    @property
+    def read_atoms_alone(self) -> bool:
+        """Whether no head reads features of crystals, so that nothing trains the layers that pool them."""
+        return all(getattr(head, "by_atom", False) for head in self.values())
+
     def forward(self, embedding: Embedding, batch: CrystalBatch) -> dict[str, Tensor]:
         """The output of each head, by the key of its target."""
         return {key: head(embedding, batch) for key, head in self.items()}

@@ -8,8 +8,8 @@ A checkpoint (format 2) is what Lightning saves, plus a record under the key "po
                          split_hash; versions; elements (table of element features); training (what was seen)
     (state of optimizer, loops and callbacks, for resuming)
 
-An export is a .safetensors file with the tensors of the first, and the others as JSON in its header. Both load
-with `load_checkpoint`, which brings older formats to this one (`potnet.runs.upgrade`).
+An export is a .safetensors file with the tensors of the first, and the others as JSON in its header. Both
+load with `load_checkpoint`, which brings older formats to this one (`potnet.runs.upgrade`).
 """  # fmt: skip
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch import Tensor
 from potnet.files import write_whole
 from potnet.runs.choice import find_checkpoint
 from potnet.runs.errors import CheckpointError
-from potnet.runs.folder import BEST, LAST, RunFolder
+from potnet.runs.folder import BEST, LAST
 from potnet.runs.record import FORMAT, portable, versions
 from potnet.runs.upgrade import upgrade
 
@@ -35,7 +35,6 @@ __all__ = [
     "LAST",
     "CheckpointError",
     "check_resumable",
-    "checkpoint_of",
     "export",
     "find_checkpoint",
     "load_checkpoint",
@@ -79,11 +78,6 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{file}: damaged, or not a checkpoint of potnet: {type(error).__name__} {error}"
         ) from error
-
-
-def checkpoint_of(run: Path, names: tuple[str, ...] = (BEST, LAST)) -> Path | None:
-    """The first of these checkpoints in the folder of a run; None if it has none of them."""
-    return RunFolder(run).checkpoint(names)
 
 
 def _read_pickle(file: Path) -> Any:
@@ -192,7 +186,7 @@ def check_resumable(path: str | Path) -> dict[str, Any]:
     written = record.get("format") if isinstance(record, dict) else None
     if isinstance(written, int) and written < FORMAT:
         raise CheckpointError(
-            f"{file}: written by an older potnet (format {written}): it can be evaluated and predicts, but not be "
-            "continued. Start a new run"
+            f"{file}: written by an older potnet (format {written}): it can be evaluated and predicts, but "
+            "cannot be continued. Start a new run"
         )
     return load_checkpoint(file)

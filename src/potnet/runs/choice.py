@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from potnet.runs.errors import CheckpointError
-from potnet.runs.folder import BEST, LAST, RunFolder
+from potnet.runs.folder import BEST, LAST, RunFolder, is_better_high
 
 _RUN_NAME = re.compile(r"(\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d)(?:-(\d+))?")
 """Date and time of a run's folder, and a number where several began in one second (`resolvers.run_dir`)."""
@@ -35,20 +35,8 @@ class Candidate:
 
     @cached_property
     def error(self) -> tuple[str, float] | None:
-        """Name and value of the metric that judges it: final, or the best so far; None if there is none."""
-        metrics = self.run.metrics()
-        monitor = str((metrics or {}).get("monitor") or "")
-        if metrics is not None and monitor:
-            value = final_value(metrics, monitor)
-            if value is not None:
-                return monitor, value
-        history = self.run.history()
-        names = [monitor] if monitor else [n for n in (history or [{}])[-1] if re.fullmatch(r"val/.+/mae", n)]
-        for name in [*names, "val/loss"]:
-            values = [row[name] for row in history if name in row]
-            if values:
-                return name, max(values) if name.endswith(("accuracy", "r2")) else min(values)
-        return None
+        """Name and value of the metric that judges it; see `RunFolder.monitored`."""
+        return self.run.monitored()
 
     def __str__(self) -> str:
         what = f"{self.epochs} epoch{'' if self.epochs == 1 else 's'}" if self.epochs else "no epochs"
@@ -85,14 +73,6 @@ class Choice:
         return lines
 
 
-def final_value(metrics: dict[str, Any], name: str) -> float | None:
-    """A metric such as "val/k_vrh/mae" in the content of metrics.json; None if it is not there."""
-    value: Any = metrics
-    for part in name.split("/"):
-        value = value.get(part) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else None
-
-
 def _best(candidates: Iterable[Candidate]) -> Candidate | None:
     """The one with the best value, among those that are judged by the same metric as the first of them."""
     judged = [candidate for candidate in candidates if candidate.error is not None]
@@ -100,7 +80,7 @@ def _best(candidates: Iterable[Candidate]) -> Candidate | None:
         return None
     name = judged[0].error[0]  # type: ignore[index]
     same = [candidate for candidate in judged if candidate.error[0] == name]  # type: ignore[index]
-    sign = -1 if name.endswith(("accuracy", "r2")) else 1
+    sign = -1 if is_better_high(name) else 1
     return min(same, key=lambda candidate: sign * candidate.error[1])  # type: ignore[index]
 
 

@@ -13,11 +13,15 @@ from torch import Tensor
 from potnet.data.targets import Target
 from potnet.files import csv_text, write_whole
 from potnet.inference.predictor import Predictor
+from potnet.runs.folder import PREDICTION_COLUMNS
 from potnet.training.metrics import classification_metrics, known, regression_metrics
 from potnet.training.outputs import per_atom
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
+
+
+WORST_COLUMNS = ("id", "formula", "atoms", "value", "prediction", "error")
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ def write_predictions(path: Path, evaluations: Iterable[Evaluation]) -> None:
             (id, evaluation.part, evaluation.key, label, prediction)
             for id, label, prediction in zip(evaluation.ids, *shown, strict=True)
         ]
-    write_whole(path, csv_text(("id", "split", "target", "value", "prediction"), rows))
+    write_whole(path, csv_text(PREDICTION_COLUMNS, rows))
 
 
 def _text(target: Target, values: list[float]) -> list[str]:
@@ -144,6 +148,34 @@ def _text(target: Target, values: list[float]) -> list[str]:
         classes = target.classes or ()
         return ["" if value != value else classes[int(value)] for value in values]
     return ["" if value != value else f"{value:.6g}" for value in values]
+
+
+def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
+    """n formulas; an empty list where the source does not know them."""
+    table = data.store.table
+    return [table.formulas[table.position[id]] for id in evaluation.ids] if table.formulas else []
+
+
+def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int = 20) -> list[tuple[Any, ...]]:
+    """Rows of `WORST_COLUMNS`, the largest error first.
+
+    Label and prediction are in the physical unit, the error in that of the metrics.
+    """
+    errors = evaluation.errors.nan_to_num(nan=-1.0).tolist()
+    formulas = formulas_of(evaluation, data) or [""] * len(errors)
+    atoms, position = data.store.num_atoms, data.store.table.position
+    worst = sorted((n for n in range(len(errors)) if errors[n] >= 0), key=lambda n: -errors[n])[:count]
+    return [
+        (
+            evaluation.ids[n],
+            formulas[n],
+            int(atoms[position[evaluation.ids[n]]]),
+            float(evaluation.label[n]),
+            float(evaluation.prediction[n]),
+            errors[n],
+        )
+        for n in worst
+    ]
 
 
 def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, str] | None = None) -> None:

@@ -5,9 +5,9 @@
     run.metrics()                                    content of metrics.json, of this or an older format
     run.rows()                                       lines of predictions.csv, likewise
 
-Format 2 (now): metrics.json has a figure for each part and target, `{"format": 2, "test": {"k_vrh": {"mae": ...}}}`,
-and predictions.csv a line for each crystal and target. Format 1 had one target, and neither name nor level for it.
-Whoever reads through this class sees format 2 only.
+Format 2 (now): metrics.json has a figure for each part and target,
+`{"format": 2, "test": {"k_vrh": {"mae": ...}}}`, and predictions.csv a line for each crystal and target.
+Format 1 had one target, and neither name nor level for it. Whoever reads through this class sees format 2.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ FORMAT = 2
 """Of metrics.json and predictions.csv."""
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+
+ERROR = "error.txt"
+"""Of a sweep's job that failed: the message on the first line, then the traceback."""
 
 PARTS = ("train", "val", "test")
 
@@ -101,7 +105,7 @@ class RunFolder:
 
     @property
     def versions(self) -> Path:
-        """JSON: versions of what shapes the result, commit of the checkout, licence and citation of the data."""
+        """JSON: versions of what shapes the result, and the commit of the checkout."""
         return self.path / "versions.json"
 
     @property
@@ -170,8 +174,8 @@ class RunFolder:
 
     @property
     def error(self) -> Path:
-        """Of a sweep's job that failed: the message on the first line, then the traceback."""
-        return self.path / "error.txt"
+        """What became of a sweep's job that failed."""
+        return self.path / ERROR
 
     @property
     def checkpoints(self) -> Path:
@@ -210,8 +214,8 @@ class RunFolder:
         return next((file for file in files if file.is_file()), None)
 
     def is_run(self) -> bool:
-        """Whether this is the folder of a run: W&B, too, leaves a config.yaml in its folders, of another form."""
-        if not self.config.is_file():
+        """Whether this is the folder of a run: Hydra and W&B leave a config.yaml in folders, too."""
+        if not self.config.is_file() or self.path.name == ".hydra":
             return False
         with self.config.open(encoding="utf-8", errors="replace") as lines:
             keys = {line.partition(":")[0] for line in lines if line[:1].isalpha()}
@@ -223,12 +227,30 @@ class RunFolder:
             found: dict[str, Any] = json.loads(self.results.read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return found if found.get("format", 1) >= FORMAT else upgraded_metrics(found, self._only_target())
+        written = found.get("format", FORMAT if "monitor" in found else 1)
+        return found if written >= FORMAT else upgraded_metrics(found, self._only_target())
 
     def finished(self) -> dict[str, Any] | None:
         """`metrics` of a run that came to its end; None if it was interrupted or stopped."""
         metrics = self.metrics()
         return None if metrics is None or metrics.get("interrupted") else metrics
+
+    def monitored(self) -> tuple[str, float] | None:
+        """Name and value of the metric that judges the run, final or the best so far; None without one."""
+        metrics = self.metrics() or {}
+        name = str(metrics.get("monitor") or "")
+        value = metrics.get("monitored")
+        if value is None and name:
+            value = metric_of(metrics, name)
+        if value is not None:
+            return name, float(value)
+        history = self.history()
+        names = [name] if name else [n for n in (history or [{}])[-1] if re.fullmatch(r"val/.+/mae", n)]
+        for name in [*names, "val/loss"]:
+            values = [row[name] for row in history if name in row]
+            if values:
+                return name, max(values) if is_better_high(name) else min(values)
+        return None
 
     def rows(self) -> Iterator[Prediction]:
         """Lines of predictions.csv; none if there is no such file."""
@@ -264,8 +286,8 @@ class RunFolder:
         from omegaconf import OmegaConf
 
         try:
-            target = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)["target"]  # type: ignore
-            return str(target["key"])
+            config: Any = OmegaConf.to_container(OmegaConf.load(self.config), resolve=False)
+            return str(config["target"]["key"])
         except (OSError, TypeError, KeyError):
             return "target"
 
@@ -285,7 +307,20 @@ def upgraded_metrics(content: Mapping[str, Any], key: str) -> dict[str, Any]:
         key: Of the run's one target.
     """
     parts = {part: {key: content[part]} for part in PARTS if part in content}
-    return {"format": FORMAT, **{k: v for k, v in content.items()}, **parts, "monitor": f"val/{key}/mae"}
+    return {"format": FORMAT, **content, **parts, "monitor": f"val/{key}/mae"}
+
+
+def metric_of(metrics: Mapping[str, Any], name: str) -> float | None:
+    """A metric such as "val/k_vrh/mae" in the content of metrics.json; None if it is not there."""
+    value: Any = metrics
+    for part in name.split("/"):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def is_better_high(metric: str) -> bool:
+    """Whether a metric such as "val/metal/accuracy" is the better the higher it is."""
+    return metric.rpartition("/")[2] in ("accuracy", "f1", "roc_auc", "r2")
 
 
 def _renamed(name: str, key: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +57,8 @@ def _warn_about_edges(data: CrystalDataModule, rows: np.ndarray) -> None:
     alone = int((data.store.num_edges[rows] == 0).sum())
     if alone:
         log.warning(
-            "%d of %d training crystals have no local edge with features.neighbors.cutoff=%s: the network sees "
-            "nothing of their structure through edges; choose a larger cutoff",
+            "%d of %d training crystals have no local edge with features.neighbors.cutoff=%s: the network "
+            "sees nothing of their structure through edges; choose a larger cutoff",
             alone, len(rows), neighbors.get("cutoff"),
         )  # fmt: skip
 
@@ -125,3 +126,22 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout that the package runs from, and whether it was changed; empty if installed."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return {}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}  # no git here, or not a checkout that this user may read

@@ -17,14 +17,16 @@ from potnet.inference.predictor import Predictor
 from potnet.runs.evaluation import (
     Evaluation,
     evaluate,
+    formulas_of,
     metrics_by_part,
     print_table,
+    worst_crystals,
     write_predictions,
 )
 from potnet.runs.folder import ELEMENT_COLUMNS, WORST_COLUMNS, RunFolder
 from potnet.runs.periodic_table import ElementError, error_by_element, plot_error_by_element
 from potnet.runs.plots import learning_curve, parity_plot
-from potnet.training.loggers import tracking
+from potnet.training.loggers import common
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -44,7 +46,7 @@ def finish_run(
     loggers: Sequence[Any],
     monitor: str,
 ) -> list[Evaluation]:
-    """Evaluate the best checkpoint from its file, as `potnet evaluate` does; write, log and print the results.
+    """Evaluate the best checkpoint from its file, as `potnet evaluate` does; write, log and print results.
 
     Args:
         folder: Of the run.
@@ -85,7 +87,7 @@ def finish_run(
         for key, target in targets.items():
             learning_curve(run.picture("learning_curve", _suffix(key, targets)), table.rows, target)
     tests = [evaluation for evaluation in evaluations if evaluation.part == "test" and evaluation.ids]
-    worst = {test.key: tracking.worst_crystals(test, data) for test in tests}
+    worst = {test.key: worst_crystals(test, data) for test in tests}
     elements = {test.key: _error_by_element(test, data) for test in tests}
     for test in tests:
         _draw(run, test, elements[test.key], targets)
@@ -93,10 +95,13 @@ def finish_run(
     # The last of the run's own files: where it is, a run is finished, and a sweep skips it.
     value = monitored(evaluations, monitor, table.rows)
     run.write_results({**metrics_by_part(evaluations), "monitor": monitor, "monitored": value, **facts})
-    first = worst[tests[0].key] if tests else []
-    tracking.log_results(
-        loggers, tracking.Results(folder, tracking.summary(evaluations, facts), first, checkpoint)
-    )
+    tables = {
+        "worst_test_crystals" if len(targets) == 1 else f"worst_test_crystals_{key}": rows
+        for key, rows in worst.items()
+        if rows
+    }
+    results = common.Results(folder, common.summary(evaluations, facts), tables, checkpoint)
+    common.log_results(loggers, results)
     if not evaluations:
         log.warning("there is neither a validation nor a test part: nothing to evaluate")
     title = f"{config['name']}: {', '.join(target.title for target in targets.values())}"
@@ -129,7 +134,7 @@ def _suffix(key: str, targets: Targets) -> str | None:
 
 def _error_by_element(test: Evaluation, data: CrystalDataModule) -> dict[int, ElementError]:
     """Error of each element over the test crystals that contain it, by atomic number."""
-    formulas = tracking.formulas_of(test, data)
+    formulas = formulas_of(test, data)
     known = [(f, e) for f, e in zip(formulas, test.errors.tolist(), strict=False) if e == e]
     return error_by_element([formula for formula, _ in known], [error for _, error in known])
 

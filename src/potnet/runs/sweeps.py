@@ -1,4 +1,4 @@
-"""Many runs by one command, `python -m potnet.train -m ...`: continuing a sweep, and jobs that fail.
+"""Many runs by one command, `potnet train -m ...`: continuing a sweep, and jobs that fail.
 
 A job's folder lies in the sweep's folder and is named by the job's number and the settings that vary. So the
 same command with the same `hydra.sweep.dir` finds its own folders again: finished jobs are skipped, and hand
@@ -9,8 +9,6 @@ for every launcher and sweeper, as it happens inside the job.
 
 from __future__ import annotations
 
-import csv
-import json
 import logging
 import os
 import sys
@@ -26,11 +24,9 @@ from omegaconf import DictConfig, open_dict, read_write
 from potnet.config import ConfigError, flat, message_of, pasteable, plain, read_saved_config
 from potnet.config.arguments import hydra_quoted
 from potnet.files import write_whole
+from potnet.runs.folder import ERROR, RunFolder
 
 log = logging.getLogger(__name__)
-
-ERROR = "error.txt"
-"""In the folder of a job that failed: the message, and where it came from."""
 
 Train = Callable[[dict[str, Any], Path, bool], float | None]
 
@@ -58,7 +54,7 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
 
 
 def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[str], bool]) -> float | None:
-    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.folder import LAST
     from potnet.training.setup import with_absolute_source
 
     settings = plain(config)
@@ -68,61 +64,34 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
             f"resume={settings['resume']}: this continues a single run. To continue a sweep give the same "
             "command with hydra.sweep.dir=FOLDER, and without resume"
         )
-    metrics = finished(folder)
-    last = checkpoint_of(folder, (LAST,))
+    run = RunFolder(folder)
+    metrics, last = run.finished(), run.checkpoint((LAST,))
+    if metrics is None and last is not None:
+        from potnet.runs.checkpoint import check_resumable
+
+        check_resumable(last)
     if metrics is not None or last is not None:
-        saved = read_saved_config(folder / "config.yaml", [*allow, *_named(settings)])
+        saved = read_saved_config(run.config, [*allow, *_named(settings)])
         key = difference(saved, with_absolute_source(settings), resumable)
         if key is not None:
             raise ConfigError(
                 f"{folder} holds a run with another value of {key}: choose another hydra.sweep.dir, or move "
                 "that run away"
             )
-    (folder / ERROR).unlink(missing_ok=True)
+    run.error.unlink(missing_ok=True)
     if metrics is not None:
-        value = reached(metrics, folder)
+        reached = run.monitored() if "val" in metrics else None
+        value = None if reached is None else reached[1]
         log.info("finished earlier, skipped: %s (%s %s)", folder, metrics.get("monitor", "val/mae"), value)
         return value
     if last is not None:
-        log.info("goes on from its last checkpoint: %s", folder)
+        log.info("resumes from its last checkpoint: %s", folder)
     return train(settings, folder, last is not None)
 
 
 def _named(settings: Mapping[str, Any]) -> list[str]:
     """The classes that the command itself names; what a job's folder builds may be any of them."""
     return [value for key, value in flat(settings).items() if key.rpartition(".")[2] == "_target_"]
-
-
-def finished(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's metrics.json, which is written last; None if the run did not come to its end."""
-    try:
-        metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return None if metrics.get("interrupted") else metrics
-
-
-def reached(metrics: Mapping[str, Any], folder: Path) -> float | None:
-    """The monitored metric of a finished run; None if it has no validation part.
-
-    Args:
-        metrics: Its metrics.json.
-        folder: Of the run. A loss is only in metrics.csv, of which the least one counts.
-    """
-    _, *key, name = str(metrics.get("monitor", "val/mae")).split("/")
-    found: Any = metrics.get("val", {})
-    for part in (*key, name):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    if found is not None or key:
-        return None if found is None else float(found)
-    try:
-        with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return min(
-                (float(row[f"val/{name}"]) for row in csv.DictReader(file) if row.get(f"val/{name}")),
-                default=None,
-            )
-    except FileNotFoundError:
-        return None
 
 
 def difference(
@@ -132,7 +101,7 @@ def difference(
 
     Args:
         saved: Of a run that was made.
-        given: Of the run that is asked for.
+        given: Of the run that is to be made.
         ignored: Settings that may differ, by their full name; where a run lies and its loggers may, too.
     """
     before, now = flat(saved), flat(given)
@@ -181,7 +150,7 @@ def _tell(error: Exception, folder: Path) -> None:
     message = known or f"{type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))
     with suppress(OSError):  # a full disk may be what went wrong
-        write_whole(folder / ERROR, f"{message}\n\n{details}")
+        write_whole(RunFolder(folder).error, f"{message}\n\n{details}")
     # An error that nobody foresaw needs its traceback, in the log of the sweep as well.
     print(
         f"{'' if known else details}error: job {folder.name} failed: {message}", file=sys.stderr, flush=True
@@ -221,7 +190,7 @@ class SweepReport(Callback):
         """
         folder = Path(config.hydra.sweep.dir)
         jobs = [path for path in folder.iterdir() if (path / ".hydra").is_dir()]
-        done = sum(finished(job) is not None for job in jobs)
+        done = sum(RunFolder(job).finished() is not None for job in jobs)
         errors = [
             file for file in folder.glob(f"*/{ERROR}") if self._earlier.get(file) != file.stat().st_mtime_ns
         ]
@@ -229,8 +198,36 @@ class SweepReport(Callback):
         for file in sorted(errors, key=_number):
             message = file.read_text(encoding="utf-8").splitlines()[0]
             print(f"  {file.parent.name}: {message}", file=sys.stderr)
+        for line in self._means(folder):
+            print(line)
         if errors:
             sys.exit(1)
+
+    @staticmethod
+    def _means(folder: Path) -> list[str]:
+        """The mean of each configuration that was run with several seeds or folds."""
+        from potnet.runs.report import collect, sections
+
+        try:
+            found = sections(collect([folder]))
+        except ConfigError:  # no job came as far as to have settings
+            return []
+        lines = []
+        for section in found:
+            for row in section.rows:
+                val, test = row.error("val"), row.error("test")
+                if max(spread.n if spread else 0 for spread in (val, test)) < 2:
+                    continue
+                name = "" if len(section.rows) == 1 else f"{row.name}: "
+                errors = [
+                    f"{part} {section.measure} {spread.mean:.4f} ± {spread.deviation:.4f}"
+                    for part, spread in (("val", val), ("test", test))
+                    if spread and spread.deviation is not None
+                ]
+                runs = f"mean ± standard deviation of {len(row.finished)} runs"
+                unit = f" {section.unit}" if section.unit else ""
+                lines.append(f"{section.key}: {name}{', '.join(errors)}{unit} ({runs})")
+        return lines
 
 
 def _number(error: Path) -> tuple[int, Path]:

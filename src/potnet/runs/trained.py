@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from potnet.config import INTERRUPTED, compose, plain
 from potnet.config.arguments import hydra_quoted, readable
 from potnet.config.paths import groups
 from potnet.config.resolvers import remove_unused_run_dir, run_dir
+from potnet.config.trusted import targets_in
+from potnet.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from potnet.inference.predictor import Predictor
@@ -25,16 +26,18 @@ class TrainedRun:
     Attributes:
         folder: With everything that the run wrote.
         metrics: Content of its metrics.json: `metrics["test"]["k_vrh"]["mae"]` and so on.
+        allow: Classes that its settings named, and that its checkpoint may build therefore.
     """
 
     folder: Path
     metrics: dict[str, Any] = field(repr=False)
+    allow: tuple[str, ...] = field(default=(), repr=False)
 
     def load(self, device: str = "auto") -> Predictor:
         """The trained model, from its best checkpoint."""
         from potnet.inference.predictor import Predictor
 
-        return Predictor.from_checkpoint(self.folder, device)
+        return Predictor.from_checkpoint(self.folder, device, self.allow)
 
     def predict(self, inputs: Any, **options: Any) -> Any:
         """Predict with the best checkpoint: see `Predictor.predict`."""
@@ -79,20 +82,24 @@ def train_from_python(
                 where = Path(run_dir(settled["runs_dir"], settled["name"], None))
             else:
                 where = Path(folder)
-                if where.is_dir() and (where / "config.yaml").exists():
+                if where.is_dir() and RunFolder(where).config.exists():
                     raise FileExistsError(f"{where}: there is a run in this folder; choose another one")
                 where.mkdir(parents=True, exist_ok=True)
         try:
             train(settled, where, resume)
         except SystemExit as end:
-            if end.code != INTERRUPTED or not (where / "metrics.json").is_file():
+            if end.code != INTERRUPTED or not RunFolder(where).results.is_file():
                 raise
     except BaseException:
         remove_unused_run_dir()
         raise
-    file = where / "metrics.json"
-    metrics = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return TrainedRun(where, metrics)
+    named = tuple(str(path) for _, path in targets_in(settled))
+    return TrainedRun(where, RunFolder(where).metrics() or {}, named)
+
+
+def overrides_of(settings: Mapping[str, Any]) -> list[str]:
+    """Keyword arguments as words of a command line: `trainer={"max_epochs": 2}` is `trainer.max_epochs=2`."""
+    return [f"{key}={_text(key, value)}" for key, value in _leaves(settings)]
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

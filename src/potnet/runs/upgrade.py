@@ -14,8 +14,8 @@ from potnet.models.legacy import upgraded_model, upgraded_names
 from potnet.runs.record import FORMAT, portable
 
 _CLASSES = {
-    "potnet.training.wandb_run.WandbRun": "potnet.training.loggers.wandb_run.WandbRun",
-    "potnet.training.tensorboard_run.TensorBoardRun": "potnet.training.loggers.tensorboard_run.TensorBoardRun",
+    f"potnet.training.{module}": f"potnet.training.loggers.{module}"
+    for module in ("wandb_run.WandbRun", "tensorboard_run.TensorBoardRun")
 }
 """Names of classes in format 1 that are others now, besides those of models."""
 
@@ -66,14 +66,15 @@ def from_format_1(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def renamed(config: Any) -> Any:
     """A plain config of format 1 with classes, and arguments of models, by their present names."""
     if isinstance(config, Mapping):
-        found = {
+        found: dict[Any, Any] = {
             name: upgraded_model(value)
             if name == "model" and isinstance(value, Mapping) and "_target_" in value
             else renamed(value)
             for name, value in config.items()
         }
-        if isinstance(found.get("_target_"), str):
-            found["_target_"] = _CLASSES.get(found["_target_"], found["_target_"])
+        path = found.get("_target_")
+        if isinstance(path, str):
+            found["_target_"] = _CLASSES.get(path, path)
         return found
     if isinstance(config, list | tuple):
         return [renamed(value) for value in config]

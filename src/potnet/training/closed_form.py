@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from potnet.files import csv_text, write_whole
-from potnet.runs.checkpoint import BEST
+from potnet.runs.folder import RunFolder
 from potnet.training.checkpoint_io import AtomicCheckpointIO
 from potnet.training.scaling import scaler_of
 
@@ -65,7 +65,7 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
     with fit_progress() as report:
         model.fit(batches, targets, report)  # type: ignore[operator]
     scale = float(scaler.std)
-    _write_trials(folder / "cross_validation.csv", model.trials, scale)  # type: ignore[arg-type]
+    _write_trials(RunFolder(folder).trials, model.trials, scale)  # type: ignore[arg-type]
     chosen: Trial = model.chosen  # type: ignore[assignment]
     log.info(
         "cross-validation: MAE %.5f %s with length %g and noise %g",
@@ -79,7 +79,7 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
         "hyper_parameters": dict(module.hparams),
         "potnet": module.record,
     }
-    AtomicCheckpointIO().save_checkpoint(checkpoint, folder / "checkpoints" / BEST)
+    AtomicCheckpointIO().save_checkpoint(checkpoint, RunFolder(folder).best)
     return time.perf_counter() - started
 
 

@@ -1,4 +1,4 @@
-"""Ending a run when it is asked to, without losing what it has done."""
+"""Ending a run on a signal, without losing what it has done."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class StopOnSignal(Callback):
         self._process = os.getpid()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a run that goes on amid an epoch needs; empty at the end of an epoch."""
+        """What a run that resumes mid-epoch needs; empty at the end of an epoch."""
         return self._kept
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, check_arguments, did_you_mean, locate
+from potnet.config.resolvers import job_number
 from potnet.data.targets import Targets
 from potnet.files import csv_text, write_whole
+from potnet.runs.folder import RunFolder
+from potnet.runs.record import git_state, versions
 from potnet.training.processes.devices import check_devices
 
 if TYPE_CHECKING:
@@ -263,14 +266,17 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 
 
 def write_split(folder: Path, data: CrystalDataModule) -> None:
-    """Keep ids of each part, crystals not used, licence and citation in files; say the latter two once."""
-    (folder / "split.json").write_text(
-        json.dumps({"hash": data.split.hash(), **data.split.to_plain()}, indent=1) + "\n", encoding="utf-8"
-    )
+    """Keep ids of each part, crystals not used, versions, licence and citation; print the last two."""
+    run = RunFolder(folder)
+    split = {"hash": data.split.hash(), **data.split.to_plain()}
+    write_whole(run.split, json.dumps(split, indent=1) + "\n")
     removed = [(entry.id, entry.reason, entry.detail) for entry in data.removed]
-    write_whole(folder / "removed.csv", csv_text(("id", "reason", "detail"), removed))
+    write_whole(run.removed, csv_text(("id", "reason", "detail"), removed))
     source = data.source
     licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"
-    (folder / "data.txt").write_text(text + "\n", encoding="utf-8")
-    log.info("%s", text)
+    write_whole(run.data, text + "\n")
+    write_whole(run.versions, json.dumps({**versions(), "git": git_state()}, indent=1) + "\n")
+    # Once for a sweep, not in each of its jobs.
+    if job_number() in (None, 0):
+        log.info("%s", text)

@@ -63,7 +63,7 @@ def test_a_config_of_the_command_is_trusted() -> None:
         ("source", "potnet.data.ShuffledSplit"),
         ("source", "subprocess.Popen"),
         ("split", "potnet.data.sources.folder.Path"),
-        ("callback", "potnet.training.loggers.tracking.subprocess.run"),
+        ("callback", "potnet.training.loggers.common.os.system"),
         ("trainer", "potnet.train.train"),
         ("potential", "potnet.lattice.lattice_sums"),
         ("model", "potnet.models.__init__"),

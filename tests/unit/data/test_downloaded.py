@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import gzip
+import io
 import json
 import logging
 import pickle
@@ -22,7 +23,8 @@ from http_files import FileServer
 from potnet.config import build, compose, plain
 from potnet.data import DataError, Dataset
 from potnet.data.download.downloader import DownloadError
-from potnet.data.sources.json_stream import elements, member
+from potnet.data.sources import json_stream
+from potnet.data.sources.json_stream import JsonStream
 from potnet.data.sources.plain_pickle import load_plain
 
 FILES = Path(__file__).parents[2] / "fixtures" / "published"
@@ -204,8 +206,8 @@ def test_what_is_read_is_part_of_the_hash() -> None:
 @pytest.mark.parametrize(
     ("data", "overrides", "message"),
     [
-        ("mp_elastic", ["target=band_gap"], "mp_elastic has no target 'band_gap': .*valid: g_vrh, k_vrh"),
-        ("matbench", ["target=k_voigt"], "no task of Matbench has the target 'k_voigt': did you mean"),
+        ("mp_elastic", ["target=band_gap"], "mp_elastic has no target 'band_gap'; valid are: g_vrh, k_vrh"),
+        ("matbench", ["target=k_voigt"], "no task of Matbench has the target 'k_voigt'; did you mean"),
         (
             "matbench",
             ["data.task=phonon"],
@@ -325,24 +327,33 @@ def test_broken_pickles(content: bytes) -> None:
         load_plain(content, "x.pkl")
 
 
-@pytest.mark.parametrize("values", [[], [1], [{"a": [1, "]"]}, "x,[", None, 2.5]])
-def test_lists_element_by_element(values: list[Any]) -> None:
+def listed(text: str, key: str | None = None) -> list[Any]:
+    stream = JsonStream(io.StringIO(text))
+    if key is not None:
+        stream.find(key)
+    return list(stream.elements())
+
+
+@pytest.mark.parametrize("block", [1, 3, 2**20])
+@pytest.mark.parametrize("values", [[], [1], [123456, {"a": [1, "]"]}, "x,[", None, 2.5]])
+def test_lists_element_by_element(values: list[Any], block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_stream, "_BLOCK", block)
     for text in (json.dumps(values), json.dumps(values, indent=2) + "\n"):
-        assert list(elements(text)) == values
-    whole = json.dumps({"index": [0], "data": values, "x": 1}, indent=1)
-    assert list(elements(whole, member(whole, "data"))) == values
+        assert listed(text) == values
+    whole = json.dumps({"index": [0, 12], "data": values, "x": 1}, indent=1)
+    assert listed(whole, "data") == values
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1", "[1 2]", "[1,]", "[,]"])
 def test_lists_that_break_off(text: str) -> None:
     with pytest.raises(json.JSONDecodeError):
-        list(elements(text))
+        listed(text)
 
 
-@pytest.mark.parametrize("text", ["[]", "{1: 2}", '{"a" 1}', '{"a": 1'])
+@pytest.mark.parametrize("text", ["[]", "{}", "{1: 2}", '{"a" 1}', '{"a": 1', '{"a": 1, "c": 2}'])
 def test_members_that_are_not_there(text: str) -> None:
     with pytest.raises((json.JSONDecodeError, KeyError)):
-        member(text, "b")
+        listed(text, "b")
 
 
 def test_addresses_are_those_of_jarvis_tools() -> None:

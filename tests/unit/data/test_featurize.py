@@ -127,7 +127,7 @@ def test_angles_on_request(feature_settings: dict[str, Any]):
     assert "angles" not in plain.restricted({"edges"}).settings()
     assert Featurizer.from_settings(plain.restricted({"angles"}).settings()).angles
     with pytest.raises(DataError, match=r"angles lie between local edges"):
-        Featurizer(angles=True)
+        Featurizer(angles=True, neighbors=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,8 @@ def test_settings_say_what_shapes_the_features():
             Featurizer(**{"neighbors": {"cutoff": 4}, "potentials": [Pauli()], **change}).settings() != base
         )
     # Without sums their accuracy shapes nothing.
-    assert Featurizer(accuracy=1e-6).settings() == Featurizer(accuracy=1e-8).settings()
+    one, other = (Featurizer(neighbors={"cutoff": 4}, accuracy=accuracy) for accuracy in (1e-6, 1e-8))
+    assert one.settings() == other.settings()
 
 
 def test_sums_cut_at_a_radius_differ():

@@ -227,9 +227,3 @@ def test_bad_files_of_ids(tmp_path: Path, name: str, content: str, message: str)
         FileSplit(tmp_path / name)
     with pytest.raises(DataError, match="no such file"):
         FileSplit(tmp_path / "none.json")
-
-
-def test_formulas_survive_the_cache():
-    made = table(["A", "B"], removed=(Removal("x", "unreadable", "why"),))
-    after = CrystalTable.from_plain(json.loads(json.dumps(made.to_plain())))
-    assert (after.formulas, after.removed) == (made.formulas, made.removed)

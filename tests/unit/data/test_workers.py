@@ -133,6 +133,7 @@ def test_killed_for_its_memory(source: TableSource, tmp_path: Path, monkeypatch:
         run_one(source, featurizer, tmp_path / "cache")
 
 
+@pytest.mark.slow
 def test_full_disk(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     featurizer = odd(tmp_path, monkeypatch, "fills", "if seventh: os.fsync = full")
     folder = tmp_path / "cache"
@@ -142,6 +143,7 @@ def test_full_disk(source: TableSource, tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name[:11] for path in folder.iterdir()] == ["shard-00000"]
 
 
+@pytest.mark.slow
 def test_an_error_that_nobody_foresaw_brings_its_traceback(
     source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -169,6 +171,7 @@ def _command(process: psutil.Process) -> list[str]:
         return []
 
 
+@pytest.mark.slow
 def test_what_is_defined_in_a_notebook(source: TableSource):
     @dataclass(frozen=True)
     class Own:

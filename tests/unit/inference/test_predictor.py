@@ -206,10 +206,15 @@ def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
 def test_a_csv_file_keeps_what_was_predicted_before_an_error(predictor: Predictor, tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     table = predictor.predict([COPPER])
-    with pytest.raises(KeyboardInterrupt), CsvTable(path) as file:
-        file.add(table)
-        assert not path.exists()
-        raise KeyboardInterrupt
+
+    def interrupted() -> None:
+        with CsvTable(path) as file:
+            file.add(table)
+            assert not path.exists()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert len(path.read_text().splitlines()) == 2
     with pytest.raises(ValueError, match="nothing"), CsvTable(tmp_path / "b.csv"):
         raise ValueError("nothing")

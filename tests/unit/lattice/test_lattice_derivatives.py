@@ -33,7 +33,7 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 def crystals(sizes=(2, 1, 3, 24)):
-    """Crystals of unequal sizes, one of them too large for a cosine for each pair; one cell is not reduced."""
+    """Crystals of unequal sizes, one too large for a cosine for each pair; one cell is not reduced."""
     rng = np.random.default_rng(3)
     cases = []
     for n in sizes:

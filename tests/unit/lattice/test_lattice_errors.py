@@ -186,7 +186,7 @@ def test_potentials_are_a_list_of_potentials(potentials):
 
 def test_complex_inputs():
     cell, positions, batch = good()
-    with pytest.raises(ValueError, match="cell must be real, got torch.complex128"):
+    with pytest.raises(ValueError, match=r"cell must be real, got torch\.complex128"):
         lattice_sums(cell.to(torch.complex128), positions, batch, POTENTIAL)
     with pytest.raises(ValueError, match="positions must be real"):
         lattice_sums(cell, positions.to(torch.complex64), batch, POTENTIAL)

@@ -28,7 +28,8 @@ ours = {name for name in sys.modules if name.startswith("potnet")}
 assert all(name == "potnet" or name.startswith("potnet.lattice") for name in ours), ours
 assert "torch._dynamo" not in sys.modules
 positions = torch.tensor([[0.0, 0.0, 0.0], [1.3, 1.2, 1.1]], dtype=torch.float64, requires_grad=True)
-sums = lattice_sums(3.0 * torch.eye(3)[None], positions, torch.zeros(2, dtype=torch.int64), [Coulomb(), London()])
+batch = torch.zeros(2, dtype=torch.int64)
+sums = lattice_sums(3.0 * torch.eye(3)[None], positions, batch, [Coulomb(), London()])
 sums.values.sum().backward()
 print(float(sums.values[0, 0]))
 """

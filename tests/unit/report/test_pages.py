@@ -96,11 +96,13 @@ def test_page_of_one_run(tmp_path: Path) -> None:
     assert data["facts"]["parameters"] == "10"
 
 
-def test_wandb_leaves_no_runs(tmp_path: Path) -> None:
+def test_wandb_and_hydra_leave_no_runs(tmp_path: Path) -> None:
     run = write_format_2(tmp_path / "run")
     files = run.path / "wandb" / "offline-run-1" / "files"
     files.mkdir(parents=True)
     (files / "config.yaml").write_text(yaml.safe_dump({"target": {"value": MODULI}, "_wandb": {"value": {}}}))
+    run.hydra.mkdir()
+    (run.hydra / "config.yaml").write_text(run.config.read_text())
     assert [found.folder for found in collect([tmp_path])] == [run.path]
 
 
@@ -206,3 +208,17 @@ def test_csv_of_a_search_has_every_trial(search: Path, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["finished"] for row in rows] == ["1", "1", "1", "0"]
     assert json.dumps(rows[0])
+
+
+def test_a_sweep_over_folds_ends_with_its_mean(tmp_path: Path) -> None:
+    from potnet.runs.sweeps import SweepReport
+
+    for fold in range(3):
+        write_format_2(tmp_path / f"{fold}_fold", {"data": {"fold": fold}}, error=0.1 + 0.01 * fold)
+    first, second = SweepReport._means(tmp_path)
+    assert first == (
+        "k_vrh: val MAE 0.1650 ± 0.0150, test MAE 0.1650 ± 0.0150 log10(GPa) "
+        "(mean ± standard deviation of 3 runs)"
+    )
+    assert second.startswith("metal: val wrong classes 0.2500 ± 0.0000")
+    assert SweepReport._means(tmp_path / "0_fold") == []

@@ -116,3 +116,15 @@ def test_a_broken_export(content: bytes, tmp_path: Path) -> None:
     file.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"a\.safetensors: (damaged|not an export)"):
         potnet.load(file)
+
+
+def test_resume_runs_nothing_of_a_malicious_checkpoint(tmp_path: Path) -> None:
+    from potnet.train import resumed
+
+    mark, run = tmp_path / "owned", RunFolder(tmp_path / "run")
+    run.checkpoints.mkdir(parents=True)
+    shutil.copy(OLD / "potnet" / "config.yaml", run.config)
+    torch.save({"state_dict": {}, "potnet": {"format": 2}, "evil": Malicious(mark)}, run.last)
+    with pytest.raises(CheckpointError, match="nothing in it was run"):
+        resumed(run.path, [])
+    assert not mark.exists()

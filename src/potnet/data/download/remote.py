@@ -155,13 +155,18 @@ def _explained(url: str, error: Exception, attempts: int) -> str:
     """What went wrong at last."""
     import requests
 
-    if isinstance(error, requests.exceptions.ConnectionError) and not isinstance(
-        error, requests.exceptions.SSLError | requests.exceptions.ProxyError
-    ):
-        reason = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
-        if reason is not None:
-            return f"cannot reach {urlsplit(url).hostname} ({reason[1].strip()}; {attempts} attempts)"
+    reason = reason_of(error)
+    if reason is not None and isinstance(error, requests.exceptions.ProxyError):
+        return f"cannot reach the proxy that HTTPS_PROXY names ({reason}; {attempts} attempts)"
+    if reason is not None and isinstance(error, requests.exceptions.ConnectionError):
+        return f"cannot reach {urlsplit(url).hostname} ({reason}; {attempts} attempts)"
     return f"{url}: {_brief(error)} ({attempts} attempts)"
+
+
+def reason_of(error: BaseException) -> str | None:
+    """The words of the system in an error of requests, such as "Connection refused"; None without any."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)", str(error))
+    return None if found is None else found[1].strip()
 
 
 def _brief(error: BaseException) -> str:

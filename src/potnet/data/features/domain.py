@@ -17,8 +17,7 @@ AMU_PER_CUBIC_ANGSTROM = 1.66053907
 
 
 def training_domain(store: FeatureStore, rows: Sequence[int] | np.ndarray) -> dict[str, Any]:
-    """Facts about some crystals, as plain data for a checkpoint. Structures alone are read, not their
-    features.
+    """Facts about some crystals, as plain data for a checkpoint; only structures are read, no features.
 
     Args:
         store: Features of the whole data set.

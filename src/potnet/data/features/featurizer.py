@@ -383,6 +383,7 @@ def _graph(
     targets = {
         key: torch.tensor(value) if isinstance(value, np.ndarray) else value
         for key, value in (crystal.properties.items() if labels else ())
+        if not isinstance(value, str)  # names of classes are in the table of labels
     }
     return CrystalGraph(
         id=crystal.id,

@@ -110,7 +110,12 @@ def _by_ray(function: Callable[[Task], Result], tasks: Iterator[Task], workers: 
     if not ray.is_initialized():
         # RAY_ADDRESS names a cluster; without it Ray starts one on this machine.
         ray.init(log_to_driver=False, include_dashboard=False)
-    remote = ray.remote(num_cpus=1, max_retries=3)(_Call(function, logging.INFO).__call__)
+    wrapped = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
+
+    def call(task: Task) -> _Outcome[Result]:
+        return wrapped(task)
+
+    remote = ray.remote(num_cpus=1, max_retries=3)(call)
     running = {remote.remote(task): task for task in islice(tasks, workers)}
     try:
         while running:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from potnet.crystals import Crystal, from_jarvis
 from potnet.data.errors import DataError
 from potnet.data.sources.downloaded import DownloadedSource, Record
-from potnet.data.sources.json_stream import elements
+from potnet.data.sources.json_stream import JsonStream
 
 
 class JarvisSource(DownloadedSource):
@@ -45,10 +47,15 @@ class JarvisSource(DownloadedSource):
         """The records of all files."""
         for path in paths:
             try:
-                for number, entry in enumerate(elements(_text(path))):
-                    yield record_of(entry, self.id, f"{path}, record {number}")
+                with _open(path) as text:
+                    for number, entry in enumerate(JsonStream(text).elements()):
+                        yield record_of(entry, self.id, f"{path}, record {number}")
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}: not a JSON list of records ({error})") from error
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
+            except (OSError, zipfile.BadZipFile) as error:
+                raise DataError(f"{path}: cannot be read ({error})") from error
 
     def crystal(self, record: Record) -> Crystal:
         """The crystal of an `atoms` dictionary."""
@@ -77,16 +84,16 @@ def record_of(entry: Any, id: str, where: str, part: Any = None) -> Record:
     return Record(str(entry[id]), entry["atoms"], entry, **({} if part is None else {"part": part}))
 
 
-def _text(path: Path) -> str:
-    try:
-        if not zipfile.is_zipfile(path):
-            return path.read_text(encoding="utf-8")
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(".json")]
-            if len(names) != 1:
-                raise DataError(f"{path}: one .json file is wanted in it, there are {len(names)}")
-            return archive.read(names[0]).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not a text file in UTF-8 ({error})") from error
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from error
+@contextmanager
+def _open(path: Path) -> Iterator[TextIO]:
+    """The JSON file, perhaps the only one in a zip archive."""
+    if not zipfile.is_zipfile(path):
+        with path.open(encoding="utf-8") as text:
+            yield text
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".json")]
+        if len(names) != 1:
+            raise DataError(f"{path}: one .json file is wanted in it, there are {len(names)}")
+        with archive.open(names[0]) as binary, io.TextIOWrapper(binary, encoding="utf-8") as text:
+            yield text

@@ -1,70 +1,102 @@
-"""The elements of a long JSON list one by one, so that no more than one is unpacked at a time."""
+"""The elements of a long JSON list one by one, so that neither the text nor the list is in memory as a "
+"whole."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]
-from typing import Any
+from typing import Any, TextIO
+
+_BLOCK = 2**20
 
 
-def elements(text: str, start: int = 0) -> Iterator[Any]:
-    """The elements of a list.
-
-    A hundred thousand crystals take ten times the room of their text when they are all unpacked.
+class JsonStream:
+    """JSON that is read from its beginning, block by block.
 
     Args:
-        text: JSON.
-        start: Where the list begins, white space before it aside.
+        text: Where it comes from.
 
     Raises:
-        json.JSONDecodeError: It is no list, or breaks off.
+        json.JSONDecodeError: From all methods; it is not what it should be, or breaks off. Places in the
+            message count from the block that is being read.
     """
-    decoder = json.JSONDecoder()
-    place = _skip(text, start)
-    if text[place : place + 1] != "[":
-        raise json.JSONDecodeError("a list is wanted", text, place)
-    place = _skip(text, place + 1)
-    if text[place : place + 1] == "]":
-        return
-    while True:
-        value, place = decoder.raw_decode(text, place)
-        yield value
-        place = _skip(text, place)
-        mark = text[place : place + 1]
-        if mark == "]":
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self._buffer = ""
+        self._place = 0
+        self._ended = False
+        self._decoder = json.JSONDecoder()
+
+    def find(self, key: str) -> None:
+        """Go to the value of a key of an object; the values before it are passed over.
+
+        Raises:
+            KeyError: The object has no such key.
+        """
+        self._expect("{", "an object is wanted")
+        if self._mark() == "}":
+            raise KeyError(key)
+        while True:
+            name = self._value()
+            self._expect(":", "a colon is wanted")
+            if name == key:
+                return
+            self._value()
+            if self._mark() != ",":
+                raise KeyError(key)
+            self._place += 1
+
+    def elements(self) -> Iterator[Any]:
+        """The elements of the list that comes next."""
+        self._expect("[", "a list is wanted")
+        if self._mark() == "]":
             return
-        if mark != ",":
-            raise json.JSONDecodeError("the list breaks off", text, place)
-        place = _skip(text, place + 1)
+        while True:
+            yield self._value()
+            mark = self._mark()
+            if mark == "]":
+                return
+            if mark != ",":
+                raise json.JSONDecodeError("the list breaks off", self._buffer, self._place)
+            self._place += 1
 
+    def _value(self) -> Any:
+        """The value that comes next."""
+        self._mark()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._buffer, self._place)
+            except json.JSONDecodeError:
+                # It may go on in the next block.
+                if not self._fill():
+                    raise
+                continue
+            # So may a number: `2.` and `1e-` at the end of a block are read as 2 and 1.
+            if not self._buffer[end:].strip("0123456789+-.eE") and self._fill():
+                continue
+            self._place = end
+            return value
 
-def member(text: str, key: str) -> int:
-    """Where the value of a key of an object begins; the values before it are unpacked and thrown away.
+    def _expect(self, mark: str, message: str) -> None:
+        if self._mark() != mark:
+            raise json.JSONDecodeError(message, self._buffer, self._place)
+        self._place += 1
 
-    Raises:
-        json.JSONDecodeError: It is no object.
-        KeyError: It has no such key.
-    """
-    decoder = json.JSONDecoder()
-    place = _skip(text, 0)
-    if text[place : place + 1] != "{":
-        raise json.JSONDecodeError("an object is wanted", text, place)
-    while text[place : place + 1] in ("{", ","):
-        place = _skip(text, place + 1)
-        if text[place : place + 1] == "}":
-            break
-        name, place = decoder.raw_decode(text, place)
-        place = _skip(text, place)
-        if text[place : place + 1] != ":":
-            raise json.JSONDecodeError("a colon is wanted", text, place)
-        place = _skip(text, place + 1)
-        if name == key:
-            return place
-        _, place = decoder.raw_decode(text, place)
-        place = _skip(text, place)
-    raise KeyError(key)
+    def _mark(self) -> str:
+        """The next character that is no white space; empty at the end."""
+        while True:
+            self._place = WHITESPACE.match(self._buffer, self._place).end()
+            if self._place < len(self._buffer):
+                return self._buffer[self._place]
+            if not self._fill():
+                return ""
 
-
-def _skip(text: str, place: int) -> int:
-    return WHITESPACE.match(text, place).end()
+    def _fill(self) -> bool:
+        """Add a block, and forget what has been read; false at the end."""
+        block = "" if self._ended else self._text.read(_BLOCK)
+        self._ended = not block
+        self._buffer = self._buffer[self._place :] + block
+        self._place = 0
+        return bool(block)

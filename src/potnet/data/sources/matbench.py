@@ -12,7 +12,7 @@ from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, from_serialized
 from potnet.data.errors import DataError
 from potnet.data.sources.downloaded import DownloadedSource, Record
-from potnet.data.sources.json_stream import elements, member
+from potnet.data.sources.json_stream import JsonStream
 
 
 class MatbenchSource(DownloadedSource):
@@ -64,13 +64,12 @@ class MatbenchSource(DownloadedSource):
         """The rows of the table."""
         (path,) = paths
         try:
-            text = gzip.decompress(path.read_bytes()).decode("utf-8")
-            columns = list(elements(text, member(text, "columns")))
+            columns = list(_list(path, "columns"))
             structure = columns.index("structure")
             # Matbench numbers from 1, with as many digits as the number of crystals has.
-            digits = len(str(self.crystals or sum(1 for _ in elements(text, member(text, "index")))))
+            digits = len(str(self.crystals or sum(1 for _ in _list(path, "index"))))
             prefix = f"mb-{self.task.replace('_', '-')}"
-            for number, row in enumerate(elements(text, member(text, "data")), 1):
+            for number, row in enumerate(_list(path, "data"), 1):
                 labels = dict(zip(columns, row, strict=True))
                 yield Record(f"{prefix}-{number:0{digits}d}", row[structure], labels)
         except (OSError, EOFError, json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
@@ -83,6 +82,14 @@ class MatbenchSource(DownloadedSource):
     def crystal(self, record: Record) -> Crystal:
         """The crystal of a structure dictionary of pymatgen."""
         return from_serialized(record.structure, record.id)
+
+
+def _list(path: Path, key: str) -> Iterator[Any]:
+    """The elements of one list of the table."""
+    with gzip.open(path, "rt", encoding="utf-8") as text:
+        stream = JsonStream(text)
+        stream.find(key)
+        yield from stream.elements()
 
 
 def _chosen(tasks: Mapping[str, Mapping[str, Any]], target: str, task: str | None) -> str:

@@ -70,7 +70,6 @@ class MaterialsProjectSource(ReadableSource):
 
     name = "mp_api"
     licence = LICENCE
-    citation = CITATION
 
     def __init__(
         self,
@@ -102,6 +101,11 @@ class MaterialsProjectSource(ReadableSource):
             DataError: No key, a wrong one, no network, or a damaged file.
         """
         return self._table.content_hash()
+
+    @property
+    def citation(self) -> str:
+        """What to cite; once the answer is there, with the version of the database."""
+        return self._table.citation if "_table" in vars(self) else CITATION
 
     @property
     def units(self) -> dict[str, str]:

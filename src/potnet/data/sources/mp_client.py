@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
+from urllib.parse import urlsplit
 
 from potnet.config.resolvers import secret
+from potnet.data.download.remote import reason_of
 from potnet.data.errors import DataError
 
 KEY = "MP_API_KEY"
@@ -64,13 +66,15 @@ def mp_rester(key: str) -> Any:
     import requests
 
     # A name server may take seconds to answer, so once more before giving up.
+    address = os.environ.get("MP_API_ENDPOINT") or _SERVER
     for attempt in range(_ATTEMPTS):
         try:
-            requests.head(os.environ.get("MP_API_ENDPOINT") or _SERVER, timeout=_REACH_SECONDS)
+            requests.head(address, timeout=_REACH_SECONDS)
             break
         except requests.exceptions.RequestException as error:
             if attempt == _ATTEMPTS - 1:
-                raise ConnectionError(" ".join(str(error).split())[:200]) from error
+                reason = reason_of(error) or " ".join(str(error).split())[:200]
+                raise ConnectionError(f"cannot reach {urlsplit(address).hostname} ({reason})") from error
     from mp_api.client import MPRester
 
     return MPRester(key, use_document_model=False, mute_progress_bars=True)

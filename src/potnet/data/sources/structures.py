@@ -95,8 +95,7 @@ def _of_file(file: Path, box: float | None, plausibility: Plausibility) -> Itera
 
 
 def _holds_structures(file: Path) -> bool:
-    """Whether a file of a folder is one to be read: by its name or, if that says too little, by its "
-    "content."""
+    """Whether a file of a folder is to be read: by its name, or by its content if that says too little."""
     name = file.name.lower().removesuffix(".gz")
     if name.endswith(ENDINGS) or name.startswith(("poscar", "contcar")):
         return True

@@ -48,8 +48,8 @@ class Where:
             self._check(self._tree)
         elif not isinstance(condition, Mapping):
             raise DataError(
-                f"data.source.where={condition!r}: give a condition, such as 'set==\"Si\"', or {{column: "
-                f"value}}"
+                f"data.source.where={condition!r}: give a condition, such as 'set==\"Si\"', or "
+                "{column: value}"
             )
 
     def __call__(self, row: Mapping[str, Any]) -> bool:

@@ -95,6 +95,9 @@ class GATGNN(Network):
         self.norms = nn.ModuleList(BatchNorm(width) for _ in range(layers))
         self.composition_attention = CompositionAttention(width, attention_width)
         self.heads = Heads(heads, lambda spec: Head(spec, width, width, [width, width], nn.Softplus))
+        if self.heads.read_atoms_alone:
+            # Distributed training waits for the gradient of every parameter that is not frozen.
+            self.composition_attention.requires_grad_(False)
         self.unused = nn.ModuleDict(
             {
                 "composition": nn.Linear(ELEMENTS, width),

@@ -132,6 +132,10 @@ class MEGNet(Network):
         pooled = 2 * self.pool_atoms.features + width
         self.heads = Heads(heads, lambda spec: Head(spec, width, pooled, [width, last], ShiftedSoftplus))
         glorot_(self)
+        if self.heads.read_atoms_alone:
+            # Distributed training waits for the gradient of every parameter that is not frozen.
+            for pools in (self.pool_atoms, self.pool_edges, self.blocks[-1].state_update):
+                pools.requires_grad_(False)
 
     def embed(self, batch: CrystalBatch) -> Embedding:
         """Features of atoms (N, width), and Set2Set of atoms and edges with the state of each crystal.

@@ -47,15 +47,16 @@ def write_report(
         part: "test" or "val".
         over: Settings that runs of one row differ in.
         title: First line; by default the names of the runs.
-        kind: "run" shows one run by itself, "study" compares rows with a reference, "search" sorts trials; None
+        kind: "run" shows one run by itself, "study" compares rows with a reference, "search" sorts trials;
+            None
             chooses: one run, trials of a search, else a study.
 
     Returns:
         The files.
 
     Raises:
-        ConfigError: No run is there, no row has the name of the reference, a format, part or kind is unknown, no
-            run has a setting of `over`, or a page is asked for and plotly is not installed.
+        ConfigError: No run is there, no row has the name of the reference, a format, part or kind is
+            unknown, no run has a setting of `over`, or a page is asked for and plotly is not installed.
     """
     from potnet.runs.report.collect import collect
     from potnet.runs.report.markdown import csv_report, markdown_report

@@ -1,7 +1,7 @@
 """A report as one page: plots to look into, tables to sort. It needs no network.
 
-The page is `page.html`, its behaviour `page.js`, its content the JSON that `page_data` makes. Plotly's own script
-is 4.8 MB; it is kept compressed in the page, and the browser unpacks it.
+The page is `page.html`, its behaviour `page.js`, its content the JSON that `page_data` makes. Plotly's own
+script is 4.8 MB; it is kept compressed in the page, and the browser unpacks it.
 """  # fmt: skip
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ METHOD = (
 )
 
 SEARCH = (
-    "Each row is a trial, sorted by its validation error, the best in bold. The best of many trials is best partly "
-    "by luck on the validation crystals: its test error is the one to quote."
+    "Each row is a trial, sorted by its validation error, the best in bold. The best of many trials is best "
+    "partly by luck on the validation crystals: its test error is the one to quote."
 )
 
 CSV_HEADER = (
@@ -119,8 +119,8 @@ def _search_lines(section: Section, images: Sequence[str]) -> list[str]:
         settings = [short_value(row.settings[key]) if key in row.settings else "" for key in names]
         total, epochs = row.total_seconds, max((len(run.epochs) for run in row.runs), default=0)
         cells = [
-            str(rank) if row.finished else "-", *settings, error_text(row.error("val")), error_text(row.error("test")),
-            str(epochs), f"{total.mean / 60:.1f}" if total else "",
+            str(rank) if row.finished else "-", *settings, error_text(row.error("val")),
+            error_text(row.error("test")), str(epochs), f"{total.mean / 60:.1f}" if total else "",
         ]  # fmt: skip
         if row is section.reference and row.finished:
             cells = [f"**{cell}**" if cell else "" for cell in cells]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from potnet.runs.sweeps import flat
+from potnet.config import flat
 
 _ELSEWHERE = (
     "logger", "runs_dir", "published", "resume", "name", "data.cache_dir", "data.num_workers",

@@ -267,7 +267,7 @@ function elementTable(data) {
       entry.symbol, element("small", {}, String(entry.crystals)));
     // Lanthanides and actinides stand below the table.
     cell.style.gridRow = String(Math.round(entry.row + 1)); cell.style.gridColumn = String(entry.column + 1);
-    cell.style.background = `hsl(${45 - 40 * share} 90% ${light}%)`;
+    cell.style.background = entry.unsure ? `hsl(${45 - 40 * share} 60% ${98 - 10 * share}%)` : `hsl(${45 - 40 * share} 90% ${light}%)`;
     if (entry.unsure) cell.className = "unsure";
     grid.append(cell);
   }

@@ -16,7 +16,8 @@ from potnet.runs.report.rows import Row, Section
 from potnet.runs.report.search import axis_of, parameters_of
 
 _PALETTE = (
-    "#2166ac", "#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#4d4d4d", "#17becf", "#b2182b", "#9970ab",
+    "#2166ac", "#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#4d4d4d", "#17becf",
+    "#b2182b", "#9970ab",
 )  # fmt: skip
 _DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
 """Of a line: for Plotly, and for matplotlib."""
@@ -111,8 +112,8 @@ def coordinates(section: Section) -> dict[str, Any]:
     """Parallel coordinates of a search: a line a finished trial, an axis a setting and one for the error.
 
     Returns:
-        `axes`: names; `labels`: for each axis (place from 0 to 1, text); `lines`: for each trial its row's name,
-        its places, its error, and the texts of its settings.
+        `axes`: names; `labels`: for each axis (place from 0 to 1, text); `lines`: for each trial its row's
+        name, its places, its error, and the texts of its settings.
     """
     rows = [row for row in section.rows if row.error("val")]
     names = parameters_of(section)
@@ -158,13 +159,13 @@ def parallel_plot(path: Path, section: Section) -> None:
             zorder=3 if best else 2,
         )
     for x, (name, labels) in enumerate(zip(found["axes"], found["labels"], strict=True)):
-        axes.axvline(x, color=INK, linewidth=0.8, zorder=1)
+        axes.plot([x, x], [0, 1], color=INK, linewidth=0.8, zorder=1)
         for y, text in labels:
             axes.annotate(
                 text, (x, y), xytext=(4, 0), textcoords="offset points", fontsize=7, va="center", color=BLUE
             )
         axes.annotate(name, (x, 1.0), xytext=(0, 12), textcoords="offset points", fontsize=8, ha="center")
-    axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.05), xticks=[], yticks=[])
+    axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.12), xticks=[], yticks=[])
     axes.spines[["left", "bottom"]].set_visible(False)
     figure.savefig(path)
 
@@ -184,7 +185,7 @@ def trial_plot(path: Path, section: Section) -> None:
 
 def trials(section: Section) -> list[tuple[int, float, float]]:
     """Number of each finished trial, its validation error, and the least so far, in the order of numbers."""
-    found = []
+    found: list[tuple[int, float]] = []
     for row in section.rows:
         number = row.runs[0].folder.name.partition("_")[0]
         error = row.error("val")

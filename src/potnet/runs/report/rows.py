@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from potnet.config import ConfigError, did_you_mean
+from potnet.config import ConfigError, did_you_mean, flat
 from potnet.runs.report.collect import Run
 from potnet.runs.report.names import averaged_keys, changes, name_rows, repeat_of, settings_of
-from potnet.runs.sweeps import flat
 
 REFERENCE = "ablation=complete"
 """The override that marks the reference row unless another is asked for."""
@@ -147,8 +146,8 @@ def sections(
     """
     check_over(runs, over)
     grouped: dict[tuple[str, str], list[Run]] = defaultdict(list)
-    for run in (view for run in runs for view in run.by_target()):
-        grouped[run.key, str(run.target.get("transform", "none"))].append(run)
+    for view in (view for run in runs for view in run.by_target()):
+        grouped[view.key, str(view.target.get("transform", "none"))].append(view)
     found = [_section(group, reference, part, over) for group in grouped.values()]
     if not any(_find(section.rows, reference) for section in found) and reference:
         names = [row.name for section in found for row in section.rows]

@@ -7,7 +7,8 @@ from typing import Any
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from potnet.training.loggers.tracking import WORST_COLUMNS, Results
+from potnet.runs.evaluation import WORST_COLUMNS
+from potnet.training.loggers.common import Results
 
 
 class TensorBoardRun(TensorBoardLogger):
@@ -33,9 +34,10 @@ class TensorBoardRun(TensorBoardLogger):
         self.log_metrics({f"final/{key}": float(value) for key, value in numbers.items()})
         for name, file in results.images.items():
             self.experiment.add_image(name, imread(file)[..., :3], dataformats="HWC")
-        rows = [WORST_COLUMNS, ["---"] * len(WORST_COLUMNS), *results.worst]
-        text = "\n".join("| " + " | ".join(map(_short, row)) + " |" for row in rows)
-        self.experiment.add_text("worst_test_crystals", text)
+        for name, crystals in results.worst.items():
+            rows = [WORST_COLUMNS, ["---"] * len(WORST_COLUMNS), *crystals]
+            text = "\n".join("| " + " | ".join(map(_short, row)) + " |" for row in rows)
+            self.experiment.add_text(name, text)
 
 
 def _short(value: Any) -> str:

@@ -14,10 +14,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from potnet.config import ConfigError
 from potnet.runs.checkpoint import load_checkpoint
-from potnet.training.loggers.tracking import WORST_COLUMNS, Results, without_home
-
-ID_FILE = "wandb_run_id.txt"
-"""In the folder of a run: the name that W&B knows it by, so that a resumed run is the same one there."""
+from potnet.runs.evaluation import WORST_COLUMNS
+from potnet.runs.folder import RunFolder
+from potnet.training.loggers.common import Results, without_home
 
 
 class WandbRun(WandbLogger):
@@ -99,7 +98,7 @@ class WandbRun(WandbLogger):
             print(f"W&B: {run.url}")
 
     def _saved_id(self) -> str:
-        file = self._folder / ID_FILE
+        file = RunFolder(self._folder).wandb_id
         if not file.is_file():
             file.write_text(secrets.token_hex(4) + "\n")
         return file.read_text().strip()
@@ -114,9 +113,8 @@ class WandbRun(WandbLogger):
 
         run = self.experiment
         content: dict[str, Any] = {name: wandb.Image(str(file)) for name, file in results.images.items()}
-        if results.worst:
-            rows = [list(row) for row in results.worst]
-            content["worst_test_crystals"] = wandb.Table(columns=list(WORST_COLUMNS), data=rows)
+        for name, rows in results.worst.items():
+            content[name] = wandb.Table(columns=list(WORST_COLUMNS), data=[list(row) for row in rows])
         if content:
             run.log(content)
         if self._keeps_checkpoint:

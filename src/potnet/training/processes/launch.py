@@ -1,6 +1,6 @@
 """Starting the ranks of a run: one process for each device of this node.
 
-Every run has ranks of its own, told all they need in *their* environment: so neither environment nor
+Every run has ranks of its own, which get their settings in *their* environment: so neither environment nor
 arguments nor process group of one job of a sweep can leak into the next. Where torchrun or srun starts the
 ranks, this is not used.
 """
@@ -30,11 +30,11 @@ FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals passed on to the ranks, which see to them (`preemption.StopOnSignal`)."""
 
 _ORDERLY = {0, *(128 + int(number) for number in FORWARDED)}
-"""Exit statuses of ranks that did what they were asked to."""
+"""Exit statuses of ranks that ended normally or after a signal."""
 
 
 class RankError(RuntimeError):
-    """A rank failed or was killed. The message says which and why, and how to go on."""
+    """A rank failed or was killed. The message says which, why, and how to continue."""
 
 
 def launch(config: Mapping[str, Any], folder: Path, resume: bool, count: int) -> float | None:
@@ -117,7 +117,7 @@ def _start(number: int, count: int, port: int, notes: Path) -> subprocess.Popen[
 
 
 def _wait(processes: Sequence[subprocess.Popen[bytes]], orderly: set[int]) -> list[int]:
-    """Return when all have ended; after a failure the others are told to, and have GRACE seconds.
+    """Return when all have ended; after a failure the others get SIGTERM, and have GRACE seconds.
 
     So they have where a signal ended a rank that did not listen yet: others may be waiting for it.
 
@@ -201,7 +201,7 @@ def _explain(
 ) -> str:
     """Of several failures the first: the others follow from it, as ranks that wait for a dead one fail."""
     from potnet.config import pasteable
-    from potnet.runs.checkpoint import LAST, checkpoint_of
+    from potnet.runs.folder import LAST, RunFolder
 
     errors = [json.loads(file.read_text(encoding="utf-8")) for file in notes.glob("error_*.json")]
     told = {error["rank"] for error in errors}
@@ -220,6 +220,6 @@ def _explain(
         print(error["traceback"], file=sys.stderr)
         message = f"rank {error['rank']} of {len(processes)} failed ({error['message']})"
     message += "; the other ranks were ended."
-    if checkpoint_of(folder, (LAST,)) is None:
+    if RunFolder(folder).checkpoint((LAST,)) is None:
         return f"{message} There is no checkpoint yet: start a new run"
     return f"{message} Continue from the last checkpoint with potnet train {pasteable('resume', folder)}"

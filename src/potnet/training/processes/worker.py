@@ -24,7 +24,7 @@ from potnet.training.processes.launch import GRACE
 
 def main(notes: Path) -> int:
     """Train as run.json says; returns the exit status."""
-    # What submitit sends to all processes of a job before its time is over; the one that started this obeys.
+    # What submitit sends to all processes of a job before its time is over; the starting process handles it.
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_parent, args=(notes,), daemon=True).start()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)

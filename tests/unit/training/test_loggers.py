@@ -16,7 +16,7 @@ from potnet.runs.periodic_table import (
     place,
     plot_error_by_element,
 )
-from potnet.training.loggers import tracking
+from potnet.training.loggers import common
 
 
 class Recorder:
@@ -45,19 +45,21 @@ CONFIG = {
 
 
 def test_a_logger_gets_the_config_and_the_end_of_the_run(tmp_path: Path) -> None:
-    with tracking.opened(CONFIG, tmp_path) as (logger,):
+    with common.open_loggers(CONFIG, tmp_path) as (logger,):
         assert logger.save_dir == str(tmp_path)
         assert logger.config["target"] == CONFIG["target"]
-        assert logger.config["units"]["val/mae"] == "log10(GPa)"
+        assert logger.config["units"]["val/k_vrh/mae"] == "log10(GPa)"
         assert logger.config["versions"]["torch"]
-        results = tracking.Results(tmp_path, {"test/mae": 0.1, "test/unit": "eV"}, [], tmp_path / "best.ckpt")
-        tracking.log_results([logger], results)
-    assert logger.logged == {"final/test/mae": 0.1}
+        results = common.Results(
+            tmp_path, {"test/k_vrh/mae": 0.1, "test/k_vrh/unit": "eV"}, {}, tmp_path / "best.ckpt"
+        )
+        common.log_results([logger], results)
+    assert logger.logged == {"final/test/k_vrh/mae": 0.1}
     assert logger.status == "success"
 
 
 def test_a_run_that_fails_is_closed_as_failed(tmp_path: Path) -> None:
-    context = tracking.opened(CONFIG, tmp_path)
+    context = common.open_loggers(CONFIG, tmp_path)
     (logger,) = context.__enter__()
     error = RuntimeError("out of memory")
     assert not context.__exit__(RuntimeError, error, None)  # which goes on
@@ -77,15 +79,15 @@ def test_a_logger_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: py
     def missing(*arguments: Any, **settings: Any) -> None:
         raise ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available.\nTry")
 
-    monkeypatch.setattr(tracking, "build", missing)
+    monkeypatch.setattr(common, "build", missing)
     with pytest.raises(ConfigError, match=r"logger=mine: Neither `tensorboard`.* available\.$"):
-        tracking.build_loggers(CONFIG["logger"], tmp_path)
+        common.build_loggers(CONFIG["logger"], tmp_path)
 
 
 def test_the_home_folder_is_written_as_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
     config = {"a": [f"{tmp_path}/x", 1], "b": {"c": None, "d": f"{tmp_path}"}, "e": "/data"}
-    assert tracking.without_home(config) == {"a": ["~/x", 1], "b": {"c": None, "d": "~"}, "e": "/data"}
+    assert common.without_home(config) == {"a": ["~/x", 1], "b": {"c": None, "d": "~"}, "e": "/data"}
 
 
 def test_every_element_has_a_place_of_its_own() -> None:
@@ -116,8 +118,9 @@ def test_an_element_has_the_mean_error_of_the_crystals_with_it(tmp_path: Path) -
 
 
 def test_a_resumed_run_is_the_same_one_in_wandb(tmp_path: Path) -> None:
-    from potnet.training.loggers.wandb_run import ID_FILE, WandbRun
+    from potnet.runs.folder import RunFolder
+    from potnet.training.loggers.wandb_run import WandbRun
 
     first, again = (WandbRun(str(tmp_path), {"seed": 0, "ablation": None}, offline=True) for _ in range(2))
-    assert first._saved_id() == again._saved_id() == (tmp_path / ID_FILE).read_text().strip()
+    assert first._saved_id() == again._saved_id() == RunFolder(tmp_path).wandb_id.read_text().strip()
     assert first._wandb_init["tags"] == ["seed:0"]

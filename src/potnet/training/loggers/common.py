@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,16 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from potnet.config import ConfigError, build, locate
 from potnet.config.resolvers import secret
-from potnet.runs.checkpoint import versions
+from potnet.runs.folder import RunFolder
+from potnet.runs.record import git_state, versions
 
 if TYPE_CHECKING:
-    from potnet.data import CrystalDataModule
     from potnet.runs.evaluation import Evaluation
-
-IMAGES = ("parity", "error_by_element", "learning_curve")
-"""Pictures in the folder of a run, without their suffix; those that are there are logged."""
-
-WORST_COLUMNS = ("id", "formula", "atoms", "target", "prediction", "error")
 
 
 @dataclass(frozen=True)
@@ -35,24 +29,24 @@ class Results:
     Attributes:
         folder: Of the run, with its pictures.
         summary: Final figures, flat: "test/k_vrh/mae", "parameters", "seconds/total".
-        worst: Rows of `WORST_COLUMNS`, the largest error first.
-        checkpoint: The one that was judged.
+        worst: Name of a table -> the test crystals with the largest errors, rows of `WORST_COLUMNS`; one
+            table for each target.
+        checkpoint: The one that was evaluated.
     """
 
     folder: Path
     summary: dict[str, Any]
-    worst: list[tuple[Any, ...]]
+    worst: dict[str, list[tuple[Any, ...]]]
     checkpoint: Path
 
     @property
     def images(self) -> dict[str, Path]:
         """The pictures that are there, by name."""
-        files = {name: self.folder / f"{name}.png" for name in IMAGES}
-        return {name: file for name, file in files.items() if file.is_file()}
+        return RunFolder(self.folder).pictures()
 
 
 @contextmanager
-def opened(config: Mapping[str, Any], folder: Path) -> Iterator[list[Any]]:
+def open_loggers(config: Mapping[str, Any], folder: Path) -> Iterator[list[Any]]:
     """The chosen loggers, told the config; closed when the run ends, as failed if it ends in an exception.
 
     Args:
@@ -132,31 +126,6 @@ def summary(evaluations: Sequence[Evaluation], facts: Mapping[str, Any]) -> dict
     return flat
 
 
-def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
-    """n formulas; an empty list where the source does not know them."""
-    table = data.store.table
-    return [table.formulas[table.position[id]] for id in evaluation.ids] if table.formulas else []
-
-
-def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int = 20) -> list[tuple[Any, ...]]:
-    """Rows of `WORST_COLUMNS`; label and prediction in the physical unit, the error in that of metrics."""
-    errors = evaluation.errors.nan_to_num(nan=-1.0).tolist()
-    formulas = formulas_of(evaluation, data) or [""] * len(errors)
-    atoms, position = data.store.num_atoms, data.store.table.position
-    worst = sorted((n for n in range(len(errors)) if errors[n] >= 0), key=lambda n: -errors[n])[:count]
-    return [
-        (
-            evaluation.ids[n],
-            formulas[n],
-            int(atoms[position[evaluation.ids[n]]]),
-            float(evaluation.label[n]),
-            float(evaluation.prediction[n]),
-            errors[n],
-        )
-        for n in worst
-    ]
-
-
 def units(target: Mapping[str, Any]) -> dict[str, str]:
     """The unit of every metric that is logged.
 
@@ -179,25 +148,6 @@ def units(target: Mapping[str, Any]) -> dict[str, str]:
         "seconds": "s",
         "memory_gib": "GiB",
     }
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of the checkout that the package runs from, and whether it was changed; empty if installed."""
-    root = Path(__file__).resolve().parents[3]
-    if not (root / ".git").exists():
-        return {}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
-
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (OSError, subprocess.SubprocessError):
-        return {}  # no git here, or not a checkout that this user may read
 
 
 def without_home(value: Any) -> Any:
