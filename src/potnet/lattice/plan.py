@@ -26,7 +26,7 @@ _EXACT, _STEPS, _CLASSES, _BUCKETS = 12, 4, 96, 24
 # Where the cost of operators outweighs that of starting them on a CPU.
 _LARGE_BATCH = 256
 # ns a pair and lattice point that padding adds.
-_COST_PADDING = 8.0
+_COST_PADDING = 3.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Style:
     memory_mib: float
 
 
-STYLES = {"cpu": Style(2.5e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
+STYLES = {"cpu": Style(3e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
 
 
 def style_of(device: torch.device) -> Style:

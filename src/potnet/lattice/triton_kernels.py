@@ -35,7 +35,10 @@ def applies(kernels: list[Kernel], device: torch.device) -> bool:
     """Whether the kernel can be used for these potentials on this device."""
     if _failed or not (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"):
         return False
-    return triton is not None and all(_kind(kernel) is not None for kernel in kernels)
+    if triton is None:
+        return False
+    kinds = [_kind(kernel) for kernel in kernels]
+    return all(kind is not None and _verified(kind, device) for kind in kinds)
 
 
 def _kind(kernel: Kernel) -> int | None:
@@ -43,6 +46,36 @@ def _kind(kernel: Kernel) -> int | None:
     if type(kernel) is PowerKernel and (2 * kernel.p) % 1 == 0 and kernel.p <= 6:
         return int(2 * kernel.p)
     return 0 if type(kernel) is ExponentialKernel else None
+
+
+@functools.lru_cache(maxsize=64)
+def _verified(kind: int, device: torch.device) -> bool:
+    """Whether the compiled kernel agrees with torch on two pairs: asked once in a process."""
+    from potnet.lattice.real import RealSum
+
+    global _failed
+    kernel = PowerKernel(kind / 2) if kind else ExponentialKernel(3.0)
+    eta, cutoff = torch.tensor([[0.2], [9.0]], dtype=torch.float64, device=device).unbind(0)
+    one = torch.arange(-2.0, 3.0, dtype=torch.float64, device=device)
+    images = torch.cartesian_prod(one, one, one)[None]
+    mask = torch.ones(1, images.shape[1], dtype=torch.bool, device=device)
+    translations = images * torch.tensor([3.0, 3.5, 4.0], dtype=torch.float64, device=device)
+    vectors = torch.tensor([[[0.0, 0.0, 0.0], [0.7, 1.1, -1.3]]], dtype=torch.float64, device=device)
+    found = real_terms(vectors, translations, mask, None, eta, cutoff, [kernel])
+    if found is None:
+        return False
+    plain = RealSum(eta, cutoff, [kernel], images, mask, None, math.inf, True)
+    with torch.no_grad():
+        expected = plain._dense_slopes(vectors, translations, slice(0, 2))
+    difference = float(((found[0] - expected).abs() / expected.abs().amax()).amax())
+    if not difference < 1e-11:
+        _failed = True
+        warnings.warn(
+            f"the Triton kernel is wrong here by {difference:.1e} of the largest value; torch is used",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
 def real_terms(

@@ -45,6 +45,7 @@ def broken(*args, **kwargs):
 class Broken:
     def __getitem__(self, grid):
         return broken
+working = triton_kernels._sum_images
 triton_kernels._sum_images = Broken()
 import warnings
 with warnings.catch_warnings(record=True) as caught:
@@ -52,6 +53,20 @@ with warnings.catch_warnings(record=True) as caught:
     again = lattice_sums(*inputs, potentials, 1e-9).values
 assert any("the Triton kernel does not run here" in str(w.message) for w in caught)
 assert torch.allclose(again, values, rtol=1e-11, atol=1e-11)
+class Wrong:  # compiles, and gives something else
+    def __getitem__(self, grid):
+        def run(*args, **kwargs):
+            working[grid](*args, **kwargs)
+            args[8].mul_(1 + 1e-9)
+        return run
+triton_kernels._failed = False
+triton_kernels._verified.cache_clear()
+triton_kernels._sum_images = Wrong()
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    again = lattice_sums(*inputs, potentials[:1], 1e-9).values
+assert any("the Triton kernel is wrong here" in str(w.message) for w in caught)
+assert torch.allclose(again, values[:, :1], rtol=1e-11, atol=1e-11)
 print("done")
 """
 
