@@ -61,6 +61,10 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     started = time.perf_counter()
     config = setup.with_absolute_source(config)
     setup.check_data(config["data"])  # before the imports that take seconds
+    if not resume and (config.get("finetune") or {}).get("from") is not None:
+        from potnet.training.finetune import with_source
+
+        config = with_source(config)
 
     from potnet.runs.log import log_in
     from potnet.training.loggers import common
@@ -101,13 +105,16 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
-    if (start := (config.get("finetune") or {}).get("from")) is not None and not resume:
+    start = (config.get("finetune") or {}).get("from")
+    if start is not None and not resume:
         taken = finetune.start_from(module.model, start, config["finetune"]["except"])
         log.info("begins with %d weights of %s", len(taken), start)
     monitor = setup.monitor_of(config, module.targets)
     data = setup.build_data(config, module.model)
     data.prepare_data()
     data.setup()
+    if start is not None:
+        finetune.check_labels(data)
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.fit_scalers(data)
