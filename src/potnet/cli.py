@@ -48,6 +48,15 @@ COMMANDS = {
     "export": Command(
         "potnet.export", "weights alone, as one safetensors file", "runs/mp_bulk_modulus output=k.safetensors"
     ),
+    "relax": Command(
+        "potnet.relax", "relax structures with a force field", "POSCAR checkpoint=runs/mlearn_Si"
+    ),
+    "md": Command(
+        "potnet.md", "molecular dynamics with a force field", "POSCAR checkpoint=runs/mlearn_Si time=10"
+    ),
+    "elastic": Command(
+        "potnet.elastic", "elastic constants of a force field", "POSCAR checkpoint=runs/mlearn_Si"
+    ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),
     "completion": Command("potnet.completion", "print the completion of this command for a shell", "bash"),

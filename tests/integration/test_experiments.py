@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gzip
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from potnet.config import compose, config_dir, plain
 from potnet.data import EmbeddedSource, Target
@@ -87,9 +88,11 @@ def table_file(folder: Path) -> Path:
 
 def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
     """The plain config, with a tiny file in the place of what would be downloaded."""
+    if OmegaConf.is_missing(config.data, "path"):  # a table of the user's
+        config.data.path = str(files("potnet.data") / "embedded" / "mlearn_si.jsonl.gz")
     source = plain(config.data.source)
     kind = source["_target_"].rpartition(".")[2]
-    if kind == "EmbeddedSource":
+    if kind in ("EmbeddedSource", "TableSource"):
         config.data.limit = 30
     elif kind == "TableSource":
         config.data.source.path = str(table_file(folder))
