@@ -1,4 +1,4 @@
-"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+"""Train a network: `potnet train --help`.
 
 From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
 `potnet.runs.trained.train_from_python`.

@@ -6,8 +6,7 @@ Lightning, which takes seconds to import, is not needed here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from potnet.inference.memory import (
     peak_bytes,
 )
 from potnet.inference.predictions import Predictions, columns_of, joined
+from potnet.progress import progress_bar
 from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
@@ -173,7 +173,7 @@ class Predictor:
                 None is four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
             max_edges: Likewise, most local edges.
-            progress: Show a bar.
+            progress: Show a bar, if stderr is a terminal.
 
         Returns:
             Values in the targets' physical units (for a log target the value, not its logarithm).
@@ -220,7 +220,9 @@ class Predictor:
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: _Limits, progress: bool
     ) -> Iterator[Predictions]:
-        with _bar(len(items), progress) as advance:
+        # The number of crystals in the files is not known before they are read.
+        title = f"Predicting {len(items)} input{'' if len(items) == 1 else 's'}"
+        with progress_bar(None, title, shown=None if progress else False) as advance:
             for crystals, failures in _chunks(items, outcomes, skip):
                 yield self._table(crystals, failures, skip, limits)
                 advance(len(crystals) + len(failures))
@@ -443,24 +445,3 @@ def choose_device(name: str) -> torch.device:
             f"device={name}: not available here ({str(error).splitlines()[0]}); try cpu"
         ) from error
     return device
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; gives a function of the crystals done since the last call."""
-    if not shown:
-        yield lambda crystals: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn(f"Predicting {total} input{'' if total == 1 else 's'}"),
-        BarColumn(),
-        TextColumn("{task.completed} crystals"),
-        TimeElapsedColumn(),
-    )
-    # The number of crystals in the files is not known before they are read.
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda crystals: bar.update(task, advance=crystals)

@@ -1,4 +1,4 @@
-"""What `python -m potnet.report` writes."""
+"""What `potnet report` writes."""
 
 from __future__ import annotations
 
