@@ -177,7 +177,7 @@ def _raised_in(error: BaseException, *packages: str) -> bool:
 
 
 def message_of(error: BaseException, config_name: str = "train") -> str | None:
-    """The message for a user, or None for an error that nobody foresaw and that needs its traceback."""
+    """The message for a user, or None for an unexpected error, which needs its traceback."""
     from hydra.errors import HydraException
 
     if type(error).__module__.partition(".")[0] == "potnet":

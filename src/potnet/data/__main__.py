@@ -109,7 +109,7 @@ def clear(chosen: Sequence[Entry], sure: bool) -> int:
     total = _size(sum(entry.bytes for entry in chosen))
     if not sure:
         if not sys.stdin.isatty():
-            print("error: nobody to ask: add --yes to delete this", file=sys.stderr)
+            print("error: no terminal to confirm on: add --yes to delete this", file=sys.stderr)
             return 1
         if input(f"delete these {len(chosen)} ({total})? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing is deleted")

@@ -75,8 +75,8 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
     k = (config["features"].get("neighbors") or {}).get("k")
     if targets.derived and k is not None:
         raise ConfigError(
-            f"features.neighbors.k={k}: {' and '.join(targets.derived)} are derivatives of the energy, and an "
-            "energy of the k nearest neighbours is not continuous when atoms move; set "
+            f"features.neighbors.k={k}: {' and '.join(targets.derived)} are derivatives of the energy, and "
+            "an energy of the k nearest neighbours is not continuous when atoms move; set "
             "features.neighbors.k=null features.neighbors.cutoff=5"
         )
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
@@ -131,7 +131,7 @@ def monitor_of(config: Mapping[str, Any], targets: Targets) -> str:
 
 
 def build_callbacks(config: Mapping[str, Any], validates: bool, monitor: str) -> list[Callback]:
-    """The chosen callbacks; without a validation part those that watch it are left out, and this is said.
+    """The chosen callbacks; without a validation part those that watch it are left out, with a warning.
 
     Args:
         config: Name -> config of a callback, or None; one without a `monitor` that takes one gets `monitor`.
