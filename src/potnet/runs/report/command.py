@@ -104,7 +104,7 @@ def write_report(
         write_whole(folder / name, content)
     written = [*(folder / name for name in contents), *images]
     print(text)
-    print(f"{len(found)} runs: {', '.join(map(str, written))}")
+    print(f"{len(found)} run{'' if len(found) == 1 else 's'}: {', '.join(map(str, written))}")
     return written
 
 
