@@ -60,9 +60,10 @@ def predict_files(
             failures += piece.failures
             flagged += sum(1 for flag in piece.flags if flag)
     targets = ", ".join(f"{key} in {t.unit}" if t.unit else key for key, t in predictor.targets.items())
-    print(f"{table.rows} crystals, {targets}: {output} (by {choice.file})")
+    print(f"{table.rows} crystal{'' if table.rows == 1 else 's'}, {targets}: {output} (by {choice.file})")
     if flagged:
-        print(f"{flagged} of them are unlike the training crystals: see the column flags")
+        verb = "is" if flagged == 1 else "are"
+        print(f"{flagged} of them {verb} unlike the training crystals: see the column flags")
     return table.rows, failures
 
 
