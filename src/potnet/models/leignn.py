@@ -104,7 +104,7 @@ class LEIGNN(Network):
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
             if node is not None:
                 s, v = self.virtual[i].distribute(s, v, node, batch)  # type: ignore[operator]
-            s, v = message(s, v, batch.edge_index, basis, unit)
+            s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             s, v = update(s, v)
             if node is not None:
                 node = self.virtual[i].aggregate(s, v, node, batch)  # type: ignore[operator]

@@ -15,7 +15,7 @@ from potnet.files import csv_text, write_whole
 from potnet.inference.predictor import Predictor
 from potnet.runs.folder import PREDICTION_COLUMNS
 from potnet.training.metrics import classification_metrics, known, regression_metrics
-from potnet.training.outputs import per_atom
+from potnet.training.outputs import measured
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -83,7 +83,7 @@ def evaluate_part(predictor: Predictor, part: str, batches: Iterable[Any]) -> li
             values[key].append(value)
             labels[key].append(label)
             if not targets[key].is_class:
-                pair = (per_atom(targets, key, x, batch) for x in (value, label))
+                pair = (measured(targets, key, x, batch) for x in (value, label))
                 scaled[key].append(known(*pair))
     found = []
     for key, target in targets.items():

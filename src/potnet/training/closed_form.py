@@ -25,6 +25,7 @@ from potnet.training.scaling import scaler_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from potnet.crystals import CrystalBatch
     from potnet.data import CrystalDataModule
     from potnet.nn.ridge import Report, Trial
     from potnet.training.module import PropertyModule
@@ -56,6 +57,10 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
     started = time.perf_counter()
     batches = list(data.dataloader("train"))
     target, model = module.targets.first, module.model
+    if hasattr(model, "fit_labels"):
+        _fit_energy(module, batches, folder)
+        _write_best(module, folder)
+        return time.perf_counter() - started
     if len(module.targets) > 1 or target.is_class or target.outputs > 1 or target.per == "atom":
         raise ValueError(
             f"{type(model).__name__} is fitted in closed form to one number a crystal, not to "
@@ -75,13 +80,32 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
         chosen.length,
         chosen.noise,
     )
+    _write_best(module, folder)
+    return time.perf_counter() - started
+
+
+def _write_best(module: PropertyModule, folder: Path) -> None:
     checkpoint = {
         "state_dict": module.state_dict(),
         "hyper_parameters": dict(module.hparams),
         "potnet": module.record,
     }
     AtomicCheckpointIO().save_checkpoint(checkpoint, RunFolder(folder).best)
-    return time.perf_counter() - started
+
+
+def _fit_energy(module: PropertyModule, batches: list[CrystalBatch], folder: Path) -> None:
+    """Fit a model that is linear in its coefficients to an energy and its derivatives."""
+    targets, model = module.targets, module.model
+    energy = next(key for key in targets.direct)
+    scaler = scaler_of(module.scalers, energy)
+    labels = []
+    for batch in batches:
+        one = {"energy": scaler.scaled(batch.targets[energy].double(), batch)}
+        one |= {key: batch.targets[key].double() / scaler.std for key in targets.derived}
+        labels.append(one)
+    weights = {"energy": targets[energy].weight} | {key: one.weight for key, one in targets.derived.items()}
+    model.fit_labels(batches, labels, weights)  # type: ignore[operator]
+    model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
 
 
 def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
