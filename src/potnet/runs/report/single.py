@@ -51,7 +51,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def data_name(run: Run) -> str:
-    """Name of the data set, as data.txt has it; of a run that ended before it was written, the source's class."""
+    """Name of the data set as in data.txt, or the class of the source where there is no data.txt."""
     if run.files.data.is_file():
         return run.files.data.read_text().partition("\n")[0].removeprefix("data: ")
     source = (run.config.get("data") or {}).get("source") or {}
