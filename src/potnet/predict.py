@@ -65,9 +65,10 @@ def predict_files(
             flagged += sum(1 for flag in piece.flags if flag)
     targets = ", ".join(f"{key} in {t.unit}" if t.unit else key for key, t in predictor.targets.items())
     place = "" if output is None else f": {output}"
-    print(f"{table.rows} crystals, {targets}{place} (by {by})")
+    print(f"{table.rows} crystal{'' if table.rows == 1 else 's'}, {targets}{place} (by {by})")
     if flagged:
-        print(f"{flagged} of them are unlike the training crystals: see the column flags")
+        verb = "is" if flagged == 1 else "are"
+        print(f"{flagged} of them {verb} unlike the training crystals: see the column flags")
     return table.rows, failures
 
 

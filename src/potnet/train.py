@@ -1,4 +1,4 @@
-"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+"""Train a network: `potnet train --help`.
 
 From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
 `potnet.runs.trained.train_from_python`.
@@ -111,8 +111,10 @@ def _train(
         log.info("begins with %d weights of %s", len(taken), start)
     monitor = setup.monitor_of(config, module.targets)
     data = setup.build_data(config, module.model)
+    featurizing = time.perf_counter()
     data.prepare_data()
     data.setup()
+    seconds = {"featurize": time.perf_counter() - featurizing}  # without the imports before
     if start is not None:
         finetune.check_labels(data)
     if len(data.split.train) < 2:
@@ -122,7 +124,6 @@ def _train(
     if rank() == 0:
         setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), run.config)
-    seconds = {"featurize": time.perf_counter() - started}
 
     table = MetricsTable(run.epochs)
     earlier, interrupted = table.seconds, False

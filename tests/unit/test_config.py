@@ -134,6 +134,7 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("lr=3", "unknown key lr; did you mean optimizer.learning_rate?"),
         ("epochs=3", "did you mean trainer.max_epochs?"),
         ("dataset=embedded", "did you mean data?"),
+        ("split.fold=1", "the settings of split=OPTION are in data.split; did you mean data.split.fold?"),
         ("ablation.x=1", "ablation is a group, of which one option is chosen"),
         ("log_every_n_steps=3", "unknown key log_every_n_steps"),
         ("hydra/launcher=joblb", "unknown option hydra/launcher=joblb; did you mean joblib?"),
@@ -358,3 +359,19 @@ def test_a_comma_in_a_path_is_explained():
         "'inputs=a,b.cif' may be a list or a name with a comma: write 'inputs=\"a,b.cif\"' for one name, "
         "inputs=[a,b.cif] for a list, or add -m to run once for each"
     )
+
+
+def test_a_class_that_cannot_be_found_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own_net.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path, why in (
+        ("mynet.Net", "No module named 'mynet'"),
+        ("own_net.Net", "No module named 'no_such_module'"),
+        ("potnet.models.PotNot", "has no attribute 'PotNot'"),
+        ("Net", "names no module"),
+    ):
+        with pytest.raises(ConfigError, match=rf"model\._target_: cannot find {path} \(.*{why}"):
+            locate({"_target_": path}, "model")
+    assert not caplog.records

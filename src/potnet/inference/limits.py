@@ -1,9 +1,7 @@
-"""How a prediction is done: limits on batches, the level of intervals, the bar that shows how far it is."""
+"""How a prediction is done: limits on batches, the level of intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -43,24 +41,3 @@ class Limits:
     def bytes(self, device: torch.device) -> float:
         """Working memory of a batch."""
         return self.memory_gib * GIB if self.memory_gib is not None else SHARE * available_bytes(device)
-
-
-@contextmanager
-def crystals_bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; gives a function of the crystals done since the last call."""
-    if not shown:
-        yield lambda crystals: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn(f"Predicting {total} input{'' if total == 1 else 's'}"),
-        BarColumn(),
-        TextColumn("{task.completed} crystals"),
-        TimeElapsedColumn(),
-    )
-    # The number of crystals in the files is not known before they are read.
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda crystals: bar.update(task, advance=crystals)

@@ -21,7 +21,7 @@ from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
 from potnet.inference.inputs import Inputs, Outcome, crystals_of, expand, name_of
 from potnet.inference.intervals import check_level
-from potnet.inference.limits import DEFAULT_LEVEL, Limits, crystals_bar
+from potnet.inference.limits import DEFAULT_LEVEL, Limits
 from potnet.inference.memory import (
     FEATURE_BYTES,
     GIB,
@@ -30,6 +30,7 @@ from potnet.inference.memory import (
     peak_bytes,
 )
 from potnet.inference.predictions import Predictions, columns_of, joined
+from potnet.progress import progress_bar
 from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
@@ -177,7 +178,7 @@ class Predictor:
                 None is four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
             max_edges: Likewise, most local edges.
-            progress: Show a bar.
+            progress: Show a bar, if stderr is a terminal.
             level: Of the intervals, where the model has any (an `Ensemble` with a calibration).
 
         Returns:
@@ -254,7 +255,9 @@ class Predictor:
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: Limits, progress: bool
     ) -> Iterator[Predictions]:
-        with crystals_bar(len(items), progress) as advance:
+        # The number of crystals in the files is not known before they are read.
+        title = f"Predicting {len(items)} input{'' if len(items) == 1 else 's'}"
+        with progress_bar(None, title, shown=None if progress else False) as advance:
             for crystals, failures in chunks(items, outcomes, skip):
                 yield self.table(crystals, failures, skip, limits)
                 advance(len(crystals) + len(failures))

@@ -22,7 +22,7 @@ from potnet.nn.heads import head_specs
 
 
 class LEIGNN(Network):
-    """Equivariant message passing, with a virtual node that every atom tells and hears in each layer.
+    """Equivariant message passing, with a virtual node that exchanges messages with every atom in each layer.
 
     In each layer: distribute, s_i += MLP([s_i, S]), v_i += W (v_i + G); message and update as in
     `potnet.nn.equivariant`; aggregate, S += MLP([mean s, S]), G += W (mean v + G). S begins learned, G as

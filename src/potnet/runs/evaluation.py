@@ -205,6 +205,8 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
             shown = ["-" if figure is None else f"{figure:.5f}" for figure in figures]
             which = [evaluation.part, *([evaluation.key] if several else [])]
             table.add_row(*which, *shown, evaluation.metrics["unit"], str(evaluation.metrics["n"]))
-        console.print(table)
+        # A narrow terminal wraps lines, but no figure is cut.
+        needed = console.measure(table, options=console.options.update_width(1000)).maximum
+        Console(soft_wrap=True, width=max(console.width, needed)).print(table)
     for name, value in (facts or {}).items():
         console.print(f"{name:<12}{value}", highlight=False)

@@ -56,7 +56,7 @@ def finish_run(
         table: The figures by epoch.
         seconds: Time of the stages so far, with their "total".
         interrupted: Whether training was.
-        loggers: Told the final figures.
+        loggers: Get the final figures.
         monitor: Name of the metric that chose the best checkpoint.
 
     Returns:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from potnet.files import csv_text, write_whole
+from potnet.progress import Progress, progress_bar
 from potnet.runs.folder import RunFolder
 from potnet.training.checkpoint_io import AtomicCheckpointIO
 from potnet.training.scaling import scaler_of
@@ -115,24 +116,28 @@ def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
 
 @contextmanager
 def fit_progress(console: Console | None = None) -> Iterator[Report]:
-    """One bar; where the output is not a terminal, a line for each stage.
+    """A bar for each stage; where the output is not a terminal, a line.
 
     Args:
         console: Where to write; stdout by default.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = console or Console(soft_wrap=True)
-    if not console.is_terminal:
+    with ExitStack() as bars:
+        advance: Progress | None = None
+        before = 0
 
-        def say(stage: str, done: int, total: int) -> None:
-            if done == 0:
-                console.print(f"fitting: {stage}, {total} step{'s' if total > 1 else ''}", highlight=False)
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal advance, before
+            if done == 0 or advance is None:
+                bars.close()
+                advance, before = bars.enter_context(progress_bar(total, stage, "steps", None, console)), 0
+                if not console.is_terminal:
+                    console.print(
+                        f"fitting: {stage}, {total} step{'s' if total > 1 else ''}", highlight=False
+                    )
+            advance(done - before)
+            before = done
 
-        yield say
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("fitting")
-        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
+        yield report
