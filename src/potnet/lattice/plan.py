@@ -178,7 +178,7 @@ def chunks(
     radius = plan.real_cutoff + torch.where(num_atoms > 1, cells.farthest_corner(cell), 0.0)
     images = _ball(radius, plan.heights)
     waves = 0.5 * _ball(plan.reciprocal_cutoff, 2 * math.pi / plan.heights)
-    dual = 2 * math.pi * torch.linalg.inv_ex(cell)[0].transpose(1, 2)
+    dual = 2 * math.pi * cells.inverse(cell).transpose(1, 2)
     reach = torch.cat([cells.reach(cell, radius), cells.reach(dual, plan.reciprocal_cutoff)], 1)
     level = torch.where(n <= _EXACT, n, _EXACT + (_STEPS * torch.log2(n / _EXACT)).ceil())
     bucket = torch.log2(images).floor().clamp(0, _BUCKETS - 1)
@@ -257,7 +257,7 @@ def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
         radius = plan.real_cutoff[chunk.index]
         if chunk.atoms > 1:
             radius = radius + cells.farthest_corner(basis)
-        dual = 2 * math.pi * torch.linalg.inv_ex(basis)[0].transpose(1, 2)
+        dual = 2 * math.pi * cells.inverse(basis).transpose(1, 2)
         for lattice, reach, largest in (
             (basis, radius, chunk.images),
             (dual, plan.reciprocal_cutoff[chunk.index], chunk.waves),
