@@ -187,7 +187,9 @@ def script(setting: Setting, name: str, *arguments: str) -> list[dict[str, Any]]
 def training_step(setting: Setting) -> list[dict[str, Any]]:
     """Forward, backward and AdamW of the published network: float32, bfloat16, compiled."""
     trial = ["--crystals", "4", "--repeats", "1", "--model", "potnet", "--mode", "float32"]
-    return script(setting, "training_step", *(trial if setting.quick else ["--model", "potnet", "--repeats", "5"]))
+    return script(
+        setting, "training_step", *(trial if setting.quick else ["--model", "potnet", "--repeats", "5"])
+    )
 
 
 def loading(setting: Setting) -> list[dict[str, Any]]:

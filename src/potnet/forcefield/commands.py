@@ -113,12 +113,12 @@ def run_md(
         atoms,
         time,
         temperature,
-        ensemble,
+        ensemble,  # type: ignore[arg-type]
         timestep,
         friction,
         every,
         seed,
-        folder / "md.traj",  # type: ignore[arg-type]
+        folder / "md.traj",
     )
     rows = zip(run.time, run.potential, run.kinetic, run.temperature, strict=True)
     columns = ("time_ps", "potential_ev_per_atom", "kinetic_ev_per_atom", "temperature_k")
