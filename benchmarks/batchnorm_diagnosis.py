@@ -1,6 +1,6 @@
 """Why the published network's validation error jumps: what its batch norms do, on trained runs.
 
-    python -m potnet.train experiment=mp_bulk_modulus model=potnet_published ... runs_dir=runs/a
+    potnet train experiment=mp_bulk_modulus model=potnet_published ... runs_dir=runs/a
     python benchmarks/batchnorm_diagnosis.py runs/a/mp_bulk_modulus/*  [more runs]
 
 For each run of `PublishedPotNet` on the embedded set, weights frozen:

@@ -1,6 +1,6 @@
 """The table of docs/comparison.md from the runs of a comparison.
 
-    python -m potnet.train -m comparison=embedded hydra.sweep.dir=multirun/comparison
+    potnet train -m comparison=embedded hydra.sweep.dir=multirun/comparison
     python benchmarks/comparison.py multirun/comparison
 
 Errors, parameters, epochs and seconds come from the folders of the runs. Time and memory of a prediction are

@@ -196,7 +196,7 @@ def loading(setting: Setting) -> list[dict[str, Any]]:
 
 
 def training(setting: Setting) -> list[dict[str, Any]]:
-    """The whole training of the embedded set, `python -m potnet.train experiment=mp_bulk_modulus`."""
+    """The whole training of the embedded set, `potnet train experiment=mp_bulk_modulus`."""
     rows = []
     for precision in ("32-true", "bf16-mixed"):
         folder = setting.folder / f"run_{precision}"

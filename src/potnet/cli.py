@@ -33,12 +33,29 @@ COMMANDS = {
         "train a network, evaluate it, keep all in one folder",
         "experiment=mp_bulk_modulus",
     ),
-    "predict": Command(
-        "potnet.predict", "predict crystals in files", "structures/*.cif checkpoint=runs/mp_bulk_modulus"
+    "predict": Command("potnet.predict", "predict crystals in files", "structures/*.cif model=k_vrh,gap"),
+    "finetune": Command(
+        "potnet.finetune",
+        "train a network that begins with another one's weights",
+        "my.csv --from=formation_energy --target=gap --unit=eV",
     ),
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
+    "screen": Command(
+        "potnet.screen",
+        "predict very many crystals, in processes",
+        "source=candidates/ output=out/ model=k_vrh",
+    ),
     "export": Command(
         "potnet.export", "weights alone, as one safetensors file", "runs/mp_bulk_modulus output=k.safetensors"
+    ),
+    "relax": Command(
+        "potnet.relax", "relax structures with a force field", "POSCAR checkpoint=runs/mlearn_Si"
+    ),
+    "md": Command(
+        "potnet.md", "molecular dynamics with a force field", "POSCAR checkpoint=runs/mlearn_Si time=10"
+    ),
+    "elastic": Command(
+        "potnet.elastic", "elastic constants of a force field", "POSCAR checkpoint=runs/mlearn_Si"
     ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),

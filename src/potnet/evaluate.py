@@ -54,7 +54,7 @@ def evaluate_checkpoint(
     file = find_checkpoint(checkpoint)
     predictor = Predictor.from_checkpoint(file, device, allow)
     record = predictor.record
-    config = {**record["config"], "data": _data_config(file, record["config"]["data"], allow)}
+    config = {**record["config"], "data": data_config(file, record["config"]["data"], allow)}
     config["data"]["cache_dir"] = cache_dir or config["data"].get("cache_dir")
     if batch_size is not None:
         config["data"]["batch_size"] = batch_size
@@ -84,7 +84,7 @@ def evaluate_checkpoint(
     return evaluate(predictor, data, parts)
 
 
-def _data_config(checkpoint: Path, recorded: Mapping[str, Any], allow: Sequence[str]) -> dict[str, Any]:
+def data_config(checkpoint: Path, recorded: Mapping[str, Any], allow: Sequence[str]) -> dict[str, Any]:
     """The settings of the data, with places if the checkpoint lies in the folder of its run.
 
     A checkpoint names no places of the machine that it was made on; the run's config.yaml does.

@@ -1,4 +1,4 @@
-"""Make tables and plots of runs: `python -m potnet.report --help`."""
+"""Make tables and plots of runs: `potnet report --help`."""
 
 from potnet.runs.report.command import main
 

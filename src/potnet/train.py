@@ -1,4 +1,4 @@
-"""Train a network: `potnet train --help`, or `python -m potnet.train --help`.
+"""Train a network: `potnet train --help`.
 
 From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
 `potnet.runs.trained.train_from_python`.
@@ -18,6 +18,8 @@ from potnet.training.processes.environment import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
 
 RESUMABLE = (
     "data.num_workers",
@@ -59,6 +61,10 @@ def train(config: dict[str, Any], folder: Path, resume: bool = False) -> float |
     started = time.perf_counter()
     config = setup.with_absolute_source(config)
     setup.check_data(config["data"])  # before the imports that take seconds
+    if not resume and (config.get("finetune") or {}).get("from") is not None:
+        from potnet.training.finetune import with_source
+
+        config = with_source(config)
 
     from potnet.runs.log import log_in
     from potnet.training.loggers import common
@@ -88,7 +94,7 @@ def _train(
     from potnet.runs.folder import LAST, RunFolder
     from potnet.runs.record import record_of
     from potnet.runs.results import finish_run, monitored
-    from potnet.training import closed_form, setup
+    from potnet.training import closed_form, finetune, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
     from potnet.training.module import PropertyModule
     from potnet.training.notices import LengthNotices
@@ -99,10 +105,18 @@ def _train(
     seed_everything(config["seed"], workers=True, verbose=False)
 
     module = PropertyModule(config["model"], config["target"], config["objective"], config["optimizer"])
+    start = (config.get("finetune") or {}).get("from")
+    if start is not None and not resume:
+        taken = finetune.start_from(module.model, start, config["finetune"]["except"])
+        log.info("begins with %d weights of %s", len(taken), start)
     monitor = setup.monitor_of(config, module.targets)
     data = setup.build_data(config, module.model)
+    featurizing = time.perf_counter()
     data.prepare_data()
     data.setup()
+    seconds = {"featurize": time.perf_counter() - featurizing}  # without the imports before
+    if start is not None:
+        finetune.check_labels(data)
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.fit_scalers(data)
@@ -110,7 +124,6 @@ def _train(
     if rank() == 0:
         setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), run.config)
-    seconds = {"featurize": time.perf_counter() - started}
 
     table = MetricsTable(run.epochs)
     earlier, interrupted = table.seconds, False

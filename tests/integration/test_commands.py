@@ -150,8 +150,8 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("train", "resume=nowhere", "error: resume=nowhere: there is no config.yaml here"),
         ("evaluate", "checkpoints=x", "error: unknown key checkpoints; did you mean checkpoint?"),
         ("evaluate", "checkpoint=nowhere", "error: nowhere: no such checkpoint or folder"),
-        ("predict", "inputs=x", "error: missing key checkpoint"),
-        ("predict", "checkpoint=[a,b]", "give one path"),
+        ("predict", "device=cpu", "error: missing key inputs"),
+        ("evaluate", "checkpoint=[a,b]", "give one path"),
         ("train", "target=own", "error: missing key target.key"),
         ("train", "data.limit=-1", "data.limit"),
         ("train", "model=potnet,schnet", "add -m to run once for each"),
@@ -172,12 +172,13 @@ def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp
 def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: Path) -> None:
     bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "nacl.cif")
     (tmp_path / "bad.cif").write_text("hello")
-    done = command("-m", "potnet.predict", f"checkpoint={trained.folder}", "inputs=*.cif", cwd=tmp_path)
+    words = (f"checkpoint={trained.folder}", "inputs=*.cif", "output=predictions.csv")
+    done = command("-m", "potnet.predict", *words, cwd=tmp_path)
     assert done.returncode == 1
     assert "1 could not be predicted" in done.stderr
     assert "bad.cif" in done.stderr.splitlines()[-1]
     lines = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert lines[0] == "id,k_vrh"
+    assert lines[0] == "id,k_vrh,flags"
     assert lines[1].startswith("nacl,")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.cif", "nacl.cif", "predictions.csv"]
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from potnet.config import compose, config_dir, plain
-from potnet.data import Target
+from potnet.data import EmbeddedSource, Target
 from potnet.train import train
 
 PUBLISHED = Path(__file__).parents[1] / "fixtures" / "published"
@@ -31,6 +32,7 @@ FILES = {
 def tiny(*overrides: str) -> DictConfig:
     """An experiment on few crystals, with a small network, for one step."""
     config = compose("train", overrides)
+    config.finetune["from"] = None  # there is no run to begin with
     config.trainer.accelerator = "cpu"
     config.trainer.fast_dev_run = True
     config.data.batch_size = 8
@@ -63,12 +65,37 @@ def matbench_file(source: dict[str, Any], folder: Path) -> Path:
     return file
 
 
+def table_file(folder: Path) -> Path:
+    """Crystals with the properties that the small tables of studies have, and a split."""
+    crystals = EmbeddedSource().load().crystals[:30]
+    file = folder / "table.jsonl"
+    rows = [
+        {
+            "id": crystal.id,
+            "lattice": crystal.cell.tolist(),
+            "z": crystal.z.tolist(),
+            "frac": crystal.fractional.tolist(),
+            "split": ("train", "train", "train", "val", "test")[number % 5],
+            "e_form": -number / 10,
+            "gap_pbe": number / 10,
+            "coulomb_energy": -number / 3,
+        }
+        for number, crystal in enumerate(crystals)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
 def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
     """The plain config, with a tiny file in the place of what would be downloaded."""
+    if OmegaConf.is_missing(config.data, "path"):  # a table of the user's
+        config.data.path = str(files("potnet.data") / "embedded" / "mlearn_si.jsonl.gz")
     source = plain(config.data.source)
     kind = source["_target_"].rpartition(".")[2]
-    if kind == "EmbeddedSource":
+    if kind in ("EmbeddedSource", "TableSource"):
         config.data.limit = 30
+    elif kind == "TableSource":
+        config.data.source.path = str(table_file(folder))
     elif kind == "MatbenchSource":
         config.data.path = str(matbench_file(source, folder))
     else:

@@ -17,6 +17,7 @@ from ase.build import bulk
 from potnet.config import compose
 from potnet.config.arguments import readable
 from potnet.data.__main__ import parser
+from potnet.finetune import train_words
 
 Run = Any  # conftest.Run
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
@@ -28,7 +29,9 @@ COMMANDS = [match for text in BLOCKS for match in re.findall(r"^potnet (\w+) ([^
 
 def test_the_readme_has_its_examples_and_its_commands() -> None:
     assert len(EXAMPLES) == 3
-    assert {entry for entry, _ in COMMANDS} == {"train", "evaluate", "predict", "report", "data"}
+    assert {entry for entry, _ in COMMANDS} == {
+        *("train", "evaluate", "predict", "report", "data", "finetune", "screen")
+    }
     # Own crystals, training and prediction are on the first screen.
     first = "\n".join(README.splitlines()[:25])
     assert all(text in first for text in ("data=folder", "potnet train", "potnet predict new/*.cif"))
@@ -110,7 +113,14 @@ def test_the_prediction_is_as_printed(
 
 
 @pytest.mark.parametrize(("entry", "arguments"), COMMANDS, ids=[" ".join(c).strip() for c in COMMANDS])
-def test_the_commands_compose(entry: str, arguments: str) -> None:
+def test_the_commands_compose(
+    entry: str, arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if entry == "finetune":
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "my.csv").touch()
+        compose("train", train_words(shlex.split(arguments)))
+        return
     if entry == "data":
         parser().parse_args(shlex.split(arguments))
         return

@@ -123,7 +123,7 @@ def test_a_force_field_trains_and_its_forces_are_the_gradient(
         "trainer.max_epochs=3", "trainer.accelerator=cpu", tiny=[],
     )  # fmt: skip
     metrics = metrics_of(run)
-    assert metrics["test"]["energy"]["unit"] == "eV/atom"
+    assert metrics["test"]["energy"]["unit"] == "meV/atom"
     assert metrics["test"]["forces"]["n"] == 6 * metrics["test"]["energy"]["n"]
     predictor = load(run.folder, device="cpu")
     from dataclasses import replace

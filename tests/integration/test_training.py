@@ -49,6 +49,9 @@ def test_a_run_leaves_everything_in_its_folder(trained: Run) -> None:
     assert (folder / "checkpoints" / "best.ckpt").is_file()
     assert (folder / "checkpoints" / "last.ckpt").is_file()
     assert "CC BY 4.0" in (folder / "data.txt").read_text()
+    versions = json.loads((folder / "versions.json").read_text())
+    assert {"python", "potnet", "torch", "gemmi", "git"} <= set(versions)
+    assert versions["torch"] == torch.__version__
     rows = table(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert min(float(row["val/k_vrh/mae"]) for row in rows) == pytest.approx(

@@ -1,4 +1,6 @@
-"""Names in checkpoints of format 1: files and lists that the last version before format 2 wrote."""
+"""Names in checkpoints of format 1, as the last version before format 2 wrote them. What its checkpoints
+predict is tested in unit/runs/test_checkpoint.py.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from potnet.config import build
-from potnet.crystals import collate
-from potnet.data import Featurizer
-from potnet.data.sources import EmbeddedSource
 from potnet.models.legacy import upgraded_model, upgraded_names
 
-FIXTURES = Path(__file__).parents[1] / "fixtures" / "checkpoints"
-NAMES: list[dict[str, Any]] = json.loads((FIXTURES / "format1_names.json").read_text())
+FIXTURE = Path(__file__).parents[1] / "fixtures" / "format1" / "names.json"
+NAMES: list[dict[str, Any]] = json.loads(FIXTURE.read_text())
 
 
 @pytest.mark.parametrize("old", NAMES, ids=lambda old: old["model"]["_target_"].rpartition(".")[2])
@@ -43,21 +41,3 @@ def test_classes_have_todays_names(old, new):
 
 def test_weights_of_other_classes_keep_their_names():
     assert upgraded_names("mine.Net", {"readout.hidden.weight": 0}, "k_vrh") == {"readout.hidden.weight": 0}
-
-
-@pytest.mark.parametrize("name", ["potnet", "published"])
-def test_predictions_stay_what_they_were(name):
-    checkpoint = torch.load(FIXTURES / f"format1_{name}.ckpt", weights_only=True)
-    expected = json.loads((FIXTURES / f"format1_{name}.json").read_text())["predictions"]
-    settings, weights = checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    key = settings["target"]["key"]
-    model = build({**upgraded_model(settings["model"]), "heads": {key: {}}}, "model", nested=False)
-    own = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
-    model.load_state_dict(upgraded_names(settings["model"]["_target_"], own, key))
-    featurizer = Featurizer.from_settings(checkpoint["potnet"]["features"], device="cpu")
-    crystals = [crystal for crystal in EmbeddedSource().load().crystals if crystal.id in expected]
-    with torch.no_grad():
-        output = model.eval()(collate(featurizer.featurize(crystals)))[key].double()
-    found = 10 ** (output * weights["std"] + weights["mean"])
-    for crystal, value in zip(crystals, found.tolist(), strict=True):
-        assert value == pytest.approx(expected[crystal.id], rel=1e-6)

@@ -41,7 +41,7 @@ def composed(*overrides: str) -> dict:
     config = compose("train", overrides)
     # What only Hydra knows, and only in a run.
     config.logger = {}
-    for part in (config.data.source, config.data.split):
+    for part in (config.data, config.data.source, config.data.split):
         if OmegaConf.is_missing(part, "path"):
             part.path = "my.jsonl"
     if OmegaConf.is_missing(config.target, "key"):
@@ -51,7 +51,8 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda value: value)
 def test_every_option_composes_and_its_parts_are_built(group: str, option: str, tmp_path: Path) -> None:
-    config = composed(f"{group}={option}")
+    # Pair potentials have energies alone.
+    config = composed(f"{group}={option}", *(["target=energy"] if option == "pair_splines" else []))
     if "width" in config["model"]:
         config["model"]["width"] = 16
     # Derivatives of an energy are learned by smooth networks, which the default is not.
@@ -133,6 +134,7 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("lr=3", "unknown key lr; did you mean optimizer.learning_rate?"),
         ("epochs=3", "did you mean trainer.max_epochs?"),
         ("dataset=embedded", "did you mean data?"),
+        ("split.fold=1", "the settings of split=OPTION are in data.split; did you mean data.split.fold?"),
         ("ablation.x=1", "ablation is a group, of which one option is chosen"),
         ("log_every_n_steps=3", "unknown key log_every_n_steps"),
         ("hydra/launcher=joblb", "unknown option hydra/launcher=joblb; did you mean joblib?"),
@@ -166,7 +168,7 @@ def test_ablations_fit_the_default_and_the_published_network(model: str, ablatio
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     if "pairs" in network.needs:
         assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
-    assert (ablation == "pairs_none") == ("pairs" not in network.needs)
+    assert ablation.startswith("pairs_none") == ("pairs" not in network.needs)
     if ablation == "attention" and not chosen:
         assert config["model"]["pairs"] == "attention"
 
@@ -357,3 +359,19 @@ def test_a_comma_in_a_path_is_explained():
         "'inputs=a,b.cif' may be a list or a name with a comma: write 'inputs=\"a,b.cif\"' for one name, "
         "inputs=[a,b.cif] for a list, or add -m to run once for each"
     )
+
+
+def test_a_class_that_cannot_be_found_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "own_net.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for path, why in (
+        ("mynet.Net", "No module named 'mynet'"),
+        ("own_net.Net", "No module named 'no_such_module'"),
+        ("potnet.models.PotNot", "has no attribute 'PotNot'"),
+        ("Net", "names no module"),
+    ):
+        with pytest.raises(ConfigError, match=rf"model\._target_: cannot find {path} \(.*{why}"):
+            locate({"_target_": path}, "model")
+    assert not caplog.records

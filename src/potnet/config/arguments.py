@@ -15,11 +15,36 @@ from typing import Any
 from potnet.config.errors import ConfigError
 from potnet.config.paths import config_dir
 
-POSITIONAL = {"predict": "inputs", "report": "runs", "evaluate": "checkpoint", "export": "checkpoint"}
+POSITIONAL = {
+    "predict": "inputs",
+    "report": "runs",
+    "evaluate": "checkpoint",
+    "export": "checkpoint",
+    "screen": "source",
+    **dict.fromkeys(("relax", "md", "elastic"), "inputs"),
+}
 """Commands that take words without a key, and the key that they are values of."""
 
+LISTS = {"models"}
+"""Keys that take several names without a sweep: `models=k_vrh,gap`."""
+
+OTHER_KEYS = {("predict", "model"): "models", ("screen", "model"): "models"}
+"""What a key is called in a configuration: `model` is a group there, of which `predict` knows nothing."""
+
 PATHS = {
-    *("checkpoint", "inputs", "output", "resume", "runs", "runs_dir", "cache_dir", "name", "data.path"),
+    *(
+        "registry",
+        "checkpoint",
+        "inputs",
+        "output",
+        "resume",
+        "runs",
+        "runs_dir",
+        "cache_dir",
+        "name",
+        "data.path",
+    ),
+    "finetune.from",
     *("data.cache_dir", "data.source.path", "data.split.path", "hydra.run.dir", "hydra.sweep.dir"),
 }
 """Keys whose values are text even where they look like numbers: a folder may be called 2024."""
@@ -64,13 +89,21 @@ def readable(name: str, arguments: Sequence[str]) -> list[str]:
     words: list[str] = []
     is_value = False
     for argument in arguments:
+        if (
+            positional
+            and re.match(r"--[a-z]\w*=", argument)
+            and argument.partition("=")[0] not in _TAKES_VALUE
+        ):
+            argument = argument[2:]  # --level=0.9 is level=0.9
+        key, equals, value = argument.partition("=")
+        argument = OTHER_KEYS.get((name, key), key) + equals + value
         if is_value or argument.startswith(("-", "~")):
             ready.append(argument)
             is_value = not is_value and argument in _TAKES_VALUE
         elif positional and not _is_override(name, argument):
             words.append(argument)
         else:
-            ready.append(_quoted_where_needed(argument, several))
+            ready.append(_quoted_where_needed(_as_list(argument) if positional else argument, several))
     if words:
         if any(argument.startswith(f"{positional}=") for argument in ready):
             raise ConfigError(
@@ -79,6 +112,12 @@ def readable(name: str, arguments: Sequence[str]) -> list[str]:
         texts = [hydra_quoted(word) for word in words]
         ready.append(f"{positional}={texts[0] if len(texts) == 1 else '[' + ','.join(texts) + ']'}")
     return ready
+
+
+def _as_list(argument: str) -> str:
+    """`model=a,b` as the list that it means."""
+    key, _, value = argument.partition("=")
+    return f"{key}=[{value}]" if key in LISTS and "," in value and not _GRAMMAR.match(value) else argument
 
 
 def _is_override(name: str, argument: str) -> bool:

@@ -30,7 +30,7 @@ INTERRUPTED = 130
 def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Make a function of a config a command: compose the config, run, turn errors into messages.
 
-    Errors that the package foresaw end in one message on stderr and exit status 1, Ctrl-C in status 130.
+    Expected errors end in one message on stderr and exit status 1, Ctrl-C in status 130.
     Others keep their traceback, and so does everything with HYDRA_FULL_ERROR=1. The folder of a run that
     failed before it had anything to keep is removed.
 

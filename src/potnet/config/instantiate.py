@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import types
 import typing
@@ -47,17 +48,36 @@ def locate(config: Mapping[str, Any], where: str = "") -> Any:
     Raises:
         ConfigError: There is no `_target_`, or nothing of this name.
     """
-    from hydra.utils import get_object
-
     path = config.get("_target_")
     if not isinstance(path, str):
         raise ConfigError(
             f"{where or 'config'}: no _target_ is given; name a class, such as potnet.models.PotNet"
         )
     try:
-        return get_object(path)
+        return _object(path)
     except Exception as error:
-        raise ConfigError(f"{where}._target_: cannot find {path} ({_first_line(error)})") from error
+        raise ConfigError(
+            f"{where}._target_: cannot find {path} ({_first_line(error)}); a module of your own must be in "
+            "the working folder or on PYTHONPATH"
+        ) from error
+
+
+def _object(path: str) -> Any:
+    """What a dotted path names: the longest part that is a module, then attributes."""
+    parts = path.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            found = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # Another module that is missing is an error of the module that imports it.
+            if end == 1 or error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            continue
+        for attribute in parts[end:]:
+            found = getattr(found, attribute)
+        return found
+    raise ModuleNotFoundError(f"{path!r} names no module")
 
 
 def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], where: str = "") -> None:

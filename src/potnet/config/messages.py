@@ -85,6 +85,10 @@ def _explain_key(key: str, config_name: str) -> str:
         return f"unknown key {key}; did you mean {_OTHER_NAMES[key]}?"
     group = re.split(r"[./]", key)[0]
     if config_name == "train" and group in paths.groups() and group not in config:
+        _, dot, leaf = key.partition(".")
+        if dot and (place := paths.package(group)):
+            found = f"the settings of {group}=OPTION are in {place}; did you mean {place}.{leaf}?"
+            return f"unknown key {key}: {found}"
         example = (paths.options(group) or ["NAME"])[0]
         return (
             f"unknown key {key}: {group} is a group, of which one option is chosen, as {group}={example} "
@@ -177,7 +181,7 @@ def _raised_in(error: BaseException, *packages: str) -> bool:
 
 
 def message_of(error: BaseException, config_name: str = "train") -> str | None:
-    """The message for a user, or None for an error that nobody foresaw and that needs its traceback."""
+    """The message for a user, or None for an unexpected error, which needs its traceback."""
     from hydra.errors import HydraException
 
     if type(error).__module__.partition(".")[0] == "potnet":

@@ -17,6 +17,14 @@ def groups() -> list[str]:
     return sorted(path.name for path in config_dir().iterdir() if path.is_dir() and path.name != "hydra")
 
 
+def package(group: str) -> str | None:
+    """Where the settings of a group are, if it is one other place for all options: split -> data.split."""
+    first = (path.read_text().partition("\n")[0] for path in (config_dir() / group).glob("[!_]*.yaml"))
+    places = {line.partition("@package ")[2].strip() for line in first}
+    place = places.pop()
+    return place if place not in ("", "_global_") and not places else None
+
+
 def options(group: str) -> list[str]:
     """Names of a group's options; those that begin with _ are parts that others build on."""
     return sorted(path.stem for path in (config_dir() / group).glob("[!_]*.yaml"))

@@ -1,6 +1,6 @@
 """What a file may build: the classes that a checkpoint, an export or a saved config names are a closed list.
 
-On the command line a user names whatever they like. A file that came from elsewhere may name only classes of
+On the command line a user may name any class. A file that came from elsewhere may name only classes of
 this package, of the kind that its place asks for, a few of Lightning's, and those that the user allows, by
 `allow=[mynet.Net]` on the command line or `potnet.load(path, allow=["mynet.Net"])` in Python. Everything else
 is refused before anything is imported.

@@ -46,7 +46,7 @@ class CrystalError(ValueError):
         self.source = source
 
     def __reduce__(self) -> tuple[type[CrystalError], tuple[str, str]]:
-        # So that it travels between processes: exceptions are made anew from their message alone.
+        # So that it can be sent to another process: unpickling an exception passes its message alone.
         return type(self), (self.reason, self.source)
 
 

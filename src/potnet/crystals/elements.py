@@ -79,7 +79,7 @@ def element_of_label(text: str, known: set[str] | None = None) -> int | None:
 
 
 def _sloppy(letters: str) -> int | None:
-    """`FE`, `fe` and `o`; not `T`, and not elements that nobody writes so."""
+    """`FE`, `fe` and `o`; not `T`, and not elements that are never written so."""
     z = ATOMIC_NUMBERS.get(letters.capitalize())
     return (
         z if z is not None and z <= _MAX_SLOPPY_Z and letters.upper() != "T" and len(letters) <= 2 else None

@@ -1,4 +1,4 @@
-"""Manage features and downloads: `python -m potnet.data --help`."""
+"""Manage features and downloads: `potnet data --help`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def prepare(overrides: Sequence[str]) -> None:
     """Download and featurize a data set, as training would, and say what it holds.
 
     Args:
-        overrides: As on the command line of `python -m potnet.train`.
+        overrides: As on the command line of `potnet train`.
     """
     from potnet.training.setup import build_data, with_absolute_source
 
@@ -109,7 +109,7 @@ def clear(chosen: Sequence[Entry], sure: bool) -> int:
     total = _size(sum(entry.bytes for entry in chosen))
     if not sure:
         if not sys.stdin.isatty():
-            print("error: nobody to ask: add --yes to delete this", file=sys.stderr)
+            print("error: no terminal to confirm on: add --yes to delete this", file=sys.stderr)
             return 1
         if input(f"delete these {len(chosen)} ({total})? [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing is deleted")
@@ -162,7 +162,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.command == "verify":
         return verify(select(root, options.names) if options.names else entries(root))
     if not (options.names or options.all):
-        print("error: name what to delete (python -m potnet.data list), or give --all", file=sys.stderr)
+        print("error: name what to delete (potnet data list), or give --all", file=sys.stderr)
         return 2
     return clear(entries(root) if options.all else select(root, options.names), options.yes)
 
@@ -181,16 +181,16 @@ def _size(number: float) -> str:
 def parser() -> argparse.ArgumentParser:
     """The command line; its `prog` and help are what a user sees."""
     parser = argparse.ArgumentParser(
-        prog="python -m potnet.data",
+        prog="potnet data",
         description="Prepare data sets without training, and manage what is kept on disk.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     work = commands.add_parser(
         "prepare",
         help="download and featurize a data set, as training would",
-        epilog="example: python -m potnet.data prepare data=table data.source.path=my.jsonl.gz",
+        epilog="example: potnet data prepare data=table data.source.path=my.jsonl.gz",
     )
-    work.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for python -m potnet.train")
+    work.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for potnet train")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--cache-dir", metavar="DIR", help="default: POTNET_CACHE or the user's cache folder")
     commands.add_parser("list", parents=[common], help="feature caches and downloads, with sizes")

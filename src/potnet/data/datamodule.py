@@ -27,6 +27,7 @@ from potnet.data.features.packing import Packing, limited_batches
 from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.features.store import FeatureStore
 from potnet.data.features.workers import BACKENDS
+from potnet.data.references import aligned
 from potnet.data.sources import Source
 from potnet.data.splits.prototypes import with_prototypes
 from potnet.data.splits.recipes import GivenSplit, Split, SplitRecipe
@@ -208,6 +209,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         failed = tuple(Removal(f.id, NOT_FEATURIZED, f.reason) for f in store.failures)
         table = replace(store.table, removed=store.table.removed + failed)
         self._split, self._removed, self._labels = self._divide(table)
+        self._align(store)
         self._store = store
         if self._removed:
             log.warning("%s", self._describe_removed())
@@ -315,6 +317,20 @@ class CrystalDataModule(lightning.LightningDataModule):
         used = {id for part in PARTS for id in split[part]}
         removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
         return split, removed, labels
+
+    def _align(self, store: FeatureStore) -> None:
+        """Put energies of several sources on one scale, where a target asks for it."""
+        assert self._split is not None
+        for key, target in self.targets.items():
+            if target.reference_by is None:
+                continue
+            counts = np.zeros((len(store), 119))
+            for start in range(0, len(store), 256):
+                batch = store.batch(np.arange(start, min(start + 256, len(store))), numbers=False)
+                np.add.at(counts, (start + batch.batch.numpy(), batch.z.numpy()), 1)
+            train = np.array([store.table.position[id] for id in self._split.train])
+            sources = store.table.values(target.reference_by)
+            self._labels[key] = aligned(self._labels[key], counts, sources, train, key)
 
     def _check_arrays(self, table: CrystalTable) -> None:
         """Refuse targets that are arrays where the data have none, or the cell is another."""

@@ -48,7 +48,7 @@ class CrystalTable:
         units: Label -> unit ("" where the source does not say).
         split: The source's own part of each crystal ("train", "val", "test", or None for neither), if it
             has a split.
-        formulas: n reduced formulas, or empty if nobody knows them.
+        formulas: n reduced formulas, or empty if unknown.
         prototypes: n structure prototypes (see `prototypes`), or empty if they were not asked for.
         removed: Crystals of the source that are not in this table, and why.
     """

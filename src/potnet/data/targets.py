@@ -23,6 +23,10 @@ _CHOICES = {
 }
 
 
+FACTORS = {("meV", "eV"): 1e3, ("meV/Å", "eV/Å"): 1e3, ("GPa", "eV/Å³"): 160.2176634}
+"""How many of a unit for errors one unit of the data is."""
+
+
 @dataclass(frozen=True)
 class Target:
     """A property to learn.
@@ -45,6 +49,10 @@ class Target:
         classes: Names of the classes, in the order of the labels 0, 1, ...
         thresholds: Of a classification of numbers: class k is between threshold k - 1 (exclusive) and
             threshold k (inclusive); one less than there are classes.
+        errors_in: Unit of errors where it is another than that of the data: "meV" for eV, "meV/Å" for eV/Å,
+            "GPa" for eV/Å³. Labels, predictions and the loss stay as they are.
+        reference_by: Of an extensive energy: column with the source of each label. Each source gets reference
+            energies of its own, and all labels are put on one scale (`potnet.data.references`).
         column: Property of the data that holds the labels; None is `key`.
         name: Name for plots and tables; None is `key`.
         on_missing: What is done with crystals without the label: "raise" is an error, "drop" leaves them out,
@@ -66,6 +74,8 @@ class Target:
     derived_from: str | None = None
     classes: tuple[str, ...] | None = None
     thresholds: tuple[float, ...] | None = None
+    errors_in: str | None = None
+    reference_by: str | None = None
     column: str | None = None
     name: str | None = None
     on_missing: Literal["raise", "drop", "mask"] = "raise"
@@ -84,6 +94,16 @@ class Target:
             raise DataError(f"target.key={self.key!r}: give a name without '.' and '/'")
         if not (isinstance(self.weight, int | float) and 0 <= self.weight < float("inf")):
             raise DataError(f"target.weight={self.weight}: give a number, 0 or more")
+        if self.errors_in is not None and (self.errors_in, self.unit) not in FACTORS:
+            pairs = ", ".join(f"{shown} for {unit}" for shown, unit in FACTORS)
+            raise DataError(
+                f"target {self.key}: errors_in={self.errors_in} is not known for values in "
+                f"{self.unit or 'no unit'}; known are {pairs}"
+            )
+        if self.reference_by is not None and not (self.extensive and self.kind == "regression"):
+            raise DataError(
+                f"target {self.key}: reference_by={self.reference_by} is for extensive energies; leave it out"
+            )
         if self.kind == "classification":
             self._check_classes()
         elif self.classes is not None or self.thresholds is not None:
@@ -132,8 +152,14 @@ class Target:
 
     @property
     def metric_unit(self) -> str:
-        """Unit of errors: that of what is learned, per atom for an extensive target."""
-        return f"{self.learned_unit}/atom" if self.extensive else self.learned_unit
+        """Unit of errors: `errors_in` or that of what is learned, per atom for an extensive target."""
+        unit = self.errors_in or self.learned_unit
+        return f"{unit}/atom" if self.extensive else unit
+
+    @property
+    def metric_factor(self) -> float:
+        """Errors in the learned unit (per atom) times this are in `metric_unit`."""
+        return 1.0 if self.errors_in is None else FACTORS[self.errors_in, self.unit]
 
     @property
     def is_class(self) -> bool:
@@ -180,14 +206,18 @@ class Target:
                 that is not among `classes`.
         """
         column = self.column or self.key
+        stated = table.units.get(column, "")
+        if stated and self.unit and stated != self.unit and not self.is_class:
+            said = f"{column} is given in {stated}, but "
+            if self.derived_from is None:
+                raise DataError(f"{said}the target says {self.unit}: set target.unit={stated}")
+            raise DataError(
+                f"{said}as a derivative of {self.derived_from} it has to be in {self.unit}: convert the data "
+                "(1 GPa is 0.00624151 eV/Å³, and 1 kbar a tenth of it)"
+            )
         if self.shape or self.per == "atom":
             return np.zeros(len(table))
         values = table.values(column)
-        stated = table.units.get(column, "")
-        if stated and self.unit and stated != self.unit and not self.is_class:
-            raise DataError(
-                f"{column} is given in {stated}, but the target says {self.unit}: set target.unit={stated}"
-            )
         if not self.is_class:
             if values.dtype == object:
                 row = next(row for row, value in enumerate(values) if value is not None)

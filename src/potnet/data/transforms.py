@@ -59,8 +59,8 @@ class Log10(Transform):
         return torch.pow(10.0, values)
 
     def unit(self, unit: str) -> str:
-        """log10(unit)."""
-        return f"log10({unit})"
+        """log10(unit), or log10 of a number without unit."""
+        return f"log10({unit})" if unit else "log10"
 
     def invalid(self, values: np.ndarray) -> np.ndarray:
         """Zero and negative values."""

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from potnet.crystals.batch import CrystalBatch
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
-"""Order of the six components of a stress: xx yy zz yz xz xy, as in ASE."""
+from potnet.lattice.real import VOIGT
 
 
 def derivatives(

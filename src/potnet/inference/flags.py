@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from potnet.crystals import Crystal, CrystalGraph
 from potnet.crystals.elements import symbol
@@ -71,3 +74,95 @@ def density_of(crystal: Crystal) -> float:
     from ase.data import atomic_masses
 
     return float(atomic_masses[crystal.z].sum() / abs(np.linalg.det(crystal.cell)) * 1.66053907)
+
+
+NEAREST = 5
+"""Neighbours over which the distance to the training crystals is a mean."""
+
+REFERENCES = 1000
+"""Training crystals that are kept to compare with."""
+
+DIRECTIONS = 16
+"""Principal directions of the embedding that are kept."""
+
+
+class Surroundings:
+    """How far a crystal is from the training crystals, in the embedding of a network.
+
+    The distance is the mean over the 5 nearest of some training crystals, in the first principal directions
+    of their embedding. A crystal is far if its distance is above that of 99 % of crystals that are like them
+    but were not trained on.
+
+    Args:
+        center: (G,) mean embedding.
+        directions: (G, D) orthonormal columns.
+        references: (R, D) training crystals in these directions, R at least 5.
+        threshold: 99th percentile of the distances of held-out crystals.
+    """
+
+    def __init__(
+        self, center: Tensor, directions: Tensor, references: Tensor, threshold: float = math.inf
+    ) -> None:
+        self.center, self.directions = center.float(), directions.float()
+        self.references, self.threshold = references.float(), float(threshold)
+
+    @classmethod
+    def fit(cls, training: Tensor, held_out: Tensor, seed: int = 0) -> Surroundings:
+        """From embeddings of training crystals (n, G) and of others like them (m, G).
+
+        Raises:
+            ValueError: Fewer training crystals than are needed for a distance, or no others.
+        """
+        if len(training) < NEAREST or not len(held_out):
+            raise ValueError(
+                f"at least {NEAREST} training crystals and 1 other are needed, got {len(training)} and "
+                f"{len(held_out)}"
+            )
+        training = training.double()
+        center = training.mean(0)
+        _, _, directions = torch.linalg.svd(training - center, full_matrices=False)
+        kept = directions[:DIRECTIONS].T.contiguous()
+        order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
+        # As they are stored, so that the threshold belongs to what is compared later.
+        references = ((training - center) @ kept)[order].half()
+        found = cls(center, kept, references)
+        found.threshold = float(torch.quantile(found.distances(held_out).double(), 0.99))
+        return found
+
+    def distances(self, embeddings: Tensor) -> Tensor:
+        """(B, G) embeddings to (B,) distances."""
+        found = torch.cdist((embeddings.float() - self.center) @ self.directions, self.references)
+        return found.topk(min(NEAREST, found.shape[1]), largest=False).values.mean(1)
+
+    def flags(self, embeddings: Tensor) -> list[str]:
+        """B texts, "" for crystals that are near."""
+        return [
+            f"unlike the training crystals: distance {distance / self.threshold:.2f} times that of 99 % of "
+            "their kind"
+            if distance > self.threshold
+            else ""
+            for distance in self.distances(embeddings).tolist()
+        ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What to keep in a file."""
+        return {
+            "surroundings.center": self.center.contiguous(),
+            "surroundings.directions": self.directions.contiguous(),
+            "surroundings.references": self.references.half().contiguous(),
+            "surroundings.threshold": torch.tensor(self.threshold, dtype=torch.float64),
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Surroundings | None:
+        """From `tensors()`; None if there are none.
+
+        Raises:
+            KeyError: Some are missing.
+        """
+        if "surroundings.center" not in tensors:
+            return None
+        center, directions, references, threshold = (
+            tensors[f"surroundings.{name}"] for name in ("center", "directions", "references", "threshold")
+        )
+        return cls(center, directions, references, float(threshold))

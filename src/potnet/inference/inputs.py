@@ -1,4 +1,4 @@
-"""What a prediction is asked of: files, folders, patterns and objects, as crystals with distinct names."""
+"""Inputs of a prediction: files, folders, patterns and objects, as crystals with distinct names."""
 
 from __future__ import annotations
 

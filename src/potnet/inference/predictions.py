@@ -230,6 +230,42 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+class PrintedTable:
+    """As `CsvTable`, on the screen: columns of a width that fits the first rows.
+
+    Attributes:
+        rows: How many were printed.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._widths: list[int] = []
+
+    def __enter__(self) -> PrintedTable:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def add(self, table: Predictions) -> None:
+        """Print the rows of a table, and before the first ones the header with units."""
+        rows = table.rows()
+        if not rows:
+            return
+        if not self._widths:
+            units = {key: target.unit for key, target in table.targets.items()}
+            head = [f"{name} ({units[name]})" if units.get(name) else name for name in table.header]
+            self._widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+            rows = [head, *rows]
+        for row in rows:
+            *cells, flags = [
+                cell.rjust(width) if number else cell.ljust(width)
+                for number, (cell, width) in enumerate(zip(row, self._widths, strict=True))
+            ]
+            print("  ".join([*cells, flags.strip()]).rstrip())
+        self.rows += len(table)
+
+
 class CsvTable:
     """A CSV file that grows table by table, and is complete whenever it is there.
 

@@ -6,10 +6,9 @@ Lightning, which takes seconds to import, is not needed here.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,21 +20,26 @@ from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
 from potnet.inference.inputs import Inputs, Outcome, crystals_of, expand, name_of
+from potnet.inference.intervals import check_level
+from potnet.inference.limits import DEFAULT_LEVEL, Limits
 from potnet.inference.memory import (
     FEATURE_BYTES,
     GIB,
     SAFETY,
-    SHARE,
-    available_bytes,
     is_out_of_memory,
     peak_bytes,
 )
 from potnet.inference.predictions import Predictions, columns_of, joined
+from potnet.progress import progress_bar
 from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
 from potnet.training.outputs import values_of
 from potnet.training.scaling import scalers_of
+
+if TYPE_CHECKING:
+    from potnet.inference.embeddings import Embeddings
+    from potnet.inference.explain import Explanation
 
 __all__ = ["Inputs", "Predictions", "Predictor", "choose_device", "expand"]
 
@@ -158,6 +162,7 @@ class Predictor:
         max_pairs: int = 500_000,
         max_edges: int = 500_000,
         progress: bool = False,
+        level: float = DEFAULT_LEVEL,
     ) -> Predictions:
         """Predict crystals in files or in memory.
 
@@ -173,7 +178,8 @@ class Predictor:
                 None is four fifths of what is available.
             max_pairs: Most ordered pairs of atoms of a batch; a crystal that has more is predicted alone.
             max_edges: Likewise, most local edges.
-            progress: Show a bar.
+            progress: Show a bar, if stderr is a terminal.
+            level: Of the intervals, where the model has any (an `Ensemble` with a calibration).
 
         Returns:
             Values in the targets' physical units (for a log target the value, not its logarithm).
@@ -183,7 +189,16 @@ class Predictor:
             ConfigError: A setting that makes no sense.
         """
         tables = self.tables(
-            inputs, on_error, batch_size, box, plausibility, max_memory_gib, max_pairs, max_edges, progress
+            inputs,
+            on_error,
+            batch_size,
+            box,
+            plausibility,
+            max_memory_gib,
+            max_pairs,
+            max_edges,
+            progress,
+            level,
         )
         return joined([self._empty(), *tables])
 
@@ -198,6 +213,7 @@ class Predictor:
         max_pairs: int = 500_000,
         max_edges: int = 500_000,
         progress: bool = False,
+        level: float = DEFAULT_LEVEL,
     ) -> Iterator[Predictions]:
         """As `predict`, but table by table: memory does not grow with the number of crystals.
 
@@ -206,27 +222,48 @@ class Predictor:
         """
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
-        for name, value in (("batch_size", batch_size), ("max_pairs", max_pairs), ("max_edges", max_edges)):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: give at least 1")
-        if max_memory_gib is not None and not max_memory_gib > 0:
-            raise ConfigError(f"max_memory_gib={max_memory_gib}: give a positive number, or null to choose")
-        limits = _Limits(batch_size, max_pairs, max_edges, max_memory_gib)
+        limits = Limits(batch_size, max_pairs, max_edges, max_memory_gib, check_level(level))
         items = expand(inputs)
         return self._tables(
             items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress
         )
 
+    def embed(self, inputs: Inputs, atoms: bool = False, **options: Any) -> Embeddings:
+        """Vectors of crystals, and with `atoms=True` of atoms, from the layer before the heads.
+
+        Args:
+            inputs: As for `predict`.
+            atoms: Whether to keep a vector an atom.
+            options: `on_error`, `batch_size`, `box`, `plausibility`, as for `predict`.
+        """
+        from potnet.inference.embeddings import embed
+
+        return embed(self, inputs, atoms, **options)
+
+    def explain(self, inputs: Inputs, target: str | None = None, **options: Any) -> Explanation:
+        """What each atom contributes to the prediction, and what it is without the complete potentials.
+
+        Args:
+            inputs: As for `predict`.
+            target: Key; None is the first.
+            options: `on_error`, `box`, `plausibility`, as for `predict`.
+        """
+        from potnet.inference.explain import explain
+
+        return explain(self, inputs, target, **options)
+
     def _tables(
-        self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: _Limits, progress: bool
+        self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: Limits, progress: bool
     ) -> Iterator[Predictions]:
-        with _bar(len(items), progress) as advance:
-            for crystals, failures in _chunks(items, outcomes, skip):
-                yield self._table(crystals, failures, skip, limits)
+        # The number of crystals in the files is not known before they are read.
+        title = f"Predicting {len(items)} input{'' if len(items) == 1 else 's'}"
+        with progress_bar(None, title, shown=None if progress else False) as advance:
+            for crystals, failures in chunks(items, outcomes, skip):
+                yield self.table(crystals, failures, skip, limits)
                 advance(len(crystals) + len(failures))
 
-    def _table(
-        self, crystals: list[Crystal], unread: list[Failure], skip: bool, limits: _Limits
+    def table(
+        self, crystals: list[Crystal], unread: list[Failure], skip: bool, limits: Limits
     ) -> Predictions:
         """Predict some crystals; failures are listed in the order: unread, not featurized, not predicted."""
         failures: list[Failure] = []
@@ -235,16 +272,16 @@ class Predictor:
             needed = FEATURE_BYTES * len(crystal) ** 2 if self.featurizer.potentials else 0
             if self._fits(crystal.id, len(crystal), needed, torch.device("cpu"), skip, limits, failures):
                 usable.append(crystal)
-        graphs = self._featurized(usable, skip, failures)
+        graphs = self.featurized(usable, skip, failures)
         given = {crystal.id: crystal for crystal in usable}
         tables = [self._empty()]
-        for batch in self._batches(graphs, skip, limits, failures):
-            tables += self._batch(batch, given, skip, failures)
+        for batch in self.batches(graphs, skip, limits, failures):
+            tables += self._batch(batch, given, skip, limits, failures)
         found = joined(tables)
         found.failures = [*unread, *failures]
         return found
 
-    def _featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
+    def featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
         try:
             given = failures if skip else None
             return self.featurizer.featurize(crystals, failures=given, labels=False)
@@ -252,13 +289,13 @@ class Predictor:
             if not is_out_of_memory(error):
                 raise
             if len(crystals) > 1:
-                return [g for crystal in crystals for g in self._featurized([crystal], skip, failures)]
+                return [g for crystal in crystals for g in self.featurized([crystal], skip, failures)]
             reason = f"{len(crystals[0])} atoms: there is not enough memory for its features"
             self._refuse(crystals[0].id, reason, skip, failures)
             return []
 
-    def _batches(
-        self, graphs: list[CrystalGraph], skip: bool, limits: _Limits, failures: list[Failure]
+    def batches(
+        self, graphs: list[CrystalGraph], skip: bool, limits: Limits, failures: list[Failure]
     ) -> Iterator[list[CrystalGraph]]:
         """Crystals in order, each batch within the limits; a crystal above one of them comes alone."""
         held: list[CrystalGraph] = []
@@ -290,7 +327,7 @@ class Predictor:
         needed: float,
         device: torch.device,
         skip: bool,
-        limits: _Limits,
+        limits: Limits,
         failures: list[Failure],
     ) -> bool:
         """Whether a crystal that takes so many bytes may be predicted; if not, it is refused."""
@@ -305,7 +342,7 @@ class Predictor:
         self._refuse(id, reason, skip, failures)
         return False
 
-    def _heavy(self, size: int, limits: _Limits) -> bool:
+    def _heavy(self, size: int, limits: Limits) -> bool:
         """Whether a batch of this many pairs and edges would take more memory than there is."""
         return size > UNMEASURED and SAFETY * self._bytes_of_one() * size > limits.bytes(self.device)
 
@@ -327,22 +364,41 @@ class Predictor:
         return self._bytes_each
 
     def _batch(
-        self, graphs: list[CrystalGraph], given: dict[str, Crystal], skip: bool, failures: list[Failure]
+        self,
+        graphs: list[CrystalGraph],
+        given: dict[str, Crystal],
+        skip: bool,
+        limits: Limits,
+        failures: list[Failure],
     ) -> list[Predictions]:
         """Predict one batch. If the network refuses it (an unknown element), find out which crystal it is."""
         try:
-            values = self.learned(collate(graphs))
+            return [self._rows(graphs, [given[graph.id] for graph in graphs], limits.level)]
         except (ValueError, MemoryError, RuntimeError) as error:
             if not (isinstance(error, ValueError) or is_out_of_memory(error)):
                 raise
             if len(graphs) > 1:
-                return [table for graph in graphs for table in self._batch([graph], given, skip, failures)]
+                return [t for graph in graphs for t in self._batch([graph], given, skip, limits, failures)]
             reason = str(error)
             if is_out_of_memory(error):
                 reason = f"{len(graphs[0].z)} atoms: there is not enough memory"
             self._refuse(graphs[0].id, reason, skip, failures)
             return []
-        crystals = [given[graph.id] for graph in graphs]
+
+    def _rows(self, graphs: list[CrystalGraph], crystals: list[Crystal], level: float) -> Predictions:
+        """The rows of one batch.
+
+        Args:
+            graphs: Features, in the cell that the network sees.
+            crystals: The same as they were given.
+            level: Of intervals.
+        """
+        return self._filled(self.learned(collate(graphs)), graphs, crystals)
+
+    def _filled(
+        self, values: dict[str, Tensor], graphs: list[CrystalGraph], crystals: list[Crystal]
+    ) -> Predictions:
+        """Rows from values in the learned units; extensive ones become those of the cell as given."""
         found = Predictions(self.targets, [graph.id for graph in graphs])
         for key, target in self.targets.items():
             if target.per == "atom":
@@ -353,7 +409,7 @@ class Predictor:
                 values[key] = values[key] * torch.tensor(times, dtype=torch.float64)
             found.columns |= columns_of(target, values[key])
         found.flags = [self.domain.flags(c, g) for c, g in zip(crystals, graphs, strict=True)]
-        return [found]
+        return found
 
     def _of_atoms(
         self, key: str, values: Tensor, graphs: list[CrystalGraph], crystals: list[Crystal]
@@ -383,18 +439,6 @@ class Predictor:
         failures.append(Failure(id, reason))
 
 
-class _Limits:
-    """What a batch may have at most."""
-
-    def __init__(self, crystals: int, pairs: int, edges: int, memory_gib: float | None) -> None:
-        self.crystals, self.pairs, self.edges = crystals, pairs, edges
-        self.memory_gib = memory_gib
-
-    def bytes(self, device: torch.device) -> float:
-        """Working memory of a batch."""
-        return self.memory_gib * GIB if self.memory_gib is not None else SHARE * available_bytes(device)
-
-
 def _disordered(elements: Sequence[int]) -> Crystal:
     """96 atoms without symmetry, at a usual density."""
     import numpy as np
@@ -406,7 +450,7 @@ def _disordered(elements: Sequence[int]) -> Crystal:
     return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")
 
 
-def _chunks(
+def chunks(
     items: list[Any], outcomes: Iterator[Outcome], skip: bool
 ) -> Iterator[tuple[list[Crystal], list[Failure]]]:
     """Crystals of some inputs at a time, with the inputs between them that could not be read."""
@@ -443,24 +487,3 @@ def choose_device(name: str) -> torch.device:
             f"device={name}: not available here ({str(error).splitlines()[0]}); try cpu"
         ) from error
     return device
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr; gives a function of the crystals done since the last call."""
-    if not shown:
-        yield lambda crystals: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn(f"Predicting {total} input{'' if total == 1 else 's'}"),
-        BarColumn(),
-        TextColumn("{task.completed} crystals"),
-        TimeElapsedColumn(),
-    )
-    # The number of crystals in the files is not known before they are read.
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda crystals: bar.update(task, advance=crystals)

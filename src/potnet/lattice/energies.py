@@ -143,7 +143,7 @@ def lattice_energies(
 class EnergySums:
     """`lattice_energies` for dynamics: lists of pairs are kept while atoms move little.
 
-    Call it like `lattice_energies`. The list of pairs reaches `skin` beyond the cutoff and is made anew when
+    Call it like `lattice_energies`. The list of pairs reaches `skin` beyond the cutoff and is rebuilt when
     an atom has moved by half of that, when the cell has changed as much, or when another batch is given;
     pairs beyond the cutoff are left out at every call, so results are those of `lattice_energies`.
 

@@ -34,7 +34,7 @@ _MESH_ETA = 2.0
 
 @dataclass
 class EnergyPlan:
-    """A batch made ready: what `lattice_energies` finds out anew at each call.
+    """A batch made ready: what `lattice_energies` computes at each call.
 
     Attributes:
         work: What is summed.

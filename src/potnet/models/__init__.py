@@ -8,6 +8,7 @@ from potnet.models.baselines.matformer import Matformer
 from potnet.models.baselines.megnet import MEGNet
 from potnet.models.baselines.schnet import SchNet
 from potnet.models.leignn import LEIGNN
+from potnet.models.pair_splines import PairSplines
 from potnet.models.potnet import PotNet
 from potnet.models.potnet_ff import PotNetFF
 from potnet.models.potnet_published import PublishedPotNet
@@ -20,6 +21,7 @@ __all__ = [
     "KernelRidge",
     "MEGNet",
     "Matformer",
+    "PairSplines",
     "PotNet",
     "PotNetFF",
     "PublishedPotNet",

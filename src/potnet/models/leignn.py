@@ -22,7 +22,7 @@ from potnet.nn.heads import head_specs
 
 
 class LEIGNN(Network):
-    """Equivariant message passing, with a virtual node that every atom tells and hears in each layer.
+    """Equivariant message passing, with a virtual node that exchanges messages with every atom in each layer.
 
     In each layer: distribute, s_i += MLP([s_i, S]), v_i += W (v_i + G); message and update as in
     `potnet.nn.equivariant`; aggregate, S += MLP([mean s, S]), G += W (mean v + G). S begins learned, G as
@@ -104,7 +104,7 @@ class LEIGNN(Network):
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
             if node is not None:
                 s, v = self.virtual[i].distribute(s, v, node, batch)  # type: ignore[operator]
-            s, v = message(s, v, batch.edge_index, basis, unit)
+            s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             s, v = update(s, v)
             if node is not None:
                 node = self.virtual[i].aggregate(s, v, node, batch)  # type: ignore[operator]

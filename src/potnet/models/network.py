@@ -43,6 +43,22 @@ class Network(nn.Module):
         """
         raise NotImplementedError
 
+    def atom_parts(self, batch: CrystalBatch, key: str) -> dict[str, Tensor]:
+        """What the atoms contribute to an extensive output.
+
+        Args:
+            batch: B crystals of N atoms.
+            key: Of the head.
+
+        Returns:
+            `atoms` (N,), whose sum over the atoms of a crystal is its output; a network may add others.
+
+        Raises:
+            ValueError: As for `embed`.
+        """
+        head = self.heads[key]
+        return {"atoms": head.layers(self.embed(batch).atoms).squeeze(-1)}  # type: ignore[operator]
+
     def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """The output of each head, by key: (B, outputs) or (N, outputs), (B,) or (N,) if there is one output.
 

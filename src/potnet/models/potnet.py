@@ -65,6 +65,8 @@ class PotNet(Network):
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
         coefficients: P weights that combine the potentials into one channel; None keeps them apart.
         pair_bins: Gaussians of each potential of a pair.
+        charges: Learned charges of an atom, whose fields every layer adds (`FieldBranch`); 0 adds none. Needs
+            `pairs`.
         neighbors: Usual number of local edges of an atom; scales their sum.
         dropout: Fraction of the features of every update, and of the heads, dropped in training.
         group_features: Whether to append ten one-hot features of the element's group.
@@ -90,6 +92,7 @@ class PotNet(Network):
         pair_channels: int = 3,
         coefficients: Sequence[float] | None = None,
         pair_bins: int = 96,
+        charges: int = 0,
         neighbors: float = 16.0,
         dropout: float = 0.0,
         group_features: bool = False,
@@ -101,6 +104,10 @@ class PotNet(Network):
             raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
         if pairs not in ("complete", "none"):
             raise ValueError(f"pairs must be 'complete' or 'none', got {pairs!r}")
+        if charges < 0 or (charges and pairs == "none"):
+            raise ValueError(
+                f"charges must be 0, or positive with pairs='complete', got {charges} and {pairs!r}"
+            )
         if min(width, edge_width, layers) < 1 or not neighbors > 0:
             raise ValueError(
                 "width, edge_width, layers and neighbors must be positive, "
@@ -121,6 +128,9 @@ class PotNet(Network):
         if pairs == "complete":
             self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width, coefficients)
             self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
+        self.field_layers = nn.ModuleList(
+            FieldBranch(width, pair_channels, charges) for _ in range(layers if charges else 0)
+        )
         self.dropout = nn.Dropout(dropout)
         self.heads = Heads(
             heads,
@@ -138,12 +148,19 @@ class PotNet(Network):
         if self.pair_embedding is not None:
             pairs = folded.pair_edges(self.pair_embedding(folded.potentials.values))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
-        num_atoms = batch.num_atoms.index_select(0, folded.of_atoms(batch.batch))
+        crystal = folded.of_atoms(batch.batch)
+        num_atoms = batch.num_atoms.index_select(0, crystal)
         of_pairs = num_atoms.to(x.dtype).rsqrt().unsqueeze(1)
         for i, layer in enumerate(self.local_layers):
             change = layer(x, local, self.neighbors**-0.5)
             if pairs is not None:
                 change = change + self.pair_layers[i](x, pairs, of_pairs)
+            if pairs is not None and self.field_layers:
+                share = folded.atoms.sizes().to(x.dtype) / num_atoms
+                sums = folded.potentials.values.to(x.dtype)
+                change = change + self.field_layers[i](
+                    x, pairs, sums, crystal, share.unsqueeze(1), batch.num_crystals
+                )
             x = x + self.dropout(change)
         atoms = folded.atoms.spread(x)
         return Embedding(atoms, aggregate(atoms, batch.batch, batch.num_crystals, "mean"))
@@ -233,3 +250,42 @@ class GatedBranch(nn.Module):
         message = self.gate_norm(gate).sigmoid() * F.silu(value)
         total = aggregate(message, edges.target, len(x), times=edges.times)
         return F.silu(self.norm(self.update(scale * total)))
+
+
+class FieldBranch(nn.Module):
+    """Fields of learned charges, linear in the sums of the potentials.
+
+    V_ikp = sum_j q_jk S_p(i, j), q = Linear(x) less its mean over the crystal, so that the charges of a
+    crystal add up to zero; change of x = Linear([V, q V]). As a sum over the charges of all images it does
+    not depend on the choice of the cell, which what is not linear in the sums does.
+
+    Args:
+        width: Features of an atom.
+        channels: P, potentials of a pair.
+        charges: K, charges of an atom.
+    """
+
+    def __init__(self, width: int, channels: int, charges: int) -> None:
+        super().__init__()
+        self.charge = nn.Linear(width, charges, bias=False)
+        self.update = nn.Linear(2 * charges * channels, width)
+
+    def forward(
+        self, x: Tensor, pairs: Edges, sums: Tensor, crystal: Tensor, share: Tensor, crystals: int
+    ) -> Tensor:
+        """Change of the features of atoms, (C, width).
+
+        Args:
+            x: (C, width), of each class of atoms.
+            pairs: One for each class; their features are not read.
+            sums: (V, P), of the distinct pairs.
+            crystal: (C,) int64 in [0, B), of each class.
+            share: (C, 1), the part of the crystal's atoms that are in the class.
+            crystals: B.
+        """
+        q = self.charge(x)
+        mean = aggregate(q * share, crystal, crystals)
+        q = q - mean.index_select(0, crystal)
+        terms = q.index_select(0, pairs.source).unsqueeze(2) * pairs.per_edge(sums).unsqueeze(1)
+        field = aggregate(terms, pairs.target, len(x), times=pairs.times)
+        return self.update(torch.cat([field, q.unsqueeze(2) * field], 1).flatten(1))

@@ -121,7 +121,7 @@ class PotNetFF(Network):
         edges = self._pair_edges(batch)
         scale = batch.num_atoms.to(s.dtype).rsqrt().index_select(0, batch.batch).unsqueeze(1)
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
-            s, v = message(s, v, batch.edge_index, basis, unit)
+            s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             if edges is not None:
                 s = s + self.pair_layers[i](s, edges, scale)
             s, v = update(s, v)
@@ -156,25 +156,29 @@ class PotNetFF(Network):
         columns = []
         for name, column in zip(self.long_range, given.unbind(-1), strict=True):
             if name == "coulomb":
-                column = 0.1 * column
                 mean = aggregate(column, batch.batch, batch.num_crystals, "mean")
                 columns.append(column - mean.index_select(0, batch.batch))
             else:
                 columns.append(F.softplus(column))
         return torch.stack(columns, -1)
 
-    def long_range_energy(self, s: Tensor, batch: CrystalBatch) -> Tensor:
-        """(B,) complete energies, on the scale of the network's output."""
+    def long_range_parts(self, sources: Tensor, batch: CrystalBatch) -> Tensor:
+        """(N,) parts of the complete energies that belong to each atom, on the scale of the network's output.
+
+        Args:
+            sources: (N, L), from `sources`.
+            batch: Of these atoms.
+        """
         potentials = {"coulomb": Coulomb(), "london": London(), "pauli": Pauli(self.alpha)}
         factors = {"coulomb": COULOMB_EV_ANGSTROM, "london": -1.0, "pauli": 1.0}
         found = lattice_energies(
             batch.cell,
             batch.positions,
             batch.batch,
-            self.sources(s, batch).double(),
+            sources.double(),
             [potentials[name] for name in self.long_range],
             accuracy=self.accuracy,
-        ).crystal
+        ).atom
         return (found * found.new_tensor([factors[name] for name in self.long_range])).sum(-1)
 
     def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
@@ -182,8 +186,24 @@ class PotNetFF(Network):
         embedding = self.embed(batch)
         found = self.heads(embedding, batch)
         if self.charges is not None:
-            energy = self.long_range_energy(embedding.atoms, batch)
+            parts = self.long_range_parts(self.sources(embedding.atoms, batch), batch)
+            energy = aggregate(parts, batch.batch, batch.num_crystals)
             for key, spec in self.heads.specs.items():
                 if spec.extensive:
                     found[key] = found[key].double() + energy
+        return found
+
+    def atom_parts(self, batch: CrystalBatch, key: str) -> dict[str, Tensor]:
+        """As for every network; with the long-range energies, and `charges` (N,) where there are any.
+
+        Charges times the square root of the target's scale are in e.
+        """
+        s = self.embed(batch).atoms
+        found = {"atoms": self.heads[key].layers(s).squeeze(-1)}  # type: ignore[operator]
+        if self.charges is None:
+            return found
+        sources = self.sources(s, batch)
+        found["atoms"] = found["atoms"].double() + self.long_range_parts(sources, batch)
+        if "coulomb" in self.long_range:
+            found["charges"] = sources[:, self.long_range.index("coulomb")]
         return found

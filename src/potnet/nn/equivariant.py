@@ -47,7 +47,7 @@ class VectorMessage(nn.Module):
         self.filter = nn.Linear(basis, 3 * width, bias=False)
 
     def forward(
-        self, s: Tensor, v: Tensor, edge_index: Tensor, basis: Tensor, unit: Tensor
+        self, s: Tensor, v: Tensor, edge_index: Tensor, basis: Tensor, unit: Tensor, first: bool = False
     ) -> tuple[Tensor, Tensor]:
         """New scalars and vectors.
 
@@ -57,11 +57,15 @@ class VectorMessage(nn.Module):
             edge_index: (2, E), source j and target i.
             basis: (E, basis), of the lengths.
             unit: (E, 3), from i to j.
+            first: Whether v is zero, as in the first layer: a v_j is then left out, a third of the time.
         """
         source, target = edge_index
-        mixed = self.sender(s).index_select(0, source) * self.filter(basis) * 3**-0.5
+        # The factor is applied to atoms, of which there are fewer than edges.
+        mixed = (self.sender(s) * 3**-0.5).index_select(0, source) * self.filter(basis)
         a, b, c = mixed.chunk(3, -1)
-        vectors = a[:, None] * v.index_select(0, source) + b[:, None] * unit[:, :, None]
+        vectors = b[:, None] * unit[:, :, None]
+        if not first:
+            vectors = vectors + a[:, None] * v.index_select(0, source)
         s = (s + aggregate(c, target, len(s))) * 2**-0.5
         return s, v + aggregate(vectors, target, len(v)) / math.sqrt(self.width)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 Report = Callable[[str, int, int], None]
-"""Told of a stage, the steps done and the number of steps."""
+"""Called with a stage, the steps done and the number of steps."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def cross_validate(
         noises: To be tried with each length.
         folds: Parts that are held out in turn; at most n.
         seed: Of the division.
-        report: Told of the progress.
+        report: Called with the progress.
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     parts = order.tensor_split(min(folds, len(targets)))

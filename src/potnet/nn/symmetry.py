@@ -117,7 +117,8 @@ def nearly_equal(scalars: Tensor, crystal: Tensor) -> Scalars:
     """Find the scalars of each crystal that differ by rounding.
 
     In ascending order, a gap of more than `TOLERANCE` begins a new value; so does that distance from the
-    smallest of a value, lest many small gaps add up. What is equal does not depend on the rest of the batch.
+    smallest of a value, so that many small gaps do not add up. What is equal does not depend on the rest of
+    the batch.
 
     Args:
         scalars: (R,), on a scale of which `TOLERANCE` is small.

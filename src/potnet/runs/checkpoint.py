@@ -130,8 +130,8 @@ def export(path: str | Path, output: str | Path | None = None, dtype: str = "flo
     Args:
         path: See `find_checkpoint`.
         output: File to write, ending in .safetensors; None puts it beside the checkpoint.
-        dtype: "float32", "float16" or "bfloat16": how the weights of the network are stored. They are read
-            back as float32; scalers stay float64.
+        dtype: "float32", "float16" or "bfloat16": how the matrices of the network are stored. They are read
+            back as float32. Vectors and heads stay float32, scalers float64.
 
     Returns:
         The file.
@@ -168,7 +168,9 @@ def export(path: str | Path, output: str | Path | None = None, dtype: str = "flo
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
-    small = name.startswith("model.") and value.dtype == torch.float32
+    # Biases, scales of norms and heads are few, and rounding them changes predictions most.
+    small = name.startswith("model.") and value.ndim > 1 and not name.startswith("model.heads.")
+    small = small and value.dtype == torch.float32
     return (value.to(dtype) if small else value).detach().contiguous().clone()
 
 

@@ -15,7 +15,7 @@ from potnet.files import csv_text, write_whole
 from potnet.inference.predictor import Predictor
 from potnet.runs.folder import PREDICTION_COLUMNS
 from potnet.training.metrics import classification_metrics, known, regression_metrics
-from potnet.training.outputs import per_atom
+from potnet.training.outputs import measured
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -83,7 +83,7 @@ def evaluate_part(predictor: Predictor, part: str, batches: Iterable[Any]) -> li
             values[key].append(value)
             labels[key].append(label)
             if not targets[key].is_class:
-                pair = (per_atom(targets, key, x, batch) for x in (value, label))
+                pair = (measured(targets, key, x, batch) for x in (value, label))
                 scaled[key].append(known(*pair))
     found = []
     for key, target in targets.items():
@@ -205,6 +205,8 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
             shown = ["-" if figure is None else f"{figure:.5f}" for figure in figures]
             which = [evaluation.part, *([evaluation.key] if several else [])]
             table.add_row(*which, *shown, evaluation.metrics["unit"], str(evaluation.metrics["n"]))
-        console.print(table)
+        # A narrow terminal wraps lines, but no figure is cut.
+        needed = console.measure(table, options=console.options.update_width(1000)).maximum
+        Console(soft_wrap=True, width=max(console.width, needed)).print(table)
     for name, value in (facts or {}).items():
         console.print(f"{name:<12}{value}", highlight=False)

@@ -23,10 +23,11 @@ from potnet.runs.evaluation import (
     worst_crystals,
     write_predictions,
 )
-from potnet.runs.folder import ELEMENT_COLUMNS, WORST_COLUMNS, RunFolder
+from potnet.runs.folder import BEST, ELEMENT_COLUMNS, WORST_COLUMNS, RunFolder
 from potnet.runs.periodic_table import ElementError, error_by_element, plot_error_by_element
 from potnet.runs.plots import learning_curve, parity_plot
 from potnet.training.loggers import common
+from potnet.training.temperature import calibrate
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -55,7 +56,7 @@ def finish_run(
         table: The figures by epoch.
         seconds: Time of the stages so far, with their "total".
         interrupted: Whether training was.
-        loggers: Told the final figures.
+        loggers: Get the final figures.
         monitor: Name of the metric that chose the best checkpoint.
 
     Returns:
@@ -70,6 +71,8 @@ def finish_run(
     # This run wrote the file, and its user named what is in it.
     own = [path for _, path in targets_in(config)]
     predictor = Predictor.from_checkpoint(checkpoint, allow=own)
+    if checkpoint.name == BEST:  # the last one is what the run goes on from
+        calibrate(predictor, data, checkpoint)
     evaluations = evaluate(predictor, data)
     seconds["test"] = time.perf_counter() - started
     seconds["total"] += seconds["test"]

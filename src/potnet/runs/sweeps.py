@@ -151,7 +151,7 @@ def _tell(error: Exception, folder: Path) -> None:
     details = "".join(traceback.format_exception(error))
     with suppress(OSError):  # a full disk may be what went wrong
         write_whole(RunFolder(folder).error, f"{message}\n\n{details}")
-    # An error that nobody foresaw needs its traceback, in the log of the sweep as well.
+    # An unexpected error needs its traceback, in the log of the sweep as well.
     print(
         f"{'' if known else details}error: job {folder.name} failed: {message}", file=sys.stderr, flush=True
     )

@@ -151,7 +151,7 @@ class MetricsTable(Callback):
         """Forget rows of epochs that are going to be repeated."""
         self.rows = [row for row in self.rows if int(row["epoch"]) < trainer.current_epoch]
         self.devices = trainer.world_size
-        # A run that goes on amid an epoch begins none.
+        # A run that resumes mid-epoch does not begin an epoch.
         self._started, self._crystals = time.perf_counter(), 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,7 +169,7 @@ class MetricsTable(Callback):
         self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Add a row and write the table anew, so that it is whole at any time."""
+        """Add a row and rewrite the table, so that the file is complete at any time."""
         now = time.perf_counter()
         trained, validated = self._trained or now, self._trained is not None
         found = {

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from potnet.files import csv_text, write_whole
+from potnet.progress import Progress, progress_bar
 from potnet.runs.folder import RunFolder
 from potnet.training.checkpoint_io import AtomicCheckpointIO
 from potnet.training.scaling import scaler_of
@@ -24,6 +25,7 @@ from potnet.training.scaling import scaler_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from potnet.crystals import CrystalBatch
     from potnet.data import CrystalDataModule
     from potnet.nn.ridge import Report, Trial
     from potnet.training.module import PropertyModule
@@ -55,6 +57,10 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
     started = time.perf_counter()
     batches = list(data.dataloader("train"))
     target, model = module.targets.first, module.model
+    if hasattr(model, "fit_labels"):
+        _fit_energy(module, batches, folder)
+        _write_best(module, folder)
+        return time.perf_counter() - started
     if len(module.targets) > 1 or target.is_class or target.outputs > 1 or target.per == "atom":
         raise ValueError(
             f"{type(model).__name__} is fitted in closed form to one number a crystal, not to "
@@ -74,13 +80,32 @@ def fit(module: PropertyModule, data: CrystalDataModule, folder: Path) -> float:
         chosen.length,
         chosen.noise,
     )
+    _write_best(module, folder)
+    return time.perf_counter() - started
+
+
+def _write_best(module: PropertyModule, folder: Path) -> None:
     checkpoint = {
         "state_dict": module.state_dict(),
         "hyper_parameters": dict(module.hparams),
         "potnet": module.record,
     }
     AtomicCheckpointIO().save_checkpoint(checkpoint, RunFolder(folder).best)
-    return time.perf_counter() - started
+
+
+def _fit_energy(module: PropertyModule, batches: list[CrystalBatch], folder: Path) -> None:
+    """Fit a model that is linear in its coefficients to an energy and its derivatives."""
+    targets, model = module.targets, module.model
+    energy = next(key for key in targets.direct)
+    scaler = scaler_of(module.scalers, energy)
+    labels = []
+    for batch in batches:
+        one = {"energy": scaler.scaled(batch.targets[energy].double(), batch)}
+        one |= {key: batch.targets[key].double() / scaler.std for key in targets.derived}
+        labels.append(one)
+    weights = {"energy": targets[energy].weight} | {key: one.weight for key, one in targets.derived.items()}
+    model.fit_labels(batches, labels, weights)  # type: ignore[operator]
+    model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
 
 
 def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
@@ -91,24 +116,28 @@ def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
 
 @contextmanager
 def fit_progress(console: Console | None = None) -> Iterator[Report]:
-    """One bar; where the output is not a terminal, a line for each stage.
+    """A bar for each stage; where the output is not a terminal, a line.
 
     Args:
         console: Where to write; stdout by default.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = console or Console(soft_wrap=True)
-    if not console.is_terminal:
+    with ExitStack() as bars:
+        advance: Progress | None = None
+        before = 0
 
-        def say(stage: str, done: int, total: int) -> None:
-            if done == 0:
-                console.print(f"fitting: {stage}, {total} step{'s' if total > 1 else ''}", highlight=False)
+        def report(stage: str, done: int, total: int) -> None:
+            nonlocal advance, before
+            if done == 0 or advance is None:
+                bars.close()
+                advance, before = bars.enter_context(progress_bar(total, stage, "steps", None, console)), 0
+                if not console.is_terminal:
+                    console.print(
+                        f"fitting: {stage}, {total} step{'s' if total > 1 else ''}", highlight=False
+                    )
+            advance(done - before)
+            before = done
 
-        yield say
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("fitting")
-        yield lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
+        yield report

@@ -18,7 +18,7 @@ from potnet.training.losses import Objective
 from potnet.training.metrics import known
 from potnet.training.networks import build_network
 from potnet.training.optimization import build_optimizer
-from potnet.training.outputs import labels_of, per_atom, values_of
+from potnet.training.outputs import labels_of, measured, values_of
 from potnet.training.scaling import fit_scalers, scalers_of
 
 
@@ -106,7 +106,7 @@ class PropertyModule(LightningModule):
         self._add("loss", self.objective.total(self.targets, sums, counts), batch.num_crystals)
         for key, target in self.targets.items():
             value, label = known(
-                *(per_atom(self.targets, key, x.detach(), batch) for x in (values[key], labels[key]))
+                *(measured(self.targets, key, x.detach(), batch) for x in (values[key], labels[key]))
             )
             if target.is_class:
                 wrong = (value.argmax(-1) != label).double()
@@ -186,7 +186,7 @@ class PropertyModule(LightningModule):
         sums = self.objective.sums(self.targets, self.scalers, values, labels, batch)
         for key, (total, count) in sums.items():
             self.validation_losses[key].update(total / count.clamp(min=1), count)  # type: ignore[operator]
-            value, label = (per_atom(self.targets, key, x, batch) for x in (values[key], labels[key]))
+            value, label = (measured(self.targets, key, x, batch) for x in (values[key], labels[key]))
             self.validation_metrics[key].update(*known(value, label))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:

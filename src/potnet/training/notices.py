@@ -54,7 +54,8 @@ def few_steps(steps: int, epochs: int, batch_size: int) -> str | None:
     factor = FEW_STEPS / steps
     smaller = max(1, int(batch_size / factor))
     return (
-        f"few steps: this run has {steps} steps of the optimizer, and fewer than {FEW_STEPS} learn little. "
+        f"few steps: this run has {steps} step{'' if steps == 1 else 's'} of the optimizer, and fewer than "
+        f"{FEW_STEPS} learn little. "
         f"Give more epochs (trainer.max_epochs={math.ceil(epochs * factor)})"
         + (f" or smaller batches (data.batch_size={smaller})" if 4 <= smaller < batch_size else "")
     )

@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Decay matrices only: biases and the scales of norms, which are vectors, are left alone."""
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def parameter_groups(
+    module: nn.Module, weight_decay: float, rates: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """Decay matrices only: biases and the scales of norms, which are vectors, are left alone.
+
+    Args:
+        module: Whose parameters are optimised.
+        weight_decay: Of matrices.
+        rates: See `build_optimizer`; parameters of a part with 0 are frozen here.
+
+    Returns:
+        Two groups for each factor, that of 1 first; `factor` is theirs.
+
+    Raises:
+        ValueError: A factor that is negative, or of a part that the module does not have.
+    """
+    rates = rates or {}
+    found: dict[float, list[nn.Parameter]] = {1.0: []}
+    used = set()
+    for name, parameter in module.named_parameters():
+        part = max((p for p in rates if name == p or name.startswith(f"{p}.")), key=len, default=None)
+        used.add(part)
+        factor = 1.0 if part is None else float(rates[part])
+        if factor < 0:
+            raise ValueError(f"optimizer.rates.{part}={factor}: give 0 (frozen) or a positive factor")
+        if factor == 0:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            found.setdefault(factor, []).append(parameter)
+    for part in rates:
+        if part not in used:
+            parts = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in module.named_parameters()))
+            raise ValueError(f"optimizer.rates.{part}: the network has no part of this name; it has {parts}")
+    groups = []
+    for factor, parameters in found.items():
+        if parameters or factor == 1:
+            groups += [
+                {
+                    "params": [p for p in parameters if p.ndim > 1],
+                    "weight_decay": weight_decay,
+                    "factor": factor,
+                },
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "factor": factor},
+            ]
+    return groups
 
 
 def warmup_length(total_steps: int, warmup_steps: int | None, warmup_fraction: float) -> int:
@@ -39,6 +77,7 @@ def build_optimizer(
     milestones: Sequence[float] = (),
     decay: float = 0.1,
     decay_steps: int = 100_000,
+    rates: Mapping[str, float] | None = None,
 ) -> tuple[Optimizer, LRScheduler]:
     """An optimizer and the schedule of its learning rate, step by step over a run of known length.
 
@@ -58,13 +97,18 @@ def build_optimizer(
         milestones: Of "steps": parts of the run, above 0 and below 1, in ascending order.
         decay: Of "steps" and "exponential": a factor.
         decay_steps: Of "exponential": steps until the learning rate has fallen by the factor.
+        rates: Part of the network (name of a submodule) -> what its learning rate is multiplied with; 0
+            freezes it.
 
     Raises:
         ValueError: A setting that makes no sense. It names the key.
     """
     _check(learning_rate, weight_decay, betas, momentum, warmup_fraction)
     _check_decay(milestones, decay, decay_steps)
-    groups = parameter_groups(module, weight_decay)
+    groups = parameter_groups(module, weight_decay, rates)
+    peaks = [learning_rate * group.pop("factor") for group in groups]
+    for group, peak in zip(groups, peaks, strict=True):
+        group["lr"] = peak
     optimizer: Optimizer
     if algorithm == "sgd":
         optimizer = SGD(groups, lr=learning_rate, momentum=momentum)
@@ -75,9 +119,7 @@ def build_optimizer(
         warmup = warmup_length(total_steps, warmup_steps, warmup_fraction)
         # A warm-up of exactly one step divides by zero in PyTorch.
         start = warmup / total_steps if 1 < warmup < total_steps else 0.0
-        return optimizer, OneCycleLR(
-            optimizer, max_lr=learning_rate, total_steps=total_steps, pct_start=start
-        )
+        return optimizer, OneCycleLR(optimizer, max_lr=peaks, total_steps=total_steps, pct_start=start)
 
     def factor(step: int) -> float:
         if schedule == "steps":

@@ -77,8 +77,15 @@ def labels_of(targets: Targets, batch: CrystalBatch) -> dict[str, Tensor]:
 
 
 def per_atom(targets: Targets, key: str, values: Tensor, batch: CrystalBatch) -> Tensor:
-    """Extensive values divided by the number of atoms, others as they are: what errors are measured on."""
+    """Extensive values divided by the number of atoms, others as they are: what the loss compares."""
     return values / batch.num_atoms.to(values.dtype) if targets[key].extensive else values
+
+
+def measured(targets: Targets, key: str, values: Tensor, batch: CrystalBatch) -> Tensor:
+    """What errors are measured on: `per_atom`, in the target's metric unit."""
+    found = per_atom(targets, key, values, batch)
+    factor = targets[key].metric_factor
+    return found if factor == 1.0 else found * factor
 
 
 def probabilities(logits: Tensor) -> Tensor:

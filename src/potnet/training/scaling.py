@@ -22,7 +22,9 @@ ELEMENTS = 119
 
 
 class Scaler(nn.Module):
-    """value = output * std + mean, in float64; the identity for classes.
+    """value = output * std + mean, in float64.
+
+    Of classes the identity, until `potnet.training.temperature` has set `std` to 1 / temperature.
 
     Attributes:
         mean, std: () float64 buffers, of the training labels in the learned unit.

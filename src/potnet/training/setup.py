@@ -67,8 +67,18 @@ def build_data(config: Mapping[str, Any], model: nn.Module) -> CrystalDataModule
     Args:
         config: Plain config with `data`, `target` and `features`.
         model: Declares what it `needs`.
+
+    Raises:
+        ConfigError: See `build`; or forces are to be derived from edges to the k nearest neighbours.
     """
     targets = Targets.from_config(config["target"])
+    k = (config["features"].get("neighbors") or {}).get("k")
+    if targets.derived and k is not None:
+        raise ConfigError(
+            f"features.neighbors.k={k}: {' and '.join(targets.derived)} are derivatives of the energy, and "
+            "an energy of the k nearest neighbours is not continuous when atoms move; set "
+            "features.neighbors.k=null features.neighbors.cutoff=5"
+        )
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     data: CrystalDataModule = build(
         data_settings(config["data"]), "data", targets=targets, featurizer=featurizer, needs=model.needs
@@ -100,7 +110,7 @@ def check_trainer(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"trainer.max_epochs={'null' if epochs is None else epochs}: give at least 1, as the "
             "learning rate follows the epochs (trainer.max_time may end a run sooner). To evaluate "
-            "a trained model, use python -m potnet.evaluate"
+            "a trained model, use potnet evaluate"
         )
     check_devices(config)
 
@@ -121,7 +131,7 @@ def monitor_of(config: Mapping[str, Any], targets: Targets) -> str:
 
 
 def build_callbacks(config: Mapping[str, Any], validates: bool, monitor: str) -> list[Callback]:
-    """The chosen callbacks; without a validation part those that watch it are left out, and this is said.
+    """The chosen callbacks; without a validation part those that watch it are left out, with a warning.
 
     Args:
         config: Name -> config of a callback, or None; one without a `monitor` that takes one gets `monitor`.

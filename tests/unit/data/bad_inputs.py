@@ -23,7 +23,7 @@ class BadInput:
     Attributes:
         area: Heading it stands under.
         what: What is wrong, for a reader.
-        overrides: Of `python -m potnet.train`.
+        overrides: Of `potnet train`.
         files: Name -> content, in the working folder.
         environment: Variables that are set.
         world: What surrounds it, such as a server or a full disk; a name in `test_bad_input.WORLDS`.

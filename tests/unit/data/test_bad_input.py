@@ -29,7 +29,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "bad_input.md"
 AREAS = ("Files", "Labels", "Ids", "Splits", "Settings", "Network", "Disk")
 INTRODUCTION = """# Bad input
 
-What is wrong, and the message that `python -m potnet.train` ends with (exit status 1, no traceback, nothing
+What is wrong, and the message that `potnet train` ends with (exit status 1, no traceback, nothing
 trained). The tests try each of these and generate this page: `python tests/unit/data/test_bad_input.py`.
 `…` stands for the words of another library. Crystals that cannot be read or featurized, and repeated ids, may
 be skipped with `data.on_error=skip`, crystals without a label with `target.on_missing=drop`: they are then
@@ -107,7 +107,7 @@ def composed(groups: tuple[str, ...]) -> Any:
 
 
 def train(overrides: tuple[str, ...], folder: Path) -> None:
-    """As `python -m potnet.train` does."""
+    """As `potnet train` does."""
     from potnet.train import train
 
     groups = tuple(

@@ -158,3 +158,8 @@ def test_only_forces_and_stress_of_an_energy_are_derived() -> None:
         Targets([forces])
     with pytest.raises(DataError, match="only forces and stress"):
         Targets([energy, Target("dipole", shape=(3,), derived_from="energy")])
+
+
+def test_a_logarithm_of_a_number_without_unit_has_no_brackets() -> None:
+    assert Target("n", transform="log10").learned_unit == "log10"
+    assert Target("k", "GPa", transform="log10").learned_unit == "log10(GPa)"

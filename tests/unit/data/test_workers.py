@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 import shutil
 import subprocess
 import sys
@@ -225,27 +224,30 @@ def test_nobody_outlives_one_that_is_killed(
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path: Path):
+def test_killed_after_each_few_shards(tmp_path: Path):
     source = TableSource(write_table(tmp_path / "many.jsonl", moduli(80, split="train")))
     target = "potnet.lattice.potentials.London"
-    start = time.perf_counter()
     with process(source, tmp_path / "whole", target, shard=1) as child:
         assert child.wait() == 0
-    duration = time.perf_counter() - start
-    choose = random.Random(0)
     done: dict[Path, tuple[int, int]] = {}
-    for _ in range(20):
+    for wanted in range(4, 80, 8):
         with process(source, tmp_path / "killed", target, shard=1) as child:
-            time.sleep(duration * choose.uniform(0.3, 0.8))
+            while len(shards_in(tmp_path / "killed")) < wanted and child.poll() is None:
+                time.sleep(0.001)
             child.kill()
-        found = {path: path.stat() for path in (tmp_path / "killed").glob("*/shard*.safetensors")}
-        found_now = {path: (status.st_ino, status.st_mtime_ns) for path, status in found.items()}
-        assert done.items() <= found_now.items()
-        done = found_now
-    assert done
+        found = shards_in(tmp_path / "killed")
+        assert len(found) >= wanted
+        assert done.items() <= found.items()
+        done = found
     with process(source, tmp_path / "killed", target, shard=1) as child:
         assert child.wait() == 0
     (whole,) = (path for path in (tmp_path / "whole").iterdir() if path.is_dir())
     (killed,) = (path for path in (tmp_path / "killed").iterdir() if path.is_dir())
     assert set(killed.iterdir()) >= set(done)
     assert files(killed) == files(whole)
+
+
+def shards_in(cache: Path) -> dict[Path, tuple[int, int]]:
+    """The shards that are written: path -> inode and time, which a shard that is kept does not change."""
+    found = {path: path.stat() for path in cache.glob("*/shard*.safetensors")}
+    return {path: (status.st_ino, status.st_mtime_ns) for path, status in found.items()}

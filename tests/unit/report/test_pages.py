@@ -81,7 +81,7 @@ def test_each_target_is_a_section(tmp_path: Path) -> None:
 
 
 def test_page_of_one_run(tmp_path: Path) -> None:
-    write_format_2(tmp_path / "run")
+    write_format_2(tmp_path / "run").data.write_text("data: mine\nlicence: CC0\n")
     written = write_report([str(tmp_path / "run")], tmp_path / "report", ["markdown", "csv", "png"])
     names = {file.name for file in written}
     assert {"parity_k_vrh.png", "elements_k_vrh.png", "learning_k_vrh.png", "learning_metal.png"} <= names
@@ -94,6 +94,7 @@ def test_page_of_one_run(tmp_path: Path) -> None:
     assert data["sections"][0]["pairs"][0] == ["c0", 100.0, 100.0]
     assert [e["unsure"] for e in data["sections"][0]["elements"]] == [False, True]
     assert data["facts"]["parameters"] == "10"
+    assert data["facts"]["data"] == "mine"
 
 
 def test_wandb_and_hydra_leave_no_runs(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What `python -m potnet.report` writes."""
+"""What `potnet report` writes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from potnet.config import ConfigError
 from potnet.runs.report.command import main, write_report
 
 PNG = b"\x89PNG"
@@ -89,3 +90,8 @@ def test_mistakes_are_named(
     assert command(*arguments, monkeypatch=monkeypatch) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "report").exists()
+
+
+def test_several_folders_to_write_to_are_refused(study: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output=\['a'\]: give one folder"):
+        write_report([str(study)], ["a"])  # type: ignore[arg-type]

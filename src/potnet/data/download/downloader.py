@@ -1,7 +1,7 @@
 """Files from the network: fetched once by pooch, verified before use, and found again.
 
 pooch gives a file its name once it is complete, and tries again after a break. Ours is what it cannot know:
-what an archive must contain, the record of a file whose checksum nobody has published, which answers of a
+what an archive must contain, the record of a file without a published checksum, which answers of a
 server are final, and that two processes fetch once. Beside a file lies `NAME.record` with its size and
 sha256, which later starts compare.
 """

@@ -29,7 +29,7 @@ class RemoteFile:
     """A file of a data set.
 
     Attributes:
-        name: Under which it is kept; its ending tells what it is (.zip, .gz, .pkl).
+        name: Under which it is kept; its ending says what it is (.zip, .gz, .pkl).
         url: Where it comes from.
         bytes: Its published size, if there is one.
         checksum: Its published checksum, "sha256:..." or "md5:...", if there is one.
@@ -99,7 +99,7 @@ def fetch_over_http(
 
 
 class _Download:
-    """Gets one file; pooch calls it anew for each attempt."""
+    """Gets one file; pooch calls it for each attempt."""
 
     def __init__(self, timeout: tuple[float, float], size: int | None, progress: bool) -> None:
         self.timeout = timeout

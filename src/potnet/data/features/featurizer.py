@@ -223,7 +223,7 @@ class Featurizer:
             crystals: Any number.
             failures: Collects the crystals that could not be featurized, which are then left out.
                 None raises on the first of them.
-            progress: Told of crystals done.
+            progress: Called with the number of crystals done since the last call.
             labels: Whether graphs carry the properties of their crystals as targets; prediction needs none.
 
         Raises:

@@ -4,7 +4,7 @@ Checksums tell it for certain, but a large cache takes minutes to read. So besid
 record of what the file system said of each file when its checksum was last right: size, time of the last
 write, time of the last change of any kind (which programs cannot set back), and inode. A file of which this
 is still true has not been written to since, and one of which it isn't is read and compared. What remains is a
-disk that returns other bytes than were written to it: `python -m potnet.data verify` reads everything.
+disk that returns other bytes than were written to it: `potnet data verify` reads everything.
 """
 
 from __future__ import annotations

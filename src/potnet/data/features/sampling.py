@@ -66,7 +66,7 @@ class CrystalBatchSampler(Sampler[list[int]]):
         packing: Batches within further limits, in place of those of `batch_size` crystals.
 
     Attributes:
-        start: Batches to pass over in the next epoch that is begun, once: a run that goes on amid an epoch
+        start: Batches to pass over in the next epoch that is begun, once: a run that resumes mid-epoch
             had done them.
     """
 

@@ -230,7 +230,7 @@ class _Files:
     """The structure files of a folder, found by name with or without ending.
 
     Attributes:
-        unused: Those that nobody has asked for.
+        unused: Those that are no target.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -49,7 +49,7 @@ class MaterialsProjectSource(ReadableSource):
     """Crystals of the Materials Project, as its server has them on the day of the first use.
 
     The answer is kept in `<cache>/downloads/mp_api/` with the version of the database and the query, and
-    from then on nobody is asked again: to fetch anew, delete the file that the log names. The key is
+    it is not asked again: to fetch again, delete the file that the log names. The key is
     MP_API_KEY, from the environment or from `.env`.
 
     Args:

@@ -81,7 +81,7 @@ def mp_rester(key: str) -> Any:
 
 
 def checked_key(query: Mapping[str, Any]) -> str:
-    """The API key, refused before anybody is asked if it cannot be one."""
+    """The API key, refused before any request if it cannot be one."""
     key = secret(KEY)
     if key is None:
         raise DataError(

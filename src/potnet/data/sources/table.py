@@ -13,6 +13,7 @@ import numpy as np
 
 from potnet.config.suggest import did_you_mean
 from potnet.crystals import Crystal, CrystalError, Plausibility, from_serialized, is_atom_label
+from potnet.crystals.labels import shape_problem
 from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
@@ -216,6 +217,8 @@ class TableSource(ReadableSource):
                     f"its shape is {label.shape}",
                     f"crystal {crystal.id!r}",
                 )
+            if isinstance(label, np.ndarray) and (problem := shape_problem(key, label.shape)):
+                raise CrystalError(problem, f"crystal {crystal.id!r}")
         crystal.properties.update(labels)
         return Sample(crystal, _part(row[split_column]) if split_column in row else NOT_STATED)
 

@@ -148,7 +148,7 @@ class KernelRidge(nn.Module):
         Args:
             batches: n crystals in all, with descriptors.
             targets: (n,), in the order of the crystals.
-            report: Told of the progress.
+            report: Called with the progress.
 
         Raises:
             ValueError: Fewer than two crystals, or more than the memory allows; no noise is large enough; a

@@ -1,4 +1,4 @@
-"""Tables, plots and a page from the folders of runs: `python -m potnet.report --help`.
+"""Tables, plots and a page from the folders of runs: `potnet report --help`.
 
 `collect` finds the runs, `planned` says which jobs of a sweep were never begun, `rows` averages over
 seeds and compares rows, and `markdown`, `plots` and `html` write what people read. Only the folders of

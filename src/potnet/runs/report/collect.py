@@ -1,4 +1,4 @@
-"""Runs as their folders tell them."""
+"""Runs, read from their folders."""
 
 from __future__ import annotations
 

@@ -48,8 +48,7 @@ def write_report(
         over: Settings that runs of one row differ in.
         title: First line; by default the names of the runs.
         kind: "run" shows one run by itself, "study" compares rows with a reference, "search" sorts trials;
-            None
-            chooses: one run, trials of a search, else a study.
+            None chooses: one run, trials of a search, else a study.
 
     Returns:
         The files.
@@ -73,6 +72,8 @@ def write_report(
         for value in given:
             if value not in valid:
                 raise ConfigError(f"{key}={value}{did_you_mean(value, valid)}")
+    if not isinstance(output, str | Path):
+        raise ConfigError(f"output={output}: give one folder to write to")
     if "html" in format:
         from potnet.runs.report.html import plotly_javascript
 
@@ -103,7 +104,7 @@ def write_report(
         write_whole(folder / name, content)
     written = [*(folder / name for name in contents), *images]
     print(text)
-    print(f"{len(found)} runs: {', '.join(map(str, written))}")
+    print(f"{len(found)} run{'' if len(found) == 1 else 's'}: {', '.join(map(str, written))}")
     return written
 
 

@@ -1,4 +1,4 @@
-"""What tells the rows of a table apart."""
+"""Names of rows: the settings in which they differ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _call(item: Mapping[str, Any]) -> str:
 
 
 def repeat_of(config: Mapping[str, Any], over: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    """What tells a run from the others of its row: the settings in `over` with their values."""
+    """The name of a run within its row: the settings in `over` with their values."""
     return tuple(sorted((key, value) for key, value in flat(config).items() if _averaged(key, over)))
 
 

@@ -44,7 +44,7 @@ class Comparison:
         seeds: Of the difference of the two MAEs seed by seed.
         mean: Of the difference of the two absolute errors crystal by crystal, each the mean over seeds.
             Negative: the row is better. As the MAE is a mean over crystals, it equals the difference of MAEs.
-        low, high: 95 % interval of `mean` for crystals drawn anew: Student's t, crystals independent.
+        low, high: 95 % interval of `mean` over samples of crystals: Student's t, crystals independent.
         p: Of the paired two-sided t test. It knows the scatter over crystals, not that over seeds.
         crystals: How many.
     """
@@ -64,7 +64,7 @@ class Row:
     Attributes:
         runs: All of them, finished or not.
         settings: Every setting by its full name, without those that rows average over.
-        name: What tells the row from the others of its section.
+        name: The settings in which the row differs from the others of its section.
         changes: Settings that differ from the reference row's: name -> (there, here).
         comparison: None for the reference row, and where either has no finished run.
     """

@@ -39,7 +39,7 @@ def facts(run: Run) -> dict[str, str]:
     found = {
         "folder": str(run.folder),
         "status": run.status,
-        "data": str(((config.get("data") or {}).get("source") or {}).get("_target_", "")).rpartition(".")[2],
+        "data": data_name(run),
         "model": str((config.get("model") or {}).get("_target_", "")).rpartition(".")[2],
         "seed": str(config.get("seed", "")),
         "epochs": f"{len(run.epochs)} of {(config.get('trainer') or {}).get('max_epochs')}",
@@ -48,6 +48,14 @@ def facts(run: Run) -> dict[str, str]:
         "monitor": str(metrics.get("monitor") or ""),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def data_name(run: Run) -> str:
+    """Name of the data set as in data.txt, or the class of the source where there is no data.txt."""
+    if run.files.data.is_file():
+        return run.files.data.read_text().partition("\n")[0].removeprefix("data: ")
+    source = (run.config.get("data") or {}).get("source") or {}
+    return str(source.get("_target_", "")).rpartition(".")[2]
 
 
 def metric_rows(run: Run) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a run tells the loggers that were chosen besides its own files: TensorBoard, Weights & Biases.
+"""What a run sends to the chosen loggers besides its own files: TensorBoard, Weights & Biases.
 
 A run's own files are always written; a logger gets the same figures, so nothing here is needed to read a run.
 """
@@ -151,7 +151,7 @@ def units(target: Mapping[str, Any]) -> dict[str, str]:
 
 
 def without_home(value: Any) -> Any:
-    """A plain config with the home folder written as ~, for it tells who and where the user is."""
+    """A plain config with the home folder written as ~, as it shows who the user is."""
     if isinstance(value, Mapping):
         return {key: without_home(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

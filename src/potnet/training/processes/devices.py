@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,8 +78,17 @@ def ranks_to_start(trainer: Mapping[str, Any]) -> int:
 
 
 def devices(trainer: Mapping[str, Any]) -> int:
-    """Number of devices on this node that a config of the Trainer asks for."""
+    """Number of devices on this node that a config of the Trainer asks for.
+
+    Raises:
+        ConfigError: `devices` is no number, list of numbers or "auto".
+    """
     wanted = trainer.get("devices", 1)
+    numbers = wanted if isinstance(wanted, list) else str(wanted).split(",")
+    if wanted != "auto" and not all(re.fullmatch(r"\s*-?\d*\s*", str(number)) for number in numbers):
+        raise ConfigError(
+            f"trainer.devices={wanted}: give a number of devices, a list of their numbers ([0,2]), or auto"
+        )
     if isinstance(wanted, list):
         return len(wanted)
     if isinstance(wanted, str) and "," in wanted:

@@ -11,7 +11,7 @@ def rank() -> int:
 
 
 def started_by() -> str | None:
-    """Who started this process as one rank of several: "torchrun" (or `launch`), "srun", or nobody."""
+    """Who started this process as one rank of several: "torchrun" (or `launch`), "srun", or None."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "torchrun"
     # A batch script has SLURM_NTASKS as well, but only srun makes steps.

@@ -1,0 +1,78 @@
+"""Errors of several runs of one kind, each alone and averaged.
+
+    python benchmarks/ensemble.py multirun/transfer/bulk_seed* --json benchmarks/results/transfer_bulk.json
+
+Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are
+given, none chosen by its error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import machine_info, print_header, print_table, save_json
+
+from potnet.runs.report import Run, collect
+
+
+def predictions(run: Run, part: str) -> dict[str, tuple[float, float]]:
+    """Label and prediction of each crystal of a part, in the learned unit, by id."""
+    log = run.target.get("transform") == "log10"
+    pairs = {row.id: row.numbers for row in run.predictions if row.part == part}
+    return {
+        name: (math.log10(pair[0]), math.log10(pair[1])) if log else pair
+        for name, pair in pairs.items()
+        if pair is not None
+    }
+
+
+def ensemble_mae(runs: list[Run], part: str) -> float:
+    members = [predictions(run, part) for run in runs]
+    names = sorted(members[0])
+    target = np.array([members[0][name][0] for name in names])
+    mean = np.mean([[member[name][1] for name in names] for member in members], axis=0)
+    return float(np.abs(mean - target).mean())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    runs = [run for run in collect(options.runs) if run.metrics is not None]
+    if not runs:
+        raise SystemExit("no finished run: metrics.json is missing")
+    info = machine_info("cpu")
+    unit = runs[0].unit("test")
+    print_header(f"MAE in {unit}", info)
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        metrics = run.metrics or {}
+        minutes = round(metrics["seconds"]["train"] / 60, 1)
+        rows.append(
+            {
+                "run": run.folder.name,
+                **{part: run.error(part) for part in ("val", "test")},
+                "training, min": minutes,
+            }
+        )
+    for part in ("val", "test"):
+        values = [row[part] for row in rows[: len(runs)]]
+        spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+        print(f"{part}: mean of {len(values)} {statistics.fmean(values):.4f}{spread}")
+    rows.append({"run": f"average of {len(runs)}", **{p: ensemble_mae(runs, p) for p in ("val", "test")}})
+    print()
+    print_table(rows)
+    if options.json:
+        save_json(options.json, info, rows, unit=unit)
+
+
+if __name__ == "__main__":
+    main()

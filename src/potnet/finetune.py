@@ -1,0 +1,130 @@
+"""Fine-tune a trained network on labels of your own: `potnet finetune --help`.
+
+    potnet finetune my.csv --from=formation_energy --target=gap --unit=eV
+
+is `potnet train` with the data, target and split that this means, and `finetune.from`; words of that command
+may follow.
+"""  # fmt: skip
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from potnet.config.errors import ConfigError
+from potnet.config.suggest import did_you_mean
+
+HELP = """\
+Fine-tune a trained network on labels of your own.
+
+  potnet finetune DATA --from=NAME_OR_RUN --target=COLUMN [--unit=UNIT] [key=value ...]
+
+Examples
+  potnet finetune my.csv --from=formation_energy --target=gap --unit=eV
+  potnet finetune my.csv --from=runs/pretrained --target=bulk --unit=GPa --transform=log10
+  potnet finetune structures/ --from=k_vrh --target=hardness --unit=GPa --folds=5 trainer.max_epochs=30
+  potnet finetune my.csv --from=gap --target=is_metal --classes=no,yes --freeze=atom_embedding,edge_embedding
+
+DATA is a table (CSV, JSON lines, Parquet, extended XYZ, ASE database) or a folder with id_prop.csv:
+docs/data.md. The network, its features and its elements are those of the source; the head is new.
+
+  --from=       name of a model of `potnet predict`, a run's folder, or a checkpoint
+  --target=     column that is learned
+  --unit=       of its values
+  --transform=  none or log10
+  --classes=    names of classes, for a column of classes
+  --folds=N     cross-validation, for small sets: N runs, whose mean and spread the report shows
+  --rate=       learning rate of the weights that are taken over, as a factor (1)
+  --freeze=     parts that are not trained
+
+Everything else is as for `potnet train`: see `potnet train --help`. At least 20 labelled crystals are needed.
+"""
+
+OPTIONS = ("from", "target", "unit", "transform", "classes", "folds", "rate", "freeze")
+
+
+def train_words(arguments: Sequence[str]) -> list[str]:
+    """The words of `potnet train` that a command line means.
+
+    Raises:
+        ConfigError: Something is missing, unknown, or given twice.
+    """
+    given: dict[str, str] = {}
+    data: list[str] = []
+    rest: list[str] = []
+    for word in arguments:
+        option = re.fullmatch(r"(?:--)?([a-z]+)=(.*)", word, re.DOTALL)
+        if option and option[1] in OPTIONS and (word.startswith("--") or option[1] != "target"):
+            given[option[1]] = option[2]
+        elif word.startswith("--") and option:
+            raise ConfigError(f"unknown option --{option[1]}{did_you_mean(option[1], OPTIONS, '--')}")
+        elif "=" in word or word.startswith("-"):
+            rest.append(word)
+        else:
+            data.append(word)
+    if len(data) != 1:
+        raise ConfigError(
+            f"give one file or folder of labelled crystals, got {len(data)}: potnet finetune --help"
+        )
+    for name in ("from", "target"):
+        if not given.get(name):
+            raise ConfigError(f"missing --{name}: potnet finetune --help")
+    if not Path(data[0]).exists():
+        raise ConfigError(f"{data[0]}: no such file or folder (working folder: {Path.cwd()})")
+    key = given["target"]
+    words = [
+        f"data={'folder' if Path(data[0]).is_dir() else 'table'}",
+        f"data.source.path={data[0]}",
+        "data.on_missing=drop",
+        "target=own",
+        f"target.key={key}",
+        f"name=finetuned_{key}",
+        f"finetune.from={given['from']}",
+        "optimizer.learning_rate=1e-3",
+        "data.batch_size=16",  # so that few labels make some steps
+        "trainer.max_epochs=100",
+    ]
+    if "unit" in given:
+        words.append(f"target.unit={given['unit']}")
+    if "transform" in given:
+        words.append(f"target.transform={given['transform']}")
+    if "classes" in given:
+        words += ["+target.kind=classification", f"+target.classes=[{given['classes']}]"]
+    if "rate" in given:
+        words.append(f"finetune.rate={given['rate']}")
+    if "freeze" in given:
+        words.append(f"finetune.freeze=[{given['freeze']}]")
+    if "folds" in given:
+        folds = given["folds"]
+        if not folds.isdigit() or int(folds) < 2:
+            raise ConfigError(f"--folds={folds}: give 2 or more")
+        numbers = ",".join(map(str, range(int(folds))))
+        words += ["-m", "split=kfold", f"data.split.folds={folds}", f"data.split.fold={numbers}",
+                  "data.split.by=formula"]  # fmt: skip
+    elif not any(word.startswith("split=") for word in rest):
+        words.append("split=formula")
+    return [*words, *rest]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train as the command line says."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or {"-h", "--help"} & set(words):
+        print(HELP, end="")
+        return 0 if words else 2
+    try:
+        words = train_words(words)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    from potnet.train import main as train
+
+    sys.argv = ["potnet finetune", *words]
+    train()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

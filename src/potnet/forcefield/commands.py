@@ -1,0 +1,267 @@
+"""What `potnet relax`, `potnet md` and `potnet elastic` do with their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from potnet.config import ConfigError, check_arguments
+from potnet.files import check_writable, csv_text, write_whole
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from potnet.forcefield.calculator import Calculator
+
+
+def relax_files(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "relaxed.extxyz",
+    fmax: float = 0.01,
+    steps: int = 500,
+    cell: bool = True,
+    device: str = "auto",
+    dtype: str = "float64",
+) -> list[Atoms]:
+    """Relax structures one by one and write them with energies, forces and stress as extended XYZ.
+
+    Args:
+        checkpoint: A force field, or several for a committee.
+        inputs: Files that ASE reads.
+        output: Extended XYZ file.
+        fmax: eV/Å.
+        steps: Most of a relaxation.
+        cell: Whether the cell relaxes, too.
+        device, dtype: See `Calculator`.
+
+    Raises:
+        ForceFieldError: A structure that cannot be relaxed; those before it are written.
+    """
+    from ase.io import write
+
+    from potnet.forcefield.dynamics import relax
+
+    calculator = _calculator(checkpoint, device, dtype)
+    check_writable(Path(output))
+    done: list[Atoms] = []
+    try:
+        for name, atoms in _structures(inputs):
+            atoms.calc = calculator
+            before, volume = atoms.get_potential_energy() / len(atoms), _volume(atoms)
+            relax(atoms, fmax, steps, cell)
+            after = atoms.get_potential_energy() / len(atoms)
+            changed = f", volume {volume:.3f} to {_volume(atoms):.3f} Å³/atom" if cell and volume else ""
+            print(
+                f"{name}: energy {before:.4f} to {after:.4f} eV/atom{changed}{_spread(calculator)}",
+                flush=True,
+            )
+            done.append(_with_results(atoms))
+    finally:
+        if done:
+            write(output, done, format="extxyz")
+            print(f"{len(done)} structures: {output}")
+    return done
+
+
+def run_md(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "md",
+    time: float = 1.0,
+    temperature: float = 300.0,
+    ensemble: str = "nve",
+    timestep: float = 1.0,
+    friction: float = 0.01,
+    every: int = 10,
+    repeat: Sequence[int] = (1, 1, 1),
+    seed: int = 0,
+    device: str = "auto",
+    dtype: str = "float32",
+) -> Path:
+    """Molecular dynamics of one structure: trajectory, table, and pictures of the energy and of g(r).
+
+    Args:
+        checkpoint: A force field, or several for a committee.
+        inputs: One file that ASE reads.
+        output: Folder: md.traj, md.csv, energy.png, rdf.csv, rdf.png.
+        time: ps.
+        temperature, ensemble, timestep, friction, every, seed: See `run_dynamics`.
+        repeat: Of the cell along each vector.
+        device, dtype: See `Calculator`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ForceFieldError: See `run_dynamics`.
+        ConfigError: More than one structure.
+    """
+    from potnet.forcefield.dynamics import radial_distribution, run_dynamics
+
+    found = _structures(inputs)
+    if len(found) != 1:
+        raise ConfigError(f"inputs: {len(found)} structures; molecular dynamics takes one at a time")
+    atoms = found[0][1] * tuple(repeat)
+    atoms.calc = _calculator(checkpoint, device, dtype)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = run_dynamics(
+        atoms,
+        time,
+        temperature,
+        ensemble,
+        timestep,
+        friction,
+        every,
+        seed,
+        folder / "md.traj",  # type: ignore[arg-type]
+    )
+    rows = zip(run.time, run.potential, run.kinetic, run.temperature, strict=True)
+    columns = ("time_ps", "potential_ev_per_atom", "kinetic_ev_per_atom", "temperature_k")
+    write_whole(folder / "md.csv", csv_text(columns, [[f"{x:.8g}" for x in row] for row in rows]))
+    total = 1e3 * (run.potential + run.kinetic)
+    _picture(folder / "energy.png", run.time, total - total[0], "time, ps", "total energy - start, meV/atom")
+    lines = [f"{len(atoms)} atoms, {time:g} ps: mean temperature {run.temperature.mean():.1f} K"]
+    if ensemble == "nve":
+        lines.append(f"drift of the total energy {run.drift:.4f} meV/atom, range {np.ptp(total):.4f}")
+    r, g = radial_distribution(run.frames[len(run.frames) // 2 :])
+    write_whole(
+        folder / "rdf.csv",
+        csv_text(("distance", "g"), [[f"{x:.5g}" for x in row] for row in zip(r, g, strict=True)]),
+    )
+    _picture(folder / "rdf.png", r, g, "distance, Å", "g(r), second half of the run")
+    print("\n".join([*lines, f"written: {folder}"]))
+    return folder
+
+
+def elastic_files(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "elastic.csv",
+    fmax: float = 0.001,
+    steps: int = 500,
+    strain: float = 0.005,
+    device: str = "auto",
+    dtype: str = "float64",
+) -> list[np.ndarray]:
+    """Relax structures and compute their elastic constants and moduli; a CSV with a row for each.
+
+    Args:
+        checkpoint: A force field, or several for a committee.
+        inputs: Files that ASE reads.
+        output: CSV file.
+        fmax, steps: Of the relaxations.
+        strain: See `elastic_constants`.
+        device, dtype: See `Calculator`.
+
+    Returns:
+        (6, 6) GPa of each structure.
+
+    Raises:
+        ForceFieldError: See `relax`, `elastic_constants` and `moduli`.
+    """
+    from potnet.forcefield.dynamics import relax
+    from potnet.forcefield.elastic import Moduli, elastic_constants, moduli
+
+    calculator = _calculator(checkpoint, device, dtype)
+    check_writable(Path(output))
+    tensors, rows = [], []
+    places = [(i, j) for i in range(6) for j in range(i, 6)]
+    for name, atoms in _structures(inputs):
+        atoms.calc = calculator
+        relax(atoms, fmax, steps)
+        constants = elastic_constants(atoms, strain, fmax=fmax)
+        found = moduli(constants)
+        tensors.append(constants)
+        rows.append([name, *(f"{constants[place]:.4f}" for place in places), *(f"{x:.4f}" for x in found)])
+        print(f"{name}: elastic constants, GPa (xx yy zz yz xz xy)")
+        print("\n".join("  " + " ".join(f"{x:9.2f}" for x in row) for row in constants))
+        print(
+            f"  bulk modulus {found.bulk_hill:.2f}, shear modulus {found.shear_hill:.2f} (Hill)", flush=True
+        )
+    header = ["id", *(f"c{i + 1}{j + 1}" for i, j in places), *Moduli._fields]
+    write_whole(Path(output), csv_text(header, rows))
+    print(f"{len(rows)} structures: {output}")
+    return tensors
+
+
+def checked(function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a command line as the arguments of a function; paths become text.
+
+    Raises:
+        ConfigError: A setting that does not exist or cannot be used.
+    """
+    from potnet.predict import path_setting
+
+    found = dict(settings)
+    for name in ("checkpoint", "inputs", "output"):
+        value = found[name]
+        found[name] = (
+            [path_setting(name, one) for one in value]
+            if isinstance(value, list)
+            else path_setting(name, value)
+        )
+    check_arguments(function, found)
+    return found
+
+
+def _calculator(checkpoint: str | Sequence[str], device: str, dtype: Any) -> Calculator:
+    from potnet.forcefield.calculator import Calculator
+
+    return Calculator(checkpoint, device, dtype)
+
+
+def _structures(inputs: str | Sequence[str]) -> list[tuple[str, Atoms]]:
+    """Name and structure of every frame of some files."""
+    from ase.io import read
+
+    found: list[tuple[str, Atoms]] = []
+    for file in [inputs] if isinstance(inputs, str) else inputs:
+        if not Path(file).is_file():
+            raise ConfigError(f"inputs={file}: no such file")
+        try:
+            frames = read(file, ":")
+        except Exception as error:  # whatever ASE's readers raise
+            raise ConfigError(
+                f"inputs={file}: ASE cannot read it ({type(error).__name__}: {error})"
+            ) from error
+        for number, atoms in enumerate(frames):
+            found.append((Path(file).name if len(frames) == 1 else f"{Path(file).name}:{number}", atoms))
+    return found
+
+
+def _volume(atoms: Atoms) -> float:
+    return float(atoms.get_volume() / len(atoms)) if atoms.cell.rank == 3 else 0.0
+
+
+def _spread(calculator: Calculator) -> str:
+    spread = calculator.results.get("forces_spread")
+    return "" if spread is None else f", largest spread of the forces {spread.max():.3f} eV/Å"
+
+
+def _with_results(atoms: Atoms) -> Atoms:
+    """A copy that keeps energy, forces and stress when it is written."""
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    kept = atoms.copy()
+    results = {
+        key: atoms.calc.results[key] for key in ("energy", "forces", "stress") if key in atoms.calc.results
+    }
+    kept.calc = SinglePointCalculator(kept, **results)
+    return kept
+
+
+def _picture(path: Path, x: np.ndarray, y: np.ndarray, xlabel: str, ylabel: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(x, y)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure.savefig(path, dpi=150)

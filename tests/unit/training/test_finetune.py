@@ -1,0 +1,138 @@
+"""Weights of an earlier run as the beginning of another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from potnet.config import ConfigError, compose, plain
+from potnet.finetune import train_words
+from potnet.runs.checkpoint import FORMAT
+from potnet.training.finetune import start_from, with_source
+from potnet.training.optimization import build_optimizer
+
+
+class Network(nn.Module):
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.body = nn.Linear(2, width)
+        self.heads = nn.Linear(width, 1)
+
+
+def saved(folder: Path, network: nn.Module) -> Path:
+    file = folder / "best.ckpt"
+    weights = {f"model.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": weights, "potnet": {"format": FORMAT}}, file)
+    return file
+
+
+def test_all_but_the_heads_is_taken_over(tmp_path: Path) -> None:
+    old, new = Network(), Network()
+    before = new.heads.weight.clone()
+    taken = start_from(new, saved(tmp_path, old), ["heads"])
+    assert taken == ["body.weight", "body.bias"]
+    assert torch.equal(new.body.weight, old.body.weight)
+    assert torch.equal(new.heads.weight, before)
+    assert not torch.equal(new.heads.weight, old.heads.weight)
+
+
+def test_a_run_folder_will_do_and_everything_can_be_taken(tmp_path: Path) -> None:
+    old, new = Network(), Network()
+    saved(tmp_path, old)
+    start_from(new, tmp_path, [])
+    assert torch.equal(new.heads.weight, old.heads.weight)
+
+
+@pytest.mark.parametrize(
+    ("width", "without", "message"),
+    [
+        (4, ["heads"], r"body\.weight is of shape \(3, 2\) .* and of shape \(4, 2\) in this run"),
+        (3, ["head"], r"the network has no part 'head'; it has body, heads"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path: Path, width: int, without: list[str], message: str) -> None:
+    file = saved(tmp_path, Network())
+    network = Network(width)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ConfigError, match=message):
+        start_from(network, file, without)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_missing_weight_is_named(tmp_path: Path) -> None:
+    old = Network()
+    del old.heads
+    with pytest.raises(ConfigError, match=r"heads\.weight is missing"):
+        start_from(Network(), saved(tmp_path, old), [])
+
+
+def test_the_network_and_features_of_the_source_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "best.ckpt"
+    torch.save(
+        {
+            "state_dict": {"model.body.weight": torch.zeros(1), "model.heads.k.output.bias": torch.zeros(1)},
+            "hyper_parameters": {"model": {"_target_": "potnet.models.PotNet", "width": 7}},
+            "potnet": {"format": FORMAT, "features": {"symprec": 0.02}},
+        },
+        file,
+    )
+    config = {
+        "model": {"_target_": "potnet.models.CGCNN", "width": 64},
+        "features": {"symprec": 0.01, "device": "cpu"},
+        "optimizer": {"learning_rate": 1e-3, "rates": {}},
+        "finetune": {"from": str(file), "except": ["heads"], "freeze": ["atoms"], "rate": 0.1},
+    }
+    found = with_source(config)
+    assert found["model"] == {"_target_": "potnet.models.PotNet", "width": 7}
+    assert found["features"] == {"symprec": 0.02, "device": "cpu"}
+    assert found["optimizer"]["rates"] == {"body": 0.1, "atoms": 0.0}
+    assert config["optimizer"]["rates"] == {}
+    assert with_source({"finetune": {"from": None}}) == {"finetune": {"from": None}}
+
+
+def test_parts_with_their_own_learning_rate() -> None:
+    network = Network()
+    optimizer, scheduler = build_optimizer(network, 10, 1e-2, 0.1, rates={"body": 0.1})
+    for _ in range(3):
+        optimizer.step()
+        scheduler.step()
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] == rates[1] == pytest.approx(10 * rates[2])
+    build_optimizer(network, 10, 1e-2, 0.1, rates={"body": 0.0})
+    assert not network.body.weight.requires_grad
+    assert network.heads.weight.requires_grad
+    with pytest.raises(ValueError, match=r"rates\.bodie: the network has no part .* it has body, heads"):
+        build_optimizer(network, 10, 1e-2, 0.1, rates={"bodie": 0.0})
+    with pytest.raises(ValueError, match="factor"):
+        build_optimizer(network, 10, 1e-2, 0.1, rates={"body": -1.0})
+
+
+def test_the_short_command(tmp_path: Path) -> None:
+    table = tmp_path / "my.csv"
+    table.touch()
+    words = train_words([str(table), "--from=gap", "--target=t", "--unit=eV", "trainer.max_epochs=3"])
+    config = plain(compose("train", words))
+    assert config["target"]["key"] == "t"
+    assert config["target"]["unit"] == "eV"
+    assert config["finetune"]["from"] == "gap"
+    assert config["data"]["source"]["path"] == str(table)
+    assert config["data"]["split"]["by"] == "formula"
+    assert config["trainer"]["max_epochs"] == 3
+    words = train_words([str(table), "--from=x", "--target=m", "--classes=no,yes", "--freeze=a,b"])
+    config = plain(compose("train", words))
+    assert config["target"]["classes"] == ["no", "yes"]
+    assert config["finetune"]["freeze"] == ["a", "b"]
+    folds = train_words([str(table), "--from=x", "--target=t", "--folds=3"])
+    assert "data.split.fold=0,1,2" in folds
+    for wrong, message in (
+        ([], "give one file or folder"),
+        ([str(table), "--from=x"], "missing --target"),
+        ([str(table), "--from=x", "--target=t", "--fold=3"], "unknown option --fold; did you mean --folds"),
+        ([str(tmp_path / "no.csv"), "--from=x", "--target=t"], "no such file"),
+        ([str(table), "--from=x", "--target=t", "--folds=1"], "give 2 or more"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train_words(wrong)
