@@ -15,8 +15,13 @@ from potnet.lattice.kernels import Kernel
 
 # Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
 FEW_ATOMS = 20
+<<<<<<< HEAD
 # Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term;
 # a wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
+=======
+# Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
+# wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
+>>>>>>> engine2
 # on all devices, so that results are.
 _COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 200.0, 130.0, 6.0, 30.0, 0.4
 # A forced eta that needs more lattice points than this for a crystal is a mistake.
@@ -49,7 +54,7 @@ class Style:
     memory_mib: float
 
 
-STYLES = {"cpu": Style(1.5e6, False, 2.0**21, 64), "cuda": Style(None, True, math.inf, 4096)}
+STYLES = {"cpu": Style(1.5e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
 
 
 def style_of(device: torch.device) -> Style:
