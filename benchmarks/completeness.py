@@ -106,6 +106,22 @@ def table(rows: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
     return result
 
 
+def at_equal_epochs(runs: Iterable[Run]) -> list[dict[str, Any]]:
+    """Validation MAE of runs of one task and seed after as many epochs as all have, finished or not."""
+    curves: dict[int, dict[str, dict[int, float]]] = defaultdict(dict)
+    planned: dict[int, int] = {}
+    for run in runs:
+        if curve := dict(run.curve("val")):
+            curves[run.config["seed"]][pairs_of(run.config)] = curve
+            planned[run.config["seed"]] = run.config["trainer"]["max_epochs"]
+    result = []
+    for seed, found in sorted(curves.items()):
+        last = min(max(curve) for curve in found.values())
+        errors = {name: found[name].get(last) for name in PAIRS if name in found}
+        result.append({"seed": seed, "after epoch": f"{last} of {planned[seed]}", **errors})
+    return result
+
+
 @cache
 def crystals(kind: str, path: str | None) -> dict[str, Crystal]:
     source = build({"_target_": kind, **({} if path is None else {"path": path})}, "data.source")
@@ -185,11 +201,15 @@ def main() -> None:
     info = machine_info("cpu")
     print_header("Complete pairs against pairs within a radius and none", info)
     tables: dict[str, Any] = {}
-    for task, rows in sorted(tasks.items()):
-        unit = next(iter(rows.values()))[0].unit("test")
+    for task in sorted({run.config["name"] for run in runs}):
+        rows = tasks[task]
+        unit = next(iter(rows.values()))[0].unit("test") if rows else "the learned unit"
         print(f"\n{task}, MAE in {unit}\n")
         tables[task] = {"unit": unit, "rows": table(rows)}
         print_table(tables[task]["rows"])
+        tables[task]["equal epochs"] = at_equal_epochs(run for run in runs if run.config["name"] == task)
+        print("\nvalidation MAE after as many epochs as all have\n")
+        print_table(tables[task]["equal epochs"])
         if options.no_classes or len(rows) < 2 or "complete" not in rows or task == "coulomb_random":
             continue
         structures = crystals_of(rows["complete"][0], options.data)

@@ -137,7 +137,7 @@ class Surroundings:
     def flags(self, embeddings: Tensor) -> list[str]:
         """B texts, "" for crystals that are near."""
         return [
-            f"unlike the training crystals: distance {distance / self.threshold:.2g} times that of 99 % of "
+            f"unlike the training crystals: distance {distance / self.threshold:.2f} times that of 99 % of "
             "their kind"
             if distance > self.threshold
             else ""

@@ -47,7 +47,7 @@ class Block:
         n, device = self.positions.shape[1], self.cell.device
         first, second = pairs_of(n, device)
         vectors = self.positions[:, first] - self.positions[:, second]
-        inverse = torch.linalg.inv_ex(self.cell.detach())[0]
+        inverse = cells.inverse(self.cell.detach())
         # Distances from differences of positions: through fractional coordinates they would lose digits.
         wraps = (vectors.detach() @ inverse).round()
         vectors = vectors - wraps @ self.cell
@@ -103,7 +103,7 @@ class Block:
 
     def plain(self, vectors: Tensor, cell: Tensor, reciprocal: bool) -> Tensor:
         """Sums in torch operations, (b, m, Q), with or without the reciprocal part."""
-        volume = torch.linalg.det(cell).abs()
+        volume = cells.volume(cell)
         kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
         total = self.real_sum.values(vectors, cell, kernels)
         background, origin = self._background(volume, kernels), self._origin(kernels)
@@ -122,7 +122,7 @@ class Block:
         """
         with torch.no_grad():
             vectors, cell = self.vectors.detach(), self.cell.detach()
-            total = self._background(torch.linalg.det(cell).abs(), self.kernels)[:, None]
+            total = self._background(cells.volume(cell), self.kernels)[:, None]
             slopes = total.new_zeros(*total.shape, 9)
             slopes[..., 3:6] -= total[..., None]
             origin = self._origin(self.kernels)
@@ -165,7 +165,7 @@ class Block:
         return torch.stack([o.to(self.eta.device).expand_as(self.eta) for o in origins], -1)
 
     def _structure_factors(self) -> Tensor:
-        volume = torch.linalg.det(self.cell).abs()
+        volume = cells.volume(self.cell)
         kernels = [kernel.following(volume / volume.detach()) for kernel in self.kernels]
         return self.reciprocal_sum.structure_factors(self.positions, self.cell, kernels)
 
@@ -206,7 +206,7 @@ class _Fused(torch.autograd.Function):
             more, strain = ctx.block.real_sum.pull_back(vectors, cell, ctx.terms, upstream)
             by_vector, virial = by_vector + more, virial + strain
         by_deformation = virial - vectors.transpose(1, 2) @ by_vector
-        by_cell = torch.linalg.inv_ex(cell)[0].transpose(1, 2) @ by_deformation
+        by_cell = cells.inverse(cell).transpose(1, 2) @ by_deformation
         return by_vector, by_cell, None, None
 
 

@@ -36,7 +36,8 @@ FEW_CALLS, FEW_POINTS = (40, 2), (6, 4)
 # What multiplies exp(-exponent), the number of lattice points within reach above all: less than exp of this.
 _PREFACTOR = 40.0
 # Shells of points come at once where a density would have them come gradually: this factor keeps more than
-# 99.9 % of the sums of real crystals within the accuracy (measured: `benchmarks/lattice_sums.py`).
+# 99.9 % of the sums within the accuracy (fitted: `benchmarks/lattice_sums.py`; checked on other crystals:
+# `benchmarks/estimate_mode.py`).
 _SAFETY = 3.0
 
 

@@ -91,8 +91,9 @@ def lattice_sums(
             always stays within it; where float64 rounding does not (1e-12 with 60 Å between atoms, 1/r^12
             at 0.3 Å) the returned bound is larger and says so.
         bound: "rigorous" chooses cutoffs that guarantee the accuracy. "estimate" chooses them as if lattice
-            points were as dense everywhere as on average, which is faster: in trials more than 99.9 % of the
-            sums were within the accuracy, and the returned bound is that estimate.
+            points were as dense everywhere as on average, which is faster: on crystals it was not fitted to
+            (`benchmarks/estimate_mode.py`) more than 99.9 % of the sums were within the accuracy, and the
+            returned bound is that estimate.
         relative: Take the accuracy in units of the sum over kernels of |coefficient| phi(d), d half of the
             longest diagonal of the reduced cell. No atom is farther than d from the nearest image of another,
             so for a positive, decreasing potential every value has at least this relative accuracy (before

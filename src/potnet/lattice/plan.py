@@ -16,8 +16,9 @@ from potnet.lattice.kernels import Kernel
 # Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
 FEW_ATOMS = 20
 # Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
-# wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors.
-_COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 100.0, 130.0, 6.0, 30.0, 0.4
+# wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same on
+# all devices, so that results are.
+_COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 200.0, 130.0, 6.0, 30.0, 0.4
 # A forced eta that needs more lattice points than this for a crystal is a mistake.
 _MOST_POINTS = 1e6
 # Crystals are counted in a table of size classes: atoms exactly up to 12, then in steps of a fifth, and
@@ -48,7 +49,7 @@ class Style:
     memory_mib: float
 
 
-STYLES = {"cpu": Style(3e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
+STYLES = {"cpu": Style(1.5e6, False, 2.0**21, 64), "cuda": Style(None, True, math.inf, 4096)}
 
 
 def style_of(device: torch.device) -> Style:
@@ -178,7 +179,7 @@ def chunks(
     radius = plan.real_cutoff + torch.where(num_atoms > 1, cells.farthest_corner(cell), 0.0)
     images = _ball(radius, plan.heights)
     waves = 0.5 * _ball(plan.reciprocal_cutoff, 2 * math.pi / plan.heights)
-    dual = 2 * math.pi * torch.linalg.inv_ex(cell)[0].transpose(1, 2)
+    dual = 2 * math.pi * cells.inverse(cell).transpose(1, 2)
     reach = torch.cat([cells.reach(cell, radius), cells.reach(dual, plan.reciprocal_cutoff)], 1)
     level = torch.where(n <= _EXACT, n, _EXACT + (_STEPS * torch.log2(n / _EXACT)).ceil())
     bucket = torch.log2(images).floor().clamp(0, _BUCKETS - 1)
@@ -257,7 +258,7 @@ def count_points(found: list[Chunk], plan: Plan, cell: Tensor) -> None:
         radius = plan.real_cutoff[chunk.index]
         if chunk.atoms > 1:
             radius = radius + cells.farthest_corner(basis)
-        dual = 2 * math.pi * torch.linalg.inv_ex(basis)[0].transpose(1, 2)
+        dual = 2 * math.pi * cells.inverse(basis).transpose(1, 2)
         for lattice, reach, largest in (
             (basis, radius, chunk.images),
             (dual, plan.reciprocal_cutoff[chunk.index], chunk.waves),

@@ -30,7 +30,9 @@ class ReciprocalSum:
     def weights(self, cell: Tensor, kernels: list[Kernel]) -> Tensor:
         """F of all kernels, G and -G together, (b, K, Q). Differentiable in `cell` (b, 3, 3)."""
         g2, volume = self._squares(cell)
-        weight = torch.stack([k.reciprocal(g2, self.eta[:, None], volume) for k in kernels], -1)
+        # Side by side in memory for each kernel, which is cheaper to fill and to sum.
+        columns = [kernel.reciprocal(g2, self.eta[:, None], volume) for kernel in kernels]
+        weight = torch.stack(columns, 1).transpose(1, 2)
         self.itself = weight.detach().sum(1)
         return weight
 
@@ -39,16 +41,16 @@ class ReciprocalSum:
 
         F is proportional to 1 / volume: half of it counts G and -G, an infinite one leaves padding out.
         """
-        basis = 2 * math.pi * torch.linalg.inv_ex(cell)[0].transpose(1, 2)
+        basis = 2 * math.pi * cells.inverse(cell).transpose(1, 2)
         g2 = cells.squared_norm(self.miller @ basis).masked_fill(~self.mask, 1.0)
-        half = 0.5 * torch.linalg.det(cell).abs()[:, None]
+        half = 0.5 * cells.volume(cell)[:, None]
         return g2, torch.where(self.mask, half, math.inf)
 
     def cosines(self, vectors: Tensor, cell: Tensor, kernels: list[Kernel]) -> Tensor:
         """Pair by pair: cheapest for few atoms. The pair at index 0 is an atom with itself. (b, m, Q)."""
         weight = self.weights(cell, kernels)
         b, pairs = vectors.shape[0], vectors.shape[1] - 1
-        fractional = vectors[:, 1:] @ torch.linalg.inv_ex(cell)[0]
+        fractional = vectors[:, 1:] @ cells.inverse(cell)
         total = vectors.new_zeros(b, pairs, weight.shape[-1])
         for some in self._slices(b * pairs):
             phase = fractional @ (2 * math.pi * self.miller[:, some].transpose(1, 2))
@@ -67,7 +69,7 @@ class ReciprocalSum:
             (b, m, Q): an atom with itself, then the pairs in the order of `pairs_of`.
         """
         weight = self.weights(cell, kernels)
-        fractional = positions @ torch.linalg.inv_ex(cell)[0]
+        fractional = positions @ cells.inverse(cell)
         fractional = fractional - fractional.detach().floor()
         b, n = fractional.shape[:2]
         num_kernels = weight.shape[-1]
@@ -88,7 +90,7 @@ class ReciprocalSum:
         Under strain G v stays and G² changes by -2 G e G, the volume by its trace.
         """
         with torch.no_grad():
-            inverse = torch.linalg.inv_ex(cell)[0]
+            inverse = cells.inverse(cell)
             g2, volume = self._squares(cell)
             waves = self.miller @ (2 * math.pi * inverse.transpose(1, 2))
             even, odd = [], []

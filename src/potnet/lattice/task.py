@@ -69,7 +69,7 @@ class Task:
             transform = cells.reduce(cell)
         reduced = transform @ cell
         # Of a skewed cell it would cancel. What depends on it follows in `Block`.
-        volume = torch.linalg.det(reduced.detach()).abs()
+        volume = cells.volume(reduced.detach())
         kernels, coefficients, largest = distinct_kernels(potentials, volume)
         tolerance = cell.new_tensor(wanted)
         strictest = None if largest is None else max(c / a for c, a in zip(largest, wanted, strict=True))
@@ -221,7 +221,7 @@ class Task:
         rounded = self.transform.abs() @ cell.norm(dim=-1)[..., None]
         edges = rounded.amax((1, 2))
         rounded = rounded[..., 0] * (self.transform.abs().sum(-1) > 1)
-        inverse = torch.linalg.inv_ex(self.reduced.detach())[0]
+        inverse = cells.inverse(self.reduced.detach())
         fractional = (positions[:, None] @ inverse.index_select(0, self.batch))[:, 0]
         spread = fractional.new_zeros(2, len(cell), 3)
         where = self.batch[:, None].expand(-1, 3)

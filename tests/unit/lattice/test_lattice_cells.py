@@ -130,3 +130,30 @@ def test_no_points_in_a_small_ball():
     assert mask.shape == (2, 0)
     index, mask = cells.points_within(basis, torch.full((2,), 1e-3, dtype=torch.float64))
     assert index.tolist() == [[[0, 0, 0]], [[0, 0, 0]]]
+
+
+def test_inverse_and_volume():
+    generator = torch.Generator().manual_seed(5)
+    cell = torch.randn(40, 3, 3, dtype=torch.float64, generator=generator)
+    assert torch.allclose(cells.inverse(cell), torch.linalg.inv(cell), rtol=1e-10, atol=1e-12)
+    assert torch.allclose(cells.volume(cell), torch.linalg.det(cell).abs(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_points_are_the_same_whether_counts_are_known(half):
+    """Cells of very different size in one batch, one of them without a point but the origin."""
+    scale = torch.tensor([1.0, 0.3, 40.0, 2.0], dtype=torch.float64)[:, None, None]
+    skewed = torch.tensor([[1.0, 0.2, 0.1], [0.3, 1.4, 0.2], [0.5, 0.1, 2.0]], dtype=torch.float64)
+    basis, radius = scale * skewed, torch.tensor([2.5, 1.0, 3.0, 4.0], dtype=torch.float64)
+    found, mask = cells.points_within(basis, radius, half)
+    largest = [int(x) + 1 for x in cells.reach(basis, radius).amax(0)]
+    known, others = cells.points_within(basis, radius, half, largest=largest, width=90)
+    grid = torch.cartesian_prod(*[torch.arange(-12.0, 13, dtype=torch.float64)] * 3)
+    for i in range(4):
+        expected = set(map(tuple, grid[(grid @ basis[i]).norm(dim=-1) <= radius[i]].tolist()))
+        if half:
+            expected = {k for k in expected if k > (0.0, 0.0, 0.0)}
+        for points, counts in ((found, mask), (known, others)):
+            listed = [tuple(0.0 + x for x in k) for k in points[i][counts[i]].tolist()]
+            assert len(listed) == len(expected)
+            assert set(listed) == expected
