@@ -71,7 +71,7 @@ class Calculator(AseCalculator):
     ) -> None:
         super().__init__()
         several = not isinstance(models, str | os.PathLike | Predictor)
-        given: Sequence[Any] = models if several else [models]  # type: ignore[list-item, assignment]
+        given: Sequence[Any] = models if several else [models]  # type: ignore[assignment]
         if not given:
             raise ForceFieldError("no force field is given: give a checkpoint, or several for a committee")
         self.members = [_Member(one, device, dtype) for one in given]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,8 @@ def relax(
 
     if not fmax > 0 or steps < 1:
         raise ForceFieldError(f"fmax={fmax}, steps={steps}: give positive numbers")
-    optimizer = BFGS(FrechetCellFilter(atoms) if cell else atoms, logfile=logfile)
+    moving: Any = FrechetCellFilter(atoms) if cell else atoms
+    optimizer = BFGS(moving, logfile=logfile)
     if not optimizer.run(fmax=fmax, steps=steps):
         largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         raise ForceFieldError(
@@ -129,6 +130,7 @@ def run_dynamics(
         )
     if not atoms.get_momenta().any():
         thermalize(atoms, temperature, seed)
+    dynamics: Any
     if ensemble == "nve":
         dynamics = VelocityVerlet(atoms, timestep * units.fs)
     else:
@@ -164,7 +166,8 @@ def run_dynamics(
     finally:
         if writer is not None:
             writer.close()
-    return Dynamics(*(np.array(column) for column in zip(*rows, strict=True)), frames)
+    columns: Any = [np.array(column) for column in zip(*rows, strict=True)]
+    return Dynamics(*columns, frames)
 
 
 def radial_distribution(
