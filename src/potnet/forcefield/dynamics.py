@@ -166,8 +166,8 @@ def run_dynamics(
     finally:
         if writer is not None:
             writer.close()
-    columns: Any = [np.array(column) for column in zip(*rows, strict=True)]
-    return Dynamics(*columns, frames)
+    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    return Dynamics._make([*columns, frames])
 
 
 def radial_distribution(
