@@ -327,7 +327,7 @@ class Targets(Mapping[str, Target]):
         """Targets from a config: one target (a mapping with `key`), or several by key.
 
         Raises:
-            DataError: See `Target`.
+            DataError: See `Target`; or this is none of the three.
             ConfigError: An unknown argument; the nearest one is named.
         """
         from potnet.config import check_arguments
@@ -336,6 +336,11 @@ class Targets(Mapping[str, Target]):
             return config
         if isinstance(config, Target):
             return cls([config])
+        if not isinstance(config, Mapping):
+            raise DataError(
+                f'targets={config!r}: give a Target, such as Target("k_vrh", unit="GPa", '
+                'transform="log10"), a Targets, or a mapping as in conf/target'
+            )
         plain: Mapping[str, Any] = config
         entries: dict[str, dict[str, Any]]
         if "key" in plain:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -73,7 +73,7 @@ def run_md(
     output: str = "md",
     time: float = 1.0,
     temperature: float = 300.0,
-    ensemble: str = "nve",
+    ensemble: Literal["nve", "nvt"] = "nve",
     timestep: float = 1.0,
     friction: float = 0.01,
     every: int = 10,

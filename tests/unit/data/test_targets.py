@@ -163,3 +163,8 @@ def test_only_forces_and_stress_of_an_energy_are_derived() -> None:
 def test_a_logarithm_of_a_number_without_unit_has_no_brackets() -> None:
     assert Target("n", transform="log10").learned_unit == "log10"
     assert Target("k", "GPa", transform="log10").learned_unit == "log10(GPa)"
+
+
+def test_a_name_alone_is_no_target() -> None:
+    with pytest.raises(DataError, match=r"targets='k_vrh': give a Target"):
+        Targets.from_config("k_vrh")  # type: ignore[arg-type]
