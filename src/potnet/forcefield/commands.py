@@ -113,7 +113,7 @@ def run_md(
         atoms,
         time,
         temperature,
-        ensemble,  # type: ignore[arg-type]
+        ensemble,
         timestep,
         friction,
         every,

@@ -63,13 +63,8 @@ def relax(
 
     if not fmax > 0 or steps < 1:
         raise ForceFieldError(f"fmax={fmax}, steps={steps}: give positive numbers")
-<<<<<<< HEAD
-    moved: Any = FrechetCellFilter(atoms) if cell else atoms
-    optimizer = BFGS(moved, logfile=logfile)
-=======
     moving: Any = FrechetCellFilter(atoms) if cell else atoms
     optimizer = BFGS(moving, logfile=logfile)
->>>>>>> audit
     if not optimizer.run(fmax=fmax, steps=steps):
         largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         raise ForceFieldError(
@@ -171,13 +166,8 @@ def run_dynamics(
     finally:
         if writer is not None:
             writer.close()
-<<<<<<< HEAD
-    times, potential, kinetic, temperatures = (np.array(column) for column in zip(*rows, strict=True))
-    return Dynamics(times, potential, kinetic, temperatures, frames)
-=======
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     return Dynamics._make([*columns, frames])
->>>>>>> audit
 
 
 def radial_distribution(

@@ -15,16 +15,8 @@ from potnet.lattice.kernels import Kernel
 
 # Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
 FEW_ATOMS = 20
-<<<<<<< HEAD
-# Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term;
-# a wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
-=======
 # Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
 # wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
-<<<<<<< HEAD
->>>>>>> engine2
-=======
->>>>>>> audit
 # on all devices, so that results are.
 _COST_TERM, _COST_WAVE, _COST_COSINE, _COST_PHASE, _COST_PRODUCT = 200.0, 130.0, 6.0, 30.0, 0.4
 # A forced eta that needs more lattice points than this for a crystal is a mistake.

@@ -153,12 +153,7 @@ def test_points_are_the_same_whether_counts_are_known(half):
         expected = set(map(tuple, grid[(grid @ basis[i]).norm(dim=-1) <= radius[i]].tolist()))
         if half:
             expected = {k for k in expected if k > (0.0, 0.0, 0.0)}
-<<<<<<< HEAD
         for coordinates, counts in ((found, mask), (known, others)):
             listed = [tuple(0.0 + x for x in k) for k in coordinates[i][counts[i]].tolist()]
-=======
-        for vectors, counts in ((found, mask), (known, others)):
-            listed = [tuple(0.0 + x for x in k) for k in vectors[i][counts[i]].tolist()]
->>>>>>> audit
             assert len(listed) == len(expected)
             assert set(listed) == expected
