@@ -124,7 +124,6 @@ def run_command(main: Callable[[], None], *arguments: str, monkeypatch: pytest.M
     [
         (predict, ["checkpoint=2024", "inputs=a.cif"], "2024: no such checkpoint or folder"),
         (predict, ["checkpoint=[a,b]", "inputs=a.cif"], "give one path"),
-        (predict, ["checkpoint=null", "inputs=a.cif"], "checkpoint="),
         (predict, ["checkpoint=a", "inputs=a.cif", "box=abc"], "box='abc': expected a number"),
         (predict, ["checkpoint=a", "inputs=a.cif", "output=[1]"], "give one path"),
         (predict, ["checkpoint=a", "inputs=[[a]]"], "inputs=['a']: give one path"),

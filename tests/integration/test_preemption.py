@@ -20,6 +20,10 @@ Run = Any  # conftest.Run
 BATCHES = 3  # of an epoch: 96 training crystals in batches of 32
 
 
+ALLOWED = f"allow=[{__name__}.Signalled]"
+"""The callback of these tests is none of potnet's own."""
+
+
 class Signalled(Callback):
     """Lets `StopOnSignal` receive a signal before a batch, once."""
 
@@ -81,7 +85,7 @@ def test_a_run_that_was_taken_away_gives_the_result_of_the_whole(
     assert f"stopped by SIGTERM; kept: {kept}" in capsys.readouterr().err
     assert not (tmp_path / "metrics.json").exists()
 
-    train(resumed(tmp_path, [f"resume={tmp_path}"]), tmp_path, resume=True)
+    train(resumed(tmp_path, [f"resume={tmp_path}", ALLOWED]), tmp_path, resume=True)
     assert rows(tmp_path) == rows(whole.folder)
     assert (tmp_path / "predictions.csv").read_text() == (whole.folder / "predictions.csv").read_text()
 
@@ -95,8 +99,8 @@ def test_two_interruptions_of_one_epoch(
         run_training(*settings, folder=tmp_path)
     Signalled.armed = (1, 1)
     with pytest.raises(SystemExit):
-        train(resumed(tmp_path, []), tmp_path, resume=True)
-    train(resumed(tmp_path, []), tmp_path, resume=True)
+        train(resumed(tmp_path, [ALLOWED]), tmp_path, resume=True)
+    train(resumed(tmp_path, [ALLOWED]), tmp_path, resume=True)
     assert rows(tmp_path) == rows(whole.folder)
 
 
@@ -110,7 +114,7 @@ def test_a_run_whose_batches_are_loaded_ahead(
         Signalled.armed = place
         with pytest.raises(SystemExit):
             run_training(*settings, "data.num_workers=1", "trainer.max_epochs=3", folder=folder)
-        train(resumed(folder, ["data.num_workers=1"]), folder, resume=True)
+        train(resumed(folder, ["data.num_workers=1", ALLOWED]), folder, resume=True)
         assert rows(folder) == rows(whole.folder)
 
 
@@ -125,7 +129,7 @@ def test_gradients_that_are_being_collected_are_not_lost(
         run_training(*settings, folder=tmp_path)
     kept = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["callbacks"]["StopOnSignal"]["batches"] == 4
-    train(resumed(tmp_path, []), tmp_path, resume=True)
+    train(resumed(tmp_path, [ALLOWED]), tmp_path, resume=True)
     assert rows(tmp_path) == rows(whole.folder)
 
 
@@ -142,7 +146,7 @@ def test_ctrl_c_keeps_the_batch_and_evaluates(
         run_training(*settings, folder=tmp_path)
     assert stopped.value.code == 130
     assert json.loads((tmp_path / "metrics.json").read_text())["interrupted"] is True
-    train(resumed(tmp_path, []), tmp_path, resume=True)
+    train(resumed(tmp_path, [ALLOWED]), tmp_path, resume=True)
     assert rows(tmp_path) == rows(whole.folder)
 
 

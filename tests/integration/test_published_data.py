@@ -35,7 +35,7 @@ def test_a_run_on_jarvis_keeps_split_licence_and_citation(
     split = json.loads((run.folder / "split.json").read_text())
     assert [len(split[part]) for part in ("train", "val", "test")] == [19, 2, 2]
     assert len((run.folder / "removed.csv").read_text().splitlines()) == 1 + 16 + 1  # without gap; in no part
-    assert json.loads((run.folder / "metrics.json").read_text())["test"]["band_gap_opt"]["unit"] == "eV"
+    assert json.loads((run.folder / "metrics.json").read_text())["test"]["band_gap_mbj"]["unit"] == "eV"
     assert evaluate_checkpoint(run.folder, ["test"], str(cache_dir))[0].metrics["n"] == 2
 
 
