@@ -399,7 +399,7 @@ def test_arrays_need_the_cell_as_given(tmp_path: Path):
     ]
     settings = {"neighbors": {"cutoff": 3.0}}
     with pytest.raises(
-        DataError, match=r"forces belongs to the cell as it is given.*features\.cell=as_given"
+        DataError, match=r"such a label belongs to the cell as it is given.*features\.cell=as_given"
     ):
         from_table(tmp_path, forces_rows(4), Targets(targets), featurizer=settings).prepare_data()
     with pytest.raises(DataError, match="the data have no such label"):
