@@ -92,9 +92,7 @@ def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
         config.data.path = str(files("potnet.data") / "embedded" / "mlearn_si.jsonl.gz")
     source = plain(config.data.source)
     kind = source["_target_"].rpartition(".")[2]
-    if kind == "EmbeddedSource":
-        config.data.limit = 30
-    elif kind == "TableSource" and Path(source["path"]).is_file():
+    if kind == "EmbeddedSource" or (kind == "TableSource" and Path(source["path"]).is_file()):
         config.data.limit = 30
     elif kind == "TableSource":
         config.data.source.path = str(table_file(folder))
