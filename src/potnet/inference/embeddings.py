@@ -14,7 +14,7 @@ import torch
 from potnet.config import ConfigError
 from potnet.crystals import CrystalGraph, Plausibility, collate
 from potnet.data.features.featurizer import Failure
-from potnet.inference.inputs import Inputs, crystals_of, expand
+from potnet.inference.inputs import Inputs, chunks, crystals_of, expand
 from potnet.inference.limits import Limits
 
 if TYPE_CHECKING:
@@ -125,8 +125,6 @@ def featurized_batches(
     failures: list[Failure],
 ) -> Iterator[list[CrystalGraph]]:
     """Featurized crystals of inputs, batch by batch within the limits of prediction; collects failures."""
-    from potnet.inference.predictor import chunks
-
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
     skip, limits = on_error == "skip", Limits(batch_size)

@@ -19,13 +19,15 @@ from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, P
 from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
-from potnet.inference.inputs import Inputs, Outcome, crystals_of, expand, name_of
+from potnet.inference.frames import Named, index_of, is_frame
+from potnet.inference.inputs import Inputs, Outcome, chunks, crystals_of, expand
 from potnet.inference.intervals import check_level
 from potnet.inference.limits import DEFAULT_LEVEL, Limits
 from potnet.inference.memory import (
     FEATURE_BYTES,
     GIB,
     SAFETY,
+    disordered_crystal,
     is_out_of_memory,
     peak_bytes,
 )
@@ -42,12 +44,6 @@ if TYPE_CHECKING:
     from potnet.inference.explain import Explanation
 
 __all__ = ["Inputs", "Predictions", "Predictor", "choose_device", "expand"]
-
-CHUNK = 512
-"""Most crystals that are featurized at a time: the sums are computed together, memory stays bounded."""
-
-CHUNK_PAIRS = 4_000_000
-"""Most pairs of atoms that are featurized at a time, unless one crystal has more."""
 
 UNMEASURED = 100_000
 """Pairs and edges of a batch up to which its memory is not looked at."""
@@ -168,7 +164,7 @@ class Predictor:
 
         Args:
             inputs: A file, a folder, a pattern such as "structures/*.cif", a `Crystal`, ASE Atoms, a pymatgen
-                Structure, or a list of these.
+                Structure, a list of these, or a pandas DataFrame with a column of structures.
             on_error: "raise" stops at the first crystal that cannot be used, "skip" lists it in `failures`.
             batch_size: Most crystals that the network sees at a time.
             box: Å of vacuum around molecules without a cell; None refuses them.
@@ -200,7 +196,34 @@ class Predictor:
             progress,
             level,
         )
-        return joined([self._empty(), *tables])
+        found = joined([self._empty(), *tables])
+        if is_frame(inputs):
+            found.index = index_of(inputs)
+        return found
+
+    def predict_structure(self, structure: Any, **options: Any) -> float | str | dict[str, float | str]:
+        """The value of one structure, as a plain number; of several targets all, by key.
+
+        Args:
+            structure: A pymatgen Structure, ASE Atoms, a `Crystal`, CIF text, a dictionary of these, or the
+                file of one structure.
+            options: `box`, `plausibility`, `max_memory_gib`, as for `predict`.
+
+        Returns:
+            In the physical unit of the target; of a classification the name of the class.
+
+        Raises:
+            CrystalError: It cannot be used, or it is not one structure.
+        """
+        given = structure if isinstance(structure, os.PathLike) else Named("structure", structure)
+        if isinstance(structure, str) and "\n" not in structure:
+            given = Path(structure)
+        found = self.predict(given, **options)
+        if len(found) != 1:
+            raise CrystalError(f"one structure is wanted, got {len(found)}: use predict", str(given))
+        row = found[0]
+        values = {key: row[key] for key in self.targets if key in row}
+        return next(iter(values.values())) if len(self.targets) == 1 and values else values
 
     def tables(
         self,
@@ -356,7 +379,7 @@ class Predictor:
         if self._bytes_each is None:
             self._bytes_each = 0.0
             try:
-                (graph,) = self.featurizer.featurize([_disordered(sorted(self.domain.elements))])
+                (graph,) = self.featurizer.featurize([disordered_crystal(sorted(self.domain.elements))])
                 batch = collate([graph])
                 self._bytes_each = peak_bytes(lambda: self.learned(batch)) / max(sum(self._size(graph)), 1)
             except ValueError:
@@ -437,38 +460,6 @@ class Predictor:
         if not skip:
             raise CrystalError(reason, f"crystal {id!r}")
         failures.append(Failure(id, reason))
-
-
-def _disordered(elements: Sequence[int]) -> Crystal:
-    """96 atoms without symmetry, at a usual density."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(range(4), range(4), range(6), indexing="ij"), -1).reshape(-1, 3)
-    positions = 2.6 * (grid + 0.25 * random.random((96, 3)))
-    kinds = list(elements)[:8] or [8, 13, 14, 22, 26, 29]
-    return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")
-
-
-def chunks(
-    items: list[Any], outcomes: Iterator[Outcome], skip: bool
-) -> Iterator[tuple[list[Crystal], list[Failure]]]:
-    """Crystals of some inputs at a time, with the inputs between them that could not be read."""
-    crystals: list[Crystal] = []
-    failures: list[Failure] = []
-    pairs = 0
-    for number, outcome in outcomes:
-        if isinstance(outcome, CrystalError):
-            if not skip:
-                raise outcome
-            failures.append(Failure(name_of(items[number], number), str(outcome)))
-            continue
-        if crystals and (len(crystals) == CHUNK or pairs + len(outcome) ** 2 > CHUNK_PAIRS):
-            yield crystals, failures
-            crystals, failures, pairs = [], [], 0
-        crystals.append(outcome)
-        pairs += len(outcome) ** 2
-    yield crystals, failures
 
 
 def choose_device(name: str) -> torch.device:
