@@ -263,17 +263,21 @@ class Predictor:
 
         return embed(self, inputs, atoms, **options)
 
-    def explain(self, inputs: Inputs, target: str | None = None, **options: Any) -> Explanation:
+    def explain(
+        self, inputs: Inputs, target: str | None = None, pairs: bool = False, **options: Any
+    ) -> Explanation:
         """What each atom contributes to the prediction, and what it is without the complete potentials.
 
         Args:
             inputs: As for `predict`.
             target: Key; None is the first.
+            pairs: Whether to divide what the complete potentials change among the pairs of atoms: some
+                seconds a crystal.
             options: `on_error`, `box`, `plausibility`, as for `predict`.
         """
         from potnet.inference.explain import explain
 
-        return explain(self, inputs, target, **options)
+        return explain(self, inputs, target, pairs, **options)
 
     def _tables(
         self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: Limits, progress: bool
