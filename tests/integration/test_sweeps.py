@@ -42,6 +42,7 @@ def sweep(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> S
         monkeypatch.chdir(tmp_path)
         arguments = [*TINY, f"data.cache_dir={cache_dir}", "hydra.sweep.dir=sweep", *overrides]
         monkeypatch.setattr(sys, "argv", ["train", "--multirun", *arguments])
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).touch())
         try:
             main()
         except SystemExit as end:

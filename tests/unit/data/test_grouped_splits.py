@@ -3,6 +3,8 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
+from typing import Any
 
 import ase.build
 import numpy as np
@@ -13,7 +15,6 @@ from potnet.crystals import from_ase
 from potnet.data import (
     CrystalTable,
     DataError,
-    EmbeddedSource,
     FileSplit,
     FoldSplit,
     RatioSplit,
@@ -153,12 +154,11 @@ def test_prototypes_are_searched_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert with_prototypes(plain, source, "raise", tmp_path / "cache") == found
 
 
-def test_prototype_split_of_the_embedded_set():
-    whole = EmbeddedSource().load()
-    crystals = whole.crystals[:300]
+def test_prototype_split_of_the_embedded_set(embedded: Any):
+    crystals = embedded.crystals[:300]
     labels = {crystal.id: prototype(crystal) for crystal in crystals}
     some = CrystalTable(
-        list(labels), {}, {}, formulas=whole.table.formulas[:300], prototypes=list(labels.values())
+        list(labels), {}, {}, formulas=embedded.table.formulas[:300], prototypes=list(labels.values())
     )
     split = RatioSplit(by="prototype")(some)
     formulas = dict(zip(some.ids, some.formulas, strict=True))
