@@ -4,7 +4,6 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
-from typing import Any
 
 import ase.build
 import numpy as np

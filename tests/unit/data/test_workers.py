@@ -252,7 +252,7 @@ def test_killed_after_each_few_shards(tmp_path: Path, monkeypatch: pytest.Monkey
         with process(source, tmp_path / "killed", LONDON, shard=1) as child:
             assert child.stdout.readline() == f"{len(done)} crystals\n"
             for number in range(more):
-                if number:
+                if number or done:
                     child.stdin.write("go on\n")
                     child.stdin.flush()
                 assert child.stdout.readline() == "1 crystals\n"
