@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def full(descriptor):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def pause():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: other processes write lines to the same pipe
     time.sleep(1000)
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def test_backends(monkeypatch: pytest.MonkeyPatch):
 LONDON = "potnet.lattice.potentials.London"
 
 _PROCESS = """
-import sys
+import os, sys
 from contextlib import contextmanager
 from potnet.data import Featurizer, TableSource
 from potnet.data.features import build, cache
@@ -202,7 +203,7 @@ from potnet.data.features import build, cache
 @contextmanager
 def progress_bar(total):
     def progress(crystals):
-        print(crystals, "crystals", flush=True)
+        os.write(1, f"{crystals} crystals\\n".encode())
         if crystals:
             sys.stdin.readline()  # until the test says go on
 
@@ -233,7 +234,7 @@ def test_nobody_outlives_one_that_is_killed(
     source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     odd(tmp_path, monkeypatch, "waits", "if seventh: pause()")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with process(source, tmp_path / "cache", "waits.Odd") as child:
         # A process is in the midst of its shard.
         assert int(next(line for line in child.stdout if line.strip().isdigit())) != child.pid
