@@ -65,7 +65,7 @@ def potnet(
     sys.path[:] = path
     for name in set(sys.modules) - modules:
         # A class of the user's in the working folder, which another test may have under the same name.
-        if str(Path.cwd()) in str(getattr(sys.modules[name], "__file__", "")):
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == Path.cwd():
             del sys.modules[name]
 
 
