@@ -80,6 +80,7 @@ def table_file(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "e_form": -number / 10,
             "gap_pbe": number / 10,
             "coulomb_energy": -number / 3,
+            "g_vrh": crystal.properties["g_vrh"],
         }
         for number, crystal in enumerate(crystals)
     ]
