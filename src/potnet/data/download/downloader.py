@@ -1,8 +1,8 @@
 """Files from the network: fetched once by pooch, verified before use, and found again.
 
 pooch gives a file its name once it is complete, and tries again after a break. Ours is what it cannot know:
-what an archive must contain, the record of a file without a published checksum, which answers of a
-server are final, and that two processes fetch once. Beside a file lies `NAME.record` with its size and
+that an interrupted download goes on where it was, what an archive must contain, the record of a file
+without a published checksum, which answers of a server are final, and that two processes fetch once. Beside a file lies `NAME.record` with its size and
 sha256, which later starts compare.
 """
 
@@ -33,7 +33,7 @@ class Downloader:
     Args:
         folder: Where files are kept.
         retries: How often to try again after a break, a stall, no answer, or a server that is busy; pauses
-            grow from 1 s to 10 s.
+            grow from 1 s to 10 s, after what the server asks for (Retry-After, at most 120 s).
         timeout: Seconds to wait for a connection (host names included, where the system allows), and for the
             next bytes.
         progress: Whether to show a bar on a terminal.
