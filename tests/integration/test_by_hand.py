@@ -1,4 +1,4 @@
-"""Training by `trainer.fit(module, datamodule=data)`: the script of docs/experiments.md against the command."""
+"""`trainer.fit(module, datamodule=data)`: the script of docs/experiments.md against the command."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_by_hand_is_what_the_command_trains(
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
     # The test part, and the scalers, without a call for either.
     shown = by_hand["trainer"].callback_metrics
-    (best,) = [e for e in evaluate_checkpoint(command.folder / "checkpoints" / "last.ckpt", ("test",))]
+    (best,) = evaluate_checkpoint(command.folder / "checkpoints" / "last.ckpt", ("test",))
     assert float(shown["test/k_vrh/mae"]) == pytest.approx(best.metrics["mae"], rel=1e-5)
     assert "k_vrh: GPa" in capsys.readouterr().out
     # It predicts; it cannot be evaluated on data that it does not name.

@@ -52,7 +52,10 @@ def entries(root: Path) -> list[Entry]:
     caches = [_cache(path) for path in folders]
     files = [
         Entry(
-            str(path.relative_to(root)), _kind(path, root), path, path.stat().st_size,
+            str(path.relative_to(root)),
+            _kind(path, root),
+            path,
+            path.stat().st_size,
             "unfinished" if path.suffix == ".part" else "",
         )
         for path in sorted(root.rglob("*"))

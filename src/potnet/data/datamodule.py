@@ -312,7 +312,7 @@ class CrystalDataModule(lightning.LightningDataModule):
             labels[key][rows] = values
         table = replace(table.take(rows), removed=tuple(removed))
         if getattr(self.split_recipe, "needs_prototypes", False):
-            table = with_prototypes(table, self.source, self.on_error, cache_root(self.cache_dir))
+            table = with_prototypes(table, self.source, cache_root(self.cache_dir))
         split = self.split_recipe(table)
         used = {id for part in PARTS for id in split[part]}
         removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]

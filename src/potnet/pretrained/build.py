@@ -145,7 +145,7 @@ def build_entry(
     }
     _write(registry, name, entry)
     write_card(
-        Path(cards) if cards is not None else registry.parent, name, entry, reliability["classes"], measure.errors_by_element(test),
+        Path(cards or registry.parent), name, entry, reliability["classes"], measure.errors_by_element(test),
         measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
         members[0],
     )  # fmt: skip

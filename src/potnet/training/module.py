@@ -33,7 +33,8 @@ class PropertyModule(LightningModule):
     """A network, the targets it learns and the way it is trained.
 
     The settings are kept as plain containers in the checkpoint, which loads with `weights_only=True` and
-    alone suffices to predict (`potnet.load`). "With Lightning's Trainer" in docs/experiments.md is a whole script.
+    alone suffices to predict (`potnet.load`). docs/experiments.md has a whole script ("With Lightning's
+    Trainer").
 
     Args:
         model: Config of the network: `_target_` and its arguments.

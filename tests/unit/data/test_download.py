@@ -18,6 +18,7 @@ import http_files
 import pytest
 from http_files import FileServer
 
+from potnet import files
 from potnet.data import CacheError, DataError
 from potnet.data.download.downloader import Downloader, DownloadError, RemoteFile, local_file
 from potnet.data.download.remote import seconds_to_wait
@@ -77,6 +78,25 @@ def test_a_file_is_fetched_once(server: FileServer, downloader: Downloader) -> N
     assert record is not None
     assert (record.bytes, record.url) == (len(CONTENT), server.url())
     assert "sha256:" + record.sha256 == CHECKSUM
+
+
+@pytest.mark.parametrize("algorithm", [None, "sha256", "md5"])
+def test_a_first_start_hashes_once(
+    server: FileServer, downloader: Downloader, monkeypatch: pytest.MonkeyPatch, algorithm: str | None
+) -> None:
+    """However many objects ask for the file: a check before the start, the source that reads, the record."""
+    hashed: list[str] = []
+    digest = files.file_hash
+    monkeypatch.setattr(
+        files, "file_hash", lambda path, name="sha256": hashed.append(name) or digest(path, name)
+    )
+    checksum = None if algorithm is None else f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}"
+    file = wanted(server, checksum=checksum)
+    for _ in range(2):
+        downloader.fetch(file)
+        Downloader(downloader.folder, progress=False).fetch(file)
+        downloader.sha256(file)
+    assert sorted(hashed) == (["md5", "sha256"] if algorithm == "md5" else ["sha256"])
 
 
 def test_two_at_once_fetch_once(server: FileServer, downloader: Downloader) -> None:

@@ -79,8 +79,8 @@ def fetch_over_http(
 ) -> None:
     """Fetch a file, with further attempts after failures that pass.
 
-    What has arrived stays beside the file as `NAME.part` until the rest is there; the next attempt, of this
-    start or of a later one, asks for the rest alone, where the server allows it and the file is still the same.
+    What has arrived stays beside the file as `NAME.part` until the rest is there. The next attempt, also that
+    of a later start, asks for the rest alone, if the server allows it and the file is still the same.
 
     Args:
         url: Its address.
@@ -237,7 +237,7 @@ class _Download:
 
 
 def seconds_to_wait(retry_after: str | None) -> float | None:
-    """The header Retry-After, a number of seconds or a date, as seconds from now; None without a valid one."""
+    """Seconds from now that the header Retry-After (seconds, or a date) says; None without a valid one."""
     text = (retry_after or "").strip()
     if text.isdecimal():
         return float(text)

@@ -50,7 +50,7 @@ def write_labels(path: Path, stage: Stage, rows: np.ndarray) -> None:
         metadata={_NOTES: json.dumps(notes, sort_keys=True)},
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
-        for part in stage.parts(rows, _ROWS):
+        for part in stage.parts(rows, _ROWS, schema.names):
             arrays = [
                 part.column(field.name)
                 if field.name in part.column_names

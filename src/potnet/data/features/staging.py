@@ -165,17 +165,24 @@ class Stage:
             found.update(zip(wanted.tolist(), _crystals(table, self._irregular), strict=True))
         return [found[row] for row in rows.tolist()]
 
+    def structures(self, rows: np.ndarray) -> Iterator[Crystal]:
+        """Crystals one by one, in the order given; no more than a chunk of them is in memory."""
+        for start in range(0, len(rows), _CHUNK_CRYSTALS):
+            yield from self.crystals(rows[start : start + _CHUNK_CRYSTALS])
+
     def is_number(self, key: str) -> bool:
         """Whether a label is a number (text among numbers is missing), rather than text."""
         return "number" in self._kinds.get(key, {"number"})
 
-    def parts(self, rows: np.ndarray, size: int) -> Iterator[pa.Table]:
-        """The stored columns of some crystals, ascending, in tables of about `size` crystals."""
+    def parts(self, rows: np.ndarray, size: int, names: Collection[str]) -> Iterator[pa.Table]:
+        """Some of the stored columns of some crystals, ascending, in tables of about `size` crystals."""
         pending: list[pa.Table] = []
         for chunk, (start, stop) in enumerate(itertools.pairwise(self._starts.tolist())):
             low, high = np.searchsorted(rows, [start, stop])
             if low < high:
-                pending.append(self._table(chunk).take(pa.array(rows[low:high] - start)))
+                table = self._table(chunk)
+                table = table.select([name for name in table.column_names if name in names])
+                pending.append(table.take(pa.array(rows[low:high] - start)))
             if sum(map(len, pending)) >= size:
                 yield pa.concat_tables(pending, promote_options="default")
                 pending = []
