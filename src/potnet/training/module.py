@@ -185,7 +185,7 @@ class PropertyModule(LightningModule):
             self._add("grad_norm", nn.utils.get_total_norm(gradients), 1)
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate; refuse to go on with a loss that is no number."""
+        """Log the learning rate; refuse to go on with a loss that is not a number."""
         self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)  # type: ignore[union-attr]
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):

@@ -130,7 +130,7 @@ def test_disorder_in_pymatgens_dictionary():
     with pytest.raises(CrystalError, match=r"site 1 is disordered or partly occupied \(Cl0\.5 Br0\.5\)"):
         from_serialized(structure)
     structure["sites"][1]["species"] = [{"element": "Xx", "occu": 1}]
-    with pytest.raises(CrystalError, match="site 1 is 'Xx', which is no element"):
+    with pytest.raises(CrystalError, match="site 1 is 'Xx', which is not an element"):
         from_serialized(structure)
 
 

@@ -169,7 +169,7 @@ def _from_pymatgen_dictionary(structure: Mapping[str, Any], id: str) -> Crystal:
             raise CrystalError(f"site {number} is disordered or partly occupied ({what}): order it", source)
         element = ATOMIC_NUMBERS.get(names[0][0])
         if element is None:
-            raise CrystalError(f"site {number} is {names[0][0]!r}, which is no element", source)
+            raise CrystalError(f"site {number} is {names[0][0]!r}, which is not an element", source)
         z.append(element)
         fractional.append(place)
     if not z:

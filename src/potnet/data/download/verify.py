@@ -115,4 +115,4 @@ def _problem_of_pickle(path: Path) -> str | None:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
         ends = file.read(1) == b"."
-    return None if begins and ends else "is no whole pickle"
+    return None if begins and ends else "is not a whole pickle"

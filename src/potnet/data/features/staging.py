@@ -84,7 +84,7 @@ def stage(source: Source, folder: Path, on_error: str) -> Stage:
         _write(folder, len(sizes), chunk)
         sizes.append(len(chunk))
     for key in [key for key, shape in shapes.items() if shape is None]:
-        log.warning("%s: %s is no label, as its shape is not the same for all crystals", source.name, key)
+        log.warning("%s: %s is not a label, as its shape is not the same for all crystals", source.name, key)
     notes = {
         "content": content,
         "arrays": sorted(key for key, shape in shapes.items() if shape is not None),
@@ -149,7 +149,7 @@ class Stage:
         return _Columns(self, [key for key in self.keys if key not in self.arrays])
 
     def label(self, key: str) -> np.ndarray:
-        """The column of a label that is no array; see `CrystalTable.values`."""
+        """The column of a label that is not an array; see `CrystalTable.values`."""
         if self.is_number(key):
             return np.concatenate([_numbers(table, key) for table in self._tables()])
         return objects(strings(self._texts(f"text:{key}")))
