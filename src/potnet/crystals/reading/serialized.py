@@ -102,7 +102,7 @@ def _from_text(text: str, id: str, box: float | None) -> Crystal:
     try:
         return crystal_from_poscar(text)
     except CrystalError as error:
-        raise CrystalError(f"no POSCAR: {error.reason}", source) from None
+        raise CrystalError(f"not a POSCAR: {error.reason}", source) from None
 
 
 def _dictionary(text: str, source: str) -> Mapping[str, Any]:
