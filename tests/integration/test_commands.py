@@ -269,7 +269,7 @@ def test_a_folder_of_configurations_and_a_class_of_the_users(
     (tmp_path / "mynet.py").write_text(MYNET)
     done = potnet(
         *("train", "--config-dir", "conf", "experiment=mine", "model._target_=mynet.Net"),
-        f"data.cache_dir={cache_dir}",
+        *("model.size=16", f"data.cache_dir={cache_dir}"),
         cwd=tmp_path,
     )
     assert done.status == 0, done.err

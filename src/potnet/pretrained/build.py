@@ -1,9 +1,9 @@
 """Make an entry of a registry from finished runs.
 
-    python -m potnet.pretrained.build name=k_vrh runs=[multirun/k/0,multirun/k/1,multirun/k/2]
+    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml [key=value ...]
 
-Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card
-docs/models/NAME.md with a plot. The test part, which no member was trained on or chosen by, calibrates the
+Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card NAME.md
+with a plot. The test part, which no member was trained on or chosen by, calibrates the
 intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
 tested.
 """  # fmt: skip
@@ -28,7 +28,7 @@ from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
-from potnet.pretrained.registry import SHIPPED, is_name
+from potnet.pretrained.registry import is_name
 from potnet.runs.checkpoint import export, find_checkpoint
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ WEIGHTS_LICENCE = "MIT"
 def build_entry(
     name: str,
     runs: Sequence[str],
+    registry: str | Path,
     title: str = "",
-    registry: str | Path = SHIPPED,
-    cards: str | Path = "docs/models",
+    cards: str | Path | None = None,
     data: str | Path | None = None,
     cache_dir: str | None = None,
     aliases: Sequence[str] = (),
@@ -63,9 +63,9 @@ def build_entry(
     Args:
         name: Of the model.
         runs: Folders of runs or checkpoints, one a member, that learned one target on the same split.
-        title: For people; by default that of the target.
         registry: Its file; other entries are kept.
-        cards: Folder of the card.
+        title: For people; by default that of the target.
+        cards: Folder of the card; by default that of the registry.
         data: The file of the data, where it is no longer where the first run had it.
         cache_dir: Of features.
         aliases: Further names.
@@ -150,7 +150,7 @@ def build_entry(
     }
     _write(registry, name, entry)
     write_card(
-        Path(cards), name, entry, reliability["classes"], measure.errors_by_element(test),
+        Path(cards or registry.parent), name, entry, reliability["classes"], measure.errors_by_element(test),
         measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
         members[0],
     )  # fmt: skip
@@ -237,7 +237,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Put an entry into a registry file; the others stay."""
     content = yaml.safe_load(registry.read_text(encoding="utf-8")) if registry.is_file() else {}
     content = {**(content or {}), name: dict(entry)}
-    head = "# Trained models, one entry each, written by `python -m potnet.pretrained.build`.\n"
+    head = "# Trained models, one entry each, written by `potnet register`.\n"
     write_whole(registry, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
@@ -248,7 +248,7 @@ KEYS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m potnet.pretrained.build name=... runs=[...] ...`."""
+    """Run `potnet register`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not equals or key not in KEYS:
                 raise ConfigError(f"unknown argument {word}{did_you_mean(key, KEYS)}")
             settings[key] = _value(key, value)
-        for key in ("name", "runs"):
+        for key in ("name", "runs", "registry"):
             if key not in settings:
                 raise ConfigError(f"missing key {key}: give {key}=VALUE")
         entry = build_entry(**settings)

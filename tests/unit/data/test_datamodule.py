@@ -221,7 +221,7 @@ def test_bad_targets_stop_before_any_work(tmp_path: Path):
     "options", [{"extensive": True}, {"shape": (6,)}, {"per": "atom"}], ids=["extensive", "tensor", "atoms"]
 )
 def test_labels_of_the_cell_as_given_need_that_cell(tmp_path: Path, options: dict[str, Any]):
-    """An energy of eight atoms is no label of the two that are left in the primitive cell."""
+    """An energy of eight atoms is not a label of the two that are left in the primitive cell."""
     target = Target("k_vrh", **options)
     with pytest.raises(DataError, match=r"target k_vrh: .* set features\.cell=as_given"):
         from_table(tmp_path, moduli(4), target)
@@ -232,7 +232,7 @@ def test_missing_targets_are_counted(tmp_path: Path):
     records = [*moduli(3, split="train"), cubic("none", split="train")]
     data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"))
     assert data.summary()["removed"] == {"no k_vrh": 1}
-    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or no number")]
+    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or not a number")]
     assert data.split.train == ("c0", "c1", "c2")
 
 
