@@ -206,6 +206,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
         ("model.width=64,data.source.path=/tmp/x y(1).csv", "3_width-64_path-tmp-x-y-1-.csv"),
         ("callbacks.ema.decay=0.99,optimizer.betas=[0.9,0.99]", "3_decay-0.99_betas-0.9-0.99"),
         ("+trainer.limit_train_batches=2", "3_limit_train_batches-2"),
+        ("optimizer.learning_rate=0.0006919719850161683", "3_learning_rate-0.000692"),
     ],
 )
 def test_folders_of_a_sweep_can_be_pasted_into_a_shell(overrides: str, name: str) -> None:

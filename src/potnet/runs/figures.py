@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
     Destination = Path | IO[bytes]
@@ -44,6 +45,17 @@ def new_figure(width: float, height: float, dpi: int = 160) -> tuple[Figure, Axe
     axes.grid(color=GRID, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def plain_log(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as people write them: 5, 10, 20, 50, 100; more where little is shown."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    low, high = axis.get_data_interval()
+    narrow = 0 < low < high < 4 * low
+    axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 _TITLES: WeakKeyDictionary[Figure, list[tuple[Sequence[str], str]]] = WeakKeyDictionary()

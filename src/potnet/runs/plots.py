@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, save, title_marks
+from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, plain_log, save, title_marks
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
-
     from potnet.data.targets import Target
     from potnet.runs.figures import Destination
 
 TRAIN, VALIDATION, TEST = "#9aa5b1", ORANGE, BLUE
-
-
-def _plain_log(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as people write them: 5, 10, 20, 50, 100."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def parity_plot(
@@ -58,8 +47,8 @@ def parity_plot(
         low, high = low / 1.2, high * 1.2
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _plain_log(axes.xaxis)
-        _plain_log(axes.yaxis)
+        plain_log(axes.xaxis)
+        plain_log(axes.yaxis)
     else:
         margin = 0.04 * (high - low) or 1.0
         low, high = low - margin, high + margin
@@ -110,8 +99,8 @@ def learning_curve(path: Destination, rows: Sequence[Mapping[str, Any]], target:
             )  # fmt: skip
     if not target.is_class:
         axes.set_yscale("log")
-        _plain_log(axes.yaxis)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain_log(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     what = "wrong classes" if target.is_class else f"MAE, {target.metric_unit}".rstrip(", ")
     axes.set_ylabel(f"{target.title}: {what}")

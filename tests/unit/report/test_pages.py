@@ -123,9 +123,6 @@ def search(tmp_path: Path, write_run: WriteRun) -> Path:
     """Four trials of Optuna, one of which failed."""
     sweep = tmp_path / "multirun" / "search"
     sweep.mkdir(parents=True)
-    (sweep / "multirun.yaml").write_text(
-        "hydra: {sweeper: {_target_: hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper}}\n"
-    )
     for n, (rate, width, error) in enumerate(
         [(0.00123456789012, 64, 0.3), (0.01, 128, 0.1), (0.0004, 96, 0.2), (0.002, 96, None)]
     ):
@@ -135,6 +132,10 @@ def search(tmp_path: Path, write_run: WriteRun) -> Path:
         (folder / "config.yaml").write_text(yaml.safe_dump(settings))
         overrides = [f"optimizer.learning_rate={rate}", f"model.width={width}", "search=all"]
         (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
+        # Optuna's sweeper leaves no multirun.yaml.
+        sweeper = {"_target_": "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"}
+        hydra = {"hydra": {"mode": "MULTIRUN", "sweeper": sweeper}}
+        (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(hydra))
         folder.rename(sweep / f"{n}_trial")
     return sweep
 
@@ -173,7 +174,9 @@ def test_names_are_short_and_differ() -> None:
     assert short_value("0.12345678901234567") == "0.1235"
     assert (short_value("64"), short_value(10000), short_value(None)) == ("64", "10000", "null")
     rows = [(["a.rate=0.123456781"], {}), (["a.rate=0.123456782"], {}), (["a.rate=0.5"], {})]
-    assert name_rows(rows, ["seed"]) == ["0.1235 (1)", "0.1235 (2)", "0.5"]
+    assert name_rows(rows, ["seed"]) == ["rate=0.1235 (1)", "rate=0.1235 (2)", "rate=0.5"]
+    models = [(["model=potnet", "seed=1"], {}), (["model=schnet", "seed=1"], {})]
+    assert name_rows(models, ["seed"]) == ["potnet", "schnet"]  # the name of an option says what it is
 
 
 def test_each_row_has_its_look(study: Path) -> None:

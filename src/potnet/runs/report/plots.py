@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, save, title_marks
+from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, plain_log, save, title_marks
 from potnet.runs.report.rows import Row, Section
 from potnet.runs.report.search import axis_of, parameters_of
 
@@ -84,7 +84,7 @@ def learning_plot(path: Destination, section: Section) -> None:
         path: Where it goes.
         section: With at least one epoch in a run.
     """
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(7.5, 4.6, dpi=140)
     look = looks(section)
@@ -106,10 +106,8 @@ def learning_plot(path: Destination, section: Section) -> None:
         title_marks(band, [f"{name}: the least and the most of its runs"], name)
     if section.measure == "MAE":
         axes.set_yscale("log")
-        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatter(ScalarFormatter())
-    axes.tick_params(axis="y", which="minor", labelsize=7)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain_log(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label_of(section, "val" if len(section.rows) > 1 else ""))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
@@ -188,6 +186,7 @@ def trial_plot(path: Destination, section: Section) -> None:
         [n for n, _, _ in points], [best for _, _, best in points], where="post", color=ORANGE, linewidth=1.6
     )
     axes.set_yscale("log")
+    plain_log(axes.yaxis)
     axes.set(xlabel="trial", ylabel=label_of(section, "val"))
     save(figure, path)
 
