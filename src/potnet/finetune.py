@@ -101,7 +101,9 @@ def train_words(arguments: Sequence[str]) -> list[str]:
         if not folds.isdigit() or int(folds) < 2:
             raise ConfigError(f"--folds={folds}: give 2 or more")
         numbers = ",".join(map(str, range(int(folds))))
-        words += ["-m", "split=kfold", f"data.split.folds={folds}", f"data.split.fold={numbers}",
+        # Before all others: behind them Hydra takes what follows for something else.
+        words = ["-m", *words]
+        words += ["split=kfold", f"data.split.folds={folds}", f"data.split.fold={numbers}",
                   "data.split.by=formula"]  # fmt: skip
     elif not any(word.startswith("split=") for word in rest):
         words.append("split=formula")
