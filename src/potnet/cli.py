@@ -42,7 +42,7 @@ COMMANDS = {
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
     "screen": Command(
         "potnet.screen",
-        "predict very many crystals, in processes",
+        "predict very many crystals, in processes or on a cluster",
         "source=candidates/ output=out/ model=k_vrh",
     ),
     "export": Command(

@@ -148,6 +148,12 @@ class Ensemble(Predictor):
                  for key, entry in self.calibration.intervals.items()]  # fmt: skip
         return "\n".join([head, *rest, *known])
 
+    def to(self, device: str) -> None:
+        super().to(device)
+        for model, scalers in self.members:
+            model.to(self.device)
+            scalers.to(self.device)
+
     @torch.no_grad()
     def by_member(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """Values in the learned units by member, (M, ...) float64, on the CPU; classes: log probabilities."""
