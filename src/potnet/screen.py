@@ -144,8 +144,8 @@ def screen(
                         advance(count)
         except ProcessKilled as error:
             raise RuntimeError(
-                f"{error.how}, {TRIES} times in all, most likely for memory; {folder} has what is finished. Take "
-                "fewer workers or a smaller piece, and give the command again to go on"
+                f"{error.how}, again and again; {folder} has what is finished. If memory ran out, take fewer "
+                "workers or a smaller piece; give the command again to go on"
             ) from error
     return summary(folder, condition, key, best, smallest=(sort or "").startswith("-"))
 

@@ -47,4 +47,6 @@ class Limits:
 
     def bytes(self, device: torch.device) -> float:
         """Working memory of a batch."""
-        return self.memory_gib * GIB if self.memory_gib is not None else SHARE * available_bytes(device) / self.share
+        if self.memory_gib is not None:
+            return self.memory_gib * GIB
+        return SHARE * available_bytes(device) / self.share

@@ -1,9 +1,10 @@
 """What a screening reads: its files, listed once on disk, and cut into tasks.
 
-A source may be ten million files, or one file with ten million structures. Neither is held in memory: the files
-are written to two lists in the output folder, in the order in which the file system names them, and tasks are
-parts of these lists or of the tables in them. So the tasks of a screening are the same at each start.
-"""  # fmt: skip
+A source may be ten million files, or one file with ten million structures. Neither is held in memory: the
+files are written to two lists in the output folder, in the order in which the file system names them, and
+tasks are parts of these lists or of the tables in them. So the tasks of a screening are the same at each
+start.
+"""
 
 from __future__ import annotations
 

@@ -191,6 +191,17 @@ def test_backends(monkeypatch: pytest.MonkeyPatch):
         list(run_tasks(abs, [1], 1, backend="ray"))
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Ray, which leaves sockets and processes to the interpreter's end
+def test_ray_writes_the_bytes_of_one_process(source: TableSource, tmp_path: Path):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "potnet[ray]"')
+    featurizer = Featurizer(potentials=[{"_target_": "potnet.lattice.potentials.London"}])
+    alone = cached_features(source, featurizer, tmp_path / "alone", workers=1)
+    there = cached_features(source, featurizer, tmp_path / "there", backend="ray")
+    assert len(there.shards) == 4
+    assert files(there.folder) == files(alone.folder)
+
+
 _PROCESS = """
 import sys
 from potnet.data import Featurizer, TableSource

@@ -47,7 +47,7 @@ def run_on_ray(
             for packed in row.column(_OUTCOME).to_pylist():
                 yield _unpacked(packed)
     except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = str(error).strip().splitlines()[-1][-300:]
         raise ProcessKilled(f"Ray could not finish ({reason})") from error
     finally:
         if started:
@@ -59,13 +59,12 @@ def _connect(address: str | None) -> None:
 
     # Ray would report on its use over the network.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    options: dict[str, Any] = {"address": address}
+    if not (address or os.environ.get("RAY_ADDRESS")) or address == "local":
+        # Ray's processes have niceness 15 otherwise: beside other work on this machine they hardly begin.
+        options |= {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            include_dashboard=None if address else False,
-        )
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(

@@ -1,9 +1,9 @@
 """Pieces of a file with many crystals: cut without parsing its structures, read in any process.
 
 Whoever cuts does little: it finds the ends of lines, records and frames, or asks for row numbers and ids.
-Where a file can be read from any place, a piece says which part it is. Where it cannot (gzip, Parquet with its
-large row groups), the piece holds the content itself, still unparsed.
-"""  # fmt: skip
+Where a file can be read from any place, a piece says which part it is. Where it cannot (gzip, Parquet with
+its large row groups), the piece holds the content itself, still unparsed.
+"""
 
 from __future__ import annotations
 
