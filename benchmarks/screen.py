@@ -1,12 +1,12 @@
 """Screening: crystals a second, and memory of the driver and of the workers by number of crystals.
 
     python benchmarks/screen.py mp_megnet_2018.jsonl.gz
-    python benchmarks/screen.py mp_megnet_2018.jsonl.gz --sizes 10000 100000 --backend ray --json screen_cpu.json
+    python benchmarks/screen.py mp_megnet_2018.jsonl.gz --sizes 10000 100000 --json screen_cpu.json
 
-The crystals of a table that have at most 8 atoms are repeated, each time with another volume (up to 3 % in each
-length), until there are as many as asked; `potnet screen` works through them with a model that comes with the
-package. Memory is the largest resident set (VmHWM) of the driver, and of any of its workers. With --backend ray,
-the driver is the process of the command, and the workers are those of Ray that predict.
+The crystals of a table that have at most 8 atoms are repeated, each time with another volume (up to 3 % in
+each length), until there are as many as asked; `potnet screen` works through them with a model that comes
+with the package. Memory is the largest resident set (VmHWM) of the driver, and of any of its workers. With
+--backend ray, the driver is the process of the command, and the workers are those of Ray that predict.
 """  # fmt: skip
 
 from __future__ import annotations
