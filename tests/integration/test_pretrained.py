@@ -50,6 +50,13 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
     for text in ("## For what", "Not for: molecules", "| test | ", "Licence: CC BY 4.0", "potnet train ..."):
         assert text in card
     assert str(Path.home()) not in card
+    around = Calibration.load(built / "bulk.calibration.safetensors").surroundings
+    table = EmbeddedSource().load()
+    assert around is not None
+    assert len(around.known) == 50
+    labels = {crystal.id: crystal.properties["k_vrh"] for crystal in table.crystals}
+    for entry in around.known:
+        assert entry.value == pytest.approx(labels[entry.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()
 
 

@@ -6,6 +6,9 @@ import csv
 import gzip
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +199,41 @@ def test_a_crystal_that_breaks_the_code(
     found = screen(str(source), str(tmp_path / "out"), **settings)
     assert (found.predicted, found.failed) == (6, 2)
     assert content(tmp_path / "out")[str(source / "Ag.cif")]["failure"] == "unexpected ZeroDivisionError: odd"
+
+
+def test_a_large_cell_costs_no_other_crystal(tmp_path: Path) -> None:
+    large = bulk("Cu", cubic=True).repeat((10, 10, 5))
+    large.rattle(0.05, seed=0)
+    rows = [
+        {"id": id, "lattice": a.cell.tolist(), "z": a.numbers.tolist(), "positions": a.positions.tolist()}
+        for id, a in (("large", large), ("small", bulk("Cu")))
+    ]
+    (tmp_path / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source, output = str(tmp_path / "two.jsonl"), str(tmp_path / "out")
+    found = screen(source, output, "k_vrh", workers=1, device="cpu", max_memory_gib=0.1)
+    assert (found.predicted, found.failed) == (1, 1)
+    (failure,) = (row["failure"] for row in content(tmp_path / "out").values() if row["failure"])
+    assert failure.startswith("2000 atoms take about 0.45 GiB, and the limit is 0.1 GiB (max_memory_gib)")
+
+
+@pytest.mark.slow
+def test_killed_and_given_again(source: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    for number in range(60):
+        bulk("Cu", a=3.5 + 0.005 * number).write(source / f"{number}.cif")
+    screen(str(source), str(tmp_path / "one"), **settings)
+    words = {**settings, "source": source, "output": tmp_path / "two", "workers": 2}
+    command = [sys.executable, "-m", "potnet.cli", "screen", *(f"{key}={value}" for key, value in words.items())]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        while not list((tmp_path / "two").glob("part-*")) and run.poll() is None:
+            time.sleep(0.005)
+        run.kill()
+        run.communicate()  # at its end when the last process that holds the pipes is gone
+    there = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").glob("part-*")}
+    assert 0 < len(there) < 34
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{len(there)} parts are done already" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in there} == there
+    assert content(tmp_path / "two") == content(tmp_path / "one")
 
 
 @pytest.mark.slow

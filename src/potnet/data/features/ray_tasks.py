@@ -65,11 +65,11 @@ def _connect(address: str | None) -> None:
         options |= {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # also plain ones, such as that it did not start in time
         reason = " ".join(str(error).split())[:300]
         raise DataError(
-            f"address={address}: Ray cannot be reached there ({reason}). Give auto for the cluster that this "
-            "machine belongs to, HOST:PORT for another one, or null to start Ray here"
+            f"address={address}: Ray cannot be reached or started ({reason}). Give auto for the cluster that "
+            "this machine belongs to, HOST:PORT for another one, or null to start Ray here"
         ) from error
 
 
