@@ -67,6 +67,7 @@ def serve(
         "browser.serverAddress": host,
         "browser.gatherUsageStats": False,
         "client.toolbarMode": "minimal",
+        "runner.magicEnabled": False,
     }
     from streamlit.web import bootstrap
 

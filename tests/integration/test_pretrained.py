@@ -14,6 +14,8 @@ from ase.build import bulk
 
 import potnet
 from potnet.config import ConfigError
+from potnet.data import EmbeddedSource
+from potnet.inference.ensemble import Calibration
 from potnet.predict import predict_files
 from potnet.pretrained import measure
 from potnet.pretrained.build import build_entry, main
@@ -51,10 +53,9 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
         assert text in card
     assert str(Path.home()) not in card
     around = Calibration.load(built / "bulk.calibration.safetensors").surroundings
-    table = EmbeddedSource().load()
     assert around is not None
     assert len(around.known) == 50
-    labels = {crystal.id: crystal.properties["k_vrh"] for crystal in table.crystals}
+    labels = {crystal.id: crystal.properties["k_vrh"] for crystal in EmbeddedSource().load().crystals}
     for entry in around.known:
         assert entry.value == pytest.approx(labels[entry.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()

@@ -11,8 +11,8 @@ import streamlit as st
 from potnet.crystals import CrystalError
 from potnet.serving.answer import Answer, answer, picture, read_upload
 
+# Environment variable with the settings, as JSON.
 SETTINGS = "POTNET_SERVE"
-"""Environment variable with the settings, as JSON."""
 
 
 @st.cache_resource(show_spinner="Loading the models ...")

@@ -222,7 +222,13 @@ def test_killed_and_given_again(source: Path, tmp_path: Path, settings: dict[str
         bulk("Cu", a=3.5 + 0.005 * number).write(source / f"{number}.cif")
     screen(str(source), str(tmp_path / "one"), **settings)
     words = {**settings, "source": source, "output": tmp_path / "two", "workers": 2}
-    command = [sys.executable, "-m", "potnet.cli", "screen", *(f"{key}={value}" for key, value in words.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "potnet.cli",
+        "screen",
+        *(f"{key}={value}" for key, value in words.items()),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         while not list((tmp_path / "two").glob("part-*")) and run.poll() is None:
             time.sleep(0.005)
