@@ -1,7 +1,7 @@
 """A page on this machine: drop a CIF, see the structure, values, flags and known crystals like it.
 
-`potnet serve --help`. By Streamlit, which sends nothing elsewhere: reports on its use are switched off, and all
-that the page needs comes with it.
+`potnet serve --help`. By Streamlit, which sends nothing elsewhere: reports on its use are switched off, and
+all that the page needs comes with it.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_the_picture_shows_all_images_in_the_cell() -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("streamlit", reason='Streamlit is not installed: pip install "potnet[serve]"')
     file = registry(tmp_path, k_vrh=K)
-    with pytest.raises(ConfigError, match="model=k_vhr: .*did you mean k_vrh"):
+    with pytest.raises(ConfigError, match=r"model=k_vhr: .*did you mean k_vrh"):
         serve("k_vhr", registry=str(file))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -111,8 +111,10 @@ def browser() -> Iterator[Any]:
         pytest.skip("there is no chromium and chromedriver")
     options = selenium.ChromeOptions()
     options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--use-gl=angle",
-                     "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--window-size=1300,1100"):  # fmt: skip
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1300,1100"),
+        *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     found = selenium.Chrome(options, service=selenium.ChromeService(driver))

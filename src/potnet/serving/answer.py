@@ -109,7 +109,8 @@ def picture(crystal: Crystal) -> Figure:
                 x=here[:, 0], y=here[:, 1], z=here[:, 2], mode="markers", name=chemical_symbols[kind],
                 marker={"size": 12 * float(covalent_radii[kind]), "color": f"rgb({red},{green},{blue})",
                         "opacity": 1.0, "line": {"width": 1, "color": "#333"}},
-                hovertemplate=f"{chemical_symbols[kind]}  %{{x:.3f}}, %{{y:.3f}}, %{{z:.3f}} Å<extra></extra>",
+                hovertemplate=f"{chemical_symbols[kind]} at %{{x:.3f}}, %{{y:.3f}}, %{{z:.3f}} Å"
+                "<extra></extra>",
             )
         )  # fmt: skip
     edges: list[Any] = []
@@ -123,7 +124,7 @@ def picture(crystal: Crystal) -> Figure:
     figure.add_trace(
         go.Scatter3d(x=x, y=y, z=height, mode="lines", line=lines, hoverinfo="skip", showlegend=False)
     )
-    hidden = dict.fromkeys(("xaxis", "yaxis", "zaxis"), {"visible": False})
+    hidden = {axis: {"visible": False} for axis in ("xaxis", "yaxis", "zaxis")}
     figure.update_layout(
         scene={**hidden, "aspectmode": "data", "camera": {"projection": {"type": "orthographic"}}},
         margin=dict.fromkeys("lrtb", 0),
