@@ -106,7 +106,7 @@ def walk_structures(folder: Path, leave_out: Path | None = None) -> Iterator[Pat
     if empty:
         kinds = ", ".join((*ENDINGS, *TABLES, *OTHERS))
         raise CrystalError(
-            f"there is not a structure file in this folder (looked for {kinds}, POSCAR*)", str(folder)
+            f"there is no structure file in this folder (looked for {kinds}, POSCAR*)", str(folder)
         )
 
 
