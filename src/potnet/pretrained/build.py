@@ -23,7 +23,7 @@ import yaml
 from potnet.config import ConfigError, did_you_mean
 from potnet.files import file_hash, write_whole
 from potnet.inference.ensemble import Calibration, Ensemble
-from potnet.inference.flags import Surroundings
+from potnet.inference.flags import Reference, Surroundings
 from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
@@ -125,9 +125,17 @@ def build_entry(
     formulas = [_formula(kinds, module, id) for kinds, id in zip(test.elements, test.ids, strict=True)]
     floor = measure.floor_of(parts["val"])
     intervals = Intervals.fit(test.label, test.mean, test.spread, floor)
+    train = parts["train"]
+    known = [
+        Reference(id, _formula(kinds, module, id), float(f"{value:.4g}"))
+        for id, kinds, value in zip(
+            train.ids, train.elements, target.physical(torch.from_numpy(train.label)).tolist(), strict=True
+        )
+    ]
+    held_out = torch.cat([parts["val"].embedding, test.embedding])
     calibration = Calibration(
         {key: intervals},
-        Surroundings.fit(parts["train"].embedding, torch.cat([parts["val"].embedding, test.embedding])),
+        Surroundings.fit(train.embedding, held_out, known=known),
         _domain(module),
         {"split_hash": hashes.pop(), "part": "test", "crystals": len(intervals)},
     )
