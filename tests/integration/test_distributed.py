@@ -175,7 +175,7 @@ def test_a_run_whose_rank_is_ended_goes_on_to_the_same_result(
     assert ("stopped by SIGTERM; kept: 2 of 3 batches of epoch 3" in said) == (number == signal.SIGTERM)
     assert "Traceback" not in said
 
-    train(resumed(folder, []), folder, resume=True)
+    train(resumed(folder, [f"allow=[{__name__}.EndOnce]"]), folder, resume=True)
     whole = run_training(*settings)
     assert figures(folder) == figures(whole.folder)
     assert (folder / "predictions.csv").read_text() == (whole.folder / "predictions.csv").read_text()
