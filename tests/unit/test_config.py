@@ -159,18 +159,18 @@ def test_a_number_in_the_place_of_an_option_is_explained() -> None:
 
 
 @pytest.mark.parametrize("ablation", GROUPS["ablation"])
-@pytest.mark.parametrize("model", ["potnet", "potnet_published"])
-def test_ablations_fit_the_default_and_the_published_network(model: str, ablation: str) -> None:
-    # Not by model=MODEL, which would win over an ablation that switches the model.
-    chosen = [] if model == "potnet" else [f"model={model}"]
-    config = composed(f"ablation={ablation}", *chosen, "model.width=16")
+def test_ablations_fit_the_published_network(ablation: str) -> None:
+    """The default network is trained with each in tests/integration/test_training.py."""
+    config = composed(f"ablation={ablation}", "model=potnet_published", "model.width=16")
     network = build(config["model"], "model", nested=False)
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     if "pairs" in network.needs:
         assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
     assert ablation.startswith("pairs_none") == ("pairs" not in network.needs)
-    if ablation == "attention" and not chosen:
-        assert config["model"]["pairs"] == "attention"
+
+
+def test_the_attention_ablation_switches_the_model() -> None:
+    assert compose("train", ["ablation=attention"]).model.pairs == "attention"
 
 
 @pytest.mark.parametrize(

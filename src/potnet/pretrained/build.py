@@ -51,6 +51,7 @@ def build_entry(
     aliases: Sequence[str] = (),
     train_crystals: int = 3000,
     command: Sequence[str] = (),
+    finetune_member: int = 0,
     notes: str = "",
     device: str = "auto",
     licence: str = "",
@@ -70,6 +71,7 @@ def build_entry(
         aliases: Further names.
         train_crystals: How many training crystals the training error and the distance to them are taken from.
         command: That trained the members; for the card.
+        finetune_member: The member that fine-tuning begins with, counted from 0.
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
         licence, citation, data_name: Of the data, where their source does not state them.
@@ -84,6 +86,8 @@ def build_entry(
         raise ConfigError(f"name={name}: give letters, digits and _")
     if not runs:
         raise ConfigError("runs=[]: give at least one run")
+    if not 0 <= finetune_member < len(runs):
+        raise ConfigError(f"finetune_member={finetune_member}: give 0 to {len(runs) - 1}, one of the runs")
     registry = Path(registry)
     registry.parent.mkdir(parents=True, exist_ok=True)
     members = [Predictor.from_checkpoint(run, device) for run in runs]
@@ -128,6 +132,7 @@ def build_entry(
         "unit": target.unit,
         "learned_unit": target.learned_unit,
         "members": [{"file": file.name, "sha256": file_hash(file)} for file in files],
+        **({"finetune_member": finetune_member} if finetune_member else {}),
         "calibration": {"file": calibration_file.name, "sha256": file_hash(calibration_file)},
         "weights": dtype,
         "data": {
@@ -238,7 +243,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 KEYS = (
     *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
-    *("command", "notes", "device", "licence", "citation", "data_name"),
+    *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
 )
 
 
@@ -275,7 +280,7 @@ def _value(key: str, value: str) -> Any:
         inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         separator = ";" if key == "command" else ","
         return [entry.strip() for entry in inner.split(separator) if entry.strip()]
-    return int(value) if key == "train_crystals" else value
+    return int(value) if key in ("train_crystals", "finetune_member") else value
 
 
 if __name__ == "__main__":

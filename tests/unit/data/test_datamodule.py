@@ -53,13 +53,13 @@ def test_every_crystal_once(small_data: CrystalDataModule):
             assert ids == small_data.dataset(part).ids
 
 
-def test_batches_are_collated(small_data: CrystalDataModule):
+def test_batches_are_collated(small_data: CrystalDataModule, embedded: Any):
     batch = next(iter(small_data.val_dataloader()))
     assert batch.num_crystals == 16
     assert batch.edge_index.max() < len(batch.z)
     assert batch.pair_sums.shape == (int((batch.num_atoms**2).sum()), 3)
     assert (batch.batch[batch.edge_index[0]] == batch.batch[batch.edge_index[1]]).all()
-    expected = {c.id: c.properties["k_vrh"] for c in EmbeddedSource().load().crystals}
+    expected = {c.id: c.properties["k_vrh"] for c in embedded.crystals}
     assert batch.targets["k_vrh"].tolist() == [expected[id] for id in batch.ids]
     assert batch.targets["k_vrh"].dtype == torch.float64
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import ase.build
 import numpy as np
@@ -13,7 +14,6 @@ from potnet.crystals import from_ase
 from potnet.data import (
     CrystalTable,
     DataError,
-    EmbeddedSource,
     Featurizer,
     FileSplit,
     FoldSplit,
@@ -172,12 +172,11 @@ def test_prototypes_are_searched_once_without_reading_the_source_again(
     assert not searched
 
 
-def test_prototype_split_of_the_embedded_set():
-    whole = EmbeddedSource().load()
-    crystals = whole.crystals[:300]
+def test_prototype_split_of_the_embedded_set(embedded: Any):
+    crystals = embedded.crystals[:300]
     labels = {crystal.id: prototype(crystal) for crystal in crystals}
     some = CrystalTable(
-        list(labels), {}, {}, formulas=whole.table.formulas[:300], prototypes=list(labels.values())
+        list(labels), {}, {}, formulas=embedded.table.formulas[:300], prototypes=list(labels.values())
     )
     split = RatioSplit(by="prototype")(some)
     formulas = dict(zip(some.ids, some.formulas, strict=True))

@@ -21,15 +21,16 @@ from potnet.runs.report.command import write_report
 from potnet.runs.report.html import html_report, page_data
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The command of a Chromium that shows a page; the test is skipped where there is none."""
-    blank = tmp_path / "blank.html"
+    folder = tmp_path_factory.mktemp("chromium")
+    blank = folder / "blank.html"
     blank.write_text("<p id='probe'>")
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         # The file may be a stub that asks to install the browser, and a container may not let it run.
         with suppress(OSError, subprocess.SubprocessError):
-            if shutil.which(name) and "probe" in opened(name, blank, tmp_path / "probe", "", 60):
+            if shutil.which(name) and "probe" in opened(name, blank, folder / "probe", "", 60):
                 return name
     pytest.skip("no Chromium that works here: the page was parsed, not run")
 
