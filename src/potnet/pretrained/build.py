@@ -23,11 +23,12 @@ import yaml
 from potnet.config import ConfigError, did_you_mean
 from potnet.files import file_hash, write_whole
 from potnet.inference.ensemble import Calibration, Ensemble
-from potnet.inference.flags import Surroundings
+from potnet.inference.flags import Reference, Surroundings
 from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
+from potnet.pretrained.outside import judge_outside, read_labelled
 from potnet.pretrained.registry import is_name
 from potnet.runs.checkpoint import export, find_checkpoint
 
@@ -57,6 +58,11 @@ def build_entry(
     licence: str = "",
     citation: str = "",
     data_name: str = "",
+    ood: str | Path | None = None,
+    ood_label: str | None = None,
+    ood_where: str | None = None,
+    ood_atoms: tuple[int, int] | None = None,
+    ood_title: str = "",
 ) -> dict[str, Any]:
     """Export members, calibrate, measure, and write the entry and the card.
 
@@ -75,6 +81,12 @@ def build_entry(
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
         licence, citation, data_name: Of the data, where their source does not state them.
+        ood: A table of crystals of another kind with labels, on which flags and intervals are tried; see
+            `read_labelled`. Crystals whose formula is in the data of the model are left out.
+        ood_label: Column of the label there; by default the key of the target.
+        ood_where: Which rows of it.
+        ood_atoms: Fewest and most atoms, 21-40.
+        ood_title: What these crystals are, for the card.
 
     Returns:
         The entry.
@@ -113,15 +125,30 @@ def build_entry(
     formulas = [_formula(kinds, module, id) for kinds, id in zip(test.elements, test.ids, strict=True)]
     floor = measure.floor_of(parts["val"])
     intervals = Intervals.fit(test.label, test.mean, test.spread, floor)
+    train = parts["train"]
+    known = [
+        Reference(id, _formula(kinds, module, id), float(f"{value:.4g}"))
+        for id, kinds, value in zip(
+            train.ids, train.elements, target.physical(torch.from_numpy(train.label)).tolist(), strict=True
+        )
+    ]
+    held_out = torch.cat([parts["val"].embedding, test.embedding])
     calibration = Calibration(
         {key: intervals},
-        Surroundings.fit(parts["train"].embedding, torch.cat([parts["val"].embedding, test.embedding])),
+        Surroundings.fit(train.embedding, held_out, known=known),
         _domain(module),
         {"split_hash": hashes.pop(), "part": "test", "crystals": len(intervals)},
     )
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
+    outside: dict[str, Any] = {}
+    if ood is not None:
+        others = read_labelled(ood, key, ood_label, ood_where, ood_atoms, set(module.store.table.formulas))
+        outside = {
+            "title": ood_title or Path(ood).name,
+            **judge_outside(Ensemble(members, calibration, name), others),
+        }
     sigma = measure.last_layer(parts["train"], parts["val"], test)
     reliability = measure.judged(test, formulas, floor, sigma=sigma)
     source = module.source
@@ -144,7 +171,11 @@ def build_entry(
             "citation": citation or str(getattr(source, "citation", "")),
         },
         "licence": WEIGHTS_LICENCE,
-        "figures": {**figures, **{k: v for k, v in reliability.items() if k not in ("classes", "curve")}},
+        "figures": {
+            **figures,
+            **{k: v for k, v in reliability.items() if k not in ("classes", "curve")},
+            **({"outside": outside} if outside else {}),
+        },
         "date": datetime.date.today().isoformat(),
         "command": list(command),
     }
@@ -244,6 +275,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 KEYS = (
     *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
     *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
+    *("ood", "ood_label", "ood_where", "ood_atoms", "ood_title"),
 )
 
 
@@ -257,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {}
     try:
         for word in words:
-            key, equals, value = word.partition("=")
+            key, equals, value = word.partition("=")  # ood_where='a=="b"' has more of them
             if not equals or key not in KEYS:
                 raise ConfigError(f"unknown argument {word}{did_you_mean(key, KEYS)}")
             settings[key] = _value(key, value)
@@ -280,6 +312,11 @@ def _value(key: str, value: str) -> Any:
         inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         separator = ";" if key == "command" else ","
         return [entry.strip() for entry in inner.split(separator) if entry.strip()]
+    if key == "ood_atoms":
+        low, dash, high = value.partition("-")
+        if not (low.isdigit() and dash and high.isdigit()):
+            raise ConfigError(f"ood_atoms={value}: give fewest and most, such as 21-40")
+        return int(low), int(high)
     return int(value) if key in ("train_crystals", "finetune_member") else value
 
 
