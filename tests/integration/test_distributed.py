@@ -135,7 +135,7 @@ def test_each_job_of_a_sweep_has_its_own_number_of_ranks(tmp_path: Path, cache_d
 
 
 class EndOnce(Callback):
-    """Sends a signal to the second rank, amid the third epoch; once, which the file `done` says."""
+    """Sends a signal to the second rank, within the third epoch; once, which the file `done` says."""
 
     def __init__(self, number: int, done: str) -> None:
         self.number, self.done = number, Path(done)
