@@ -17,7 +17,7 @@ from torch import Tensor
 
 from potnet.lattice import cells
 from potnet.lattice.kernels import Kernel
-from potnet.lattice.plan import FEW_ATOMS
+from potnet.lattice.plan import FEW_ATOMS, FEW_ATOMS_WITH_SLOPES
 from potnet.lattice.real import VOIGT, RealSum, Slopes
 from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 
@@ -89,7 +89,7 @@ class Block:
         computed in the same pass.
         """
         wanted = torch.is_grad_enabled() and (self.cell.requires_grad or self.vectors.requires_grad)
-        few = self.positions.shape[1] <= FEW_ATOMS
+        few = self.positions.shape[1] <= (FEW_ATOMS_WITH_SLOPES if wanted else FEW_ATOMS)
         fused = wanted and not any(kernel.requires_grad() for kernel in self.kernels)
         # How a sum changes with a parameter that follows the volume is known for the sum as a whole only.
         fused = fused and (few or not any(kernel.volume_exponent for kernel in self.kernels))

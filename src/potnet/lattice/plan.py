@@ -13,8 +13,9 @@ from potnet.lattice.bounds import FEW_CALLS, FEW_POINTS, cutoffs
 from potnet.lattice.inputs import CLOSEST, LatticeError
 from potnet.lattice.kernels import Kernel
 
-# Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
-FEW_ATOMS = 20
+# Up to this many atoms, a cosine for each pair costs less than structure factors and their products; and the
+# same where derivatives are computed along.
+FEW_ATOMS, FEW_ATOMS_WITH_SLOPES = 7, 20
 # Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
 # wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
 # on all devices, so that results are.
@@ -196,7 +197,7 @@ def chunks(
     rows = table[:, :-1].tolist()
     if min(-row[5] for row in rows) < CLOSEST:
         _refuse_short_vectors(plan.heights[:, 0])
-    return _split(_merged(rows, style), order, num_kernels, limit), num_pairs
+    return _split(_merged(rows, style), order, num_kernels, limit, style), num_pairs
 
 
 # A row of the table, or several merged: number of crystals, and the largest number of atoms, negated smallest
@@ -233,15 +234,18 @@ def _padded(row: _Row) -> float:
     return _COST_PADDING * count * (pairs * images + smooth + 10 * (images + waves))
 
 
-def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float) -> list[Chunk]:
+def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float, style: Style) -> list[Chunk]:
     """Each row in parts that fit into memory."""
     result, start = [], 0
     for row in rows:
         count, n, fewest, images, waves = int(row[0]), row[1], -row[2], row[3], row[4]
         pairs = n * (n + 1) / 2
-        size = 8 * (images * (8 + 3 * pairs) + waves * (8 + n * (4 + 2 * num_kernels)))
-        size += 24 * pairs * num_kernels
-        parts = min(count, math.ceil(count * size / limit))
+        # What is held for each crystal, and what is made slice by slice where slices are small.
+        held = 16 * (images + waves) + 2 * num_kernels * waves + (8 + 6 * num_kernels) * pairs
+        sliced = 3 * images * pairs + waves * n * (4 + 2 * num_kernels)
+        if style.dense:
+            held, sliced = held + sliced, 0.0
+        parts = min(count, math.ceil(8 * count * held / (limit - min(0.5 * limit, 8 * count * sliced))))
         largest = [int(value) for value in row[6:]]
         for part in range(parts):
             index = order[start + part * count // parts : start + (part + 1) * count // parts]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from potnet.lattice import bounds, cells
 from potnet.lattice.block import Block
-from potnet.lattice.inputs import CLOSEST, LatticeError, accuracies, checked, checked_potentials, pairs_within
+from potnet.lattice.inputs import CLOSEST, LatticeError, accuracies, checked, checked_potentials, ordered_pairs
 from potnet.lattice.kernels import Kernel
 from potnet.lattice.plan import Chunk, Plan, chunks, count_points, make_plan, style_of
 from potnet.lattice.potentials import Potential
@@ -169,11 +169,16 @@ class Task:
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row of each ordered pair, (M,); the atoms of all pairs, (2, M); and which are a > b, (M,)."""
-        first, second, start, crystal = pairs_within(self.num_atoms, self.num_pairs)
-        low, high = torch.minimum(first, second), torch.maximum(first, second)
-        place = torch.where(first == second, 0, 1 + low + high * (high - 1) // 2)
-        index = torch.stack([start + first, start + second])
-        return self._base.index_select(0, crystal) + place, index, first > second
+        first, second = ordered_pairs(self.num_atoms, self.batch, self.num_pairs)
+        # Half of a square, column by column: what a pair adds to the row depends on its higher atom alone,
+        # beside the lower one's number.
+        start = (self.num_atoms.cumsum(0) - self.num_atoms).index_select(0, self.batch)
+        high = torch.arange(len(self.batch), device=first.device) - start
+        base = self._base.index_select(0, self.batch)
+        column = base + 1 + high * (high - 1) // 2 - start
+        place = column.index_select(0, torch.maximum(first, second)) + torch.minimum(first, second)
+        place = torch.where(first == second, base.index_select(0, first), place)
+        return place, torch.stack([first, second]), first > second
 
     def refuse_overlap(self) -> None:
         """Raise the error for atoms that are too close: one transfer from a GPU, at the end."""
