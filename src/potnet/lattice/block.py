@@ -42,6 +42,7 @@ class Block:
     images: list[int] | None = None  # largest integer coordinates of lattice points, where known
     waves: list[int] | None = None
     widths: tuple[int, int] | None = None  # counts of both, where known
+    dtype: torch.dtype = torch.float64  # of most of the arithmetic of terms; results are float64
 
     def __post_init__(self) -> None:
         n, device = self.positions.shape[1], self.cell.device
@@ -74,13 +75,23 @@ class Block:
         known = self.widths or (None, None)
         images, mask = cells.points_within(cell, radius, largest=self.images, width=known[0])
         self.real_sum = RealSum(
-            self.eta, self.real_cutoff, self.kernels, images, mask, self.pairs, self.working_set, self.dense
+            self.eta,
+            self.real_cutoff,
+            self.kernels,
+            images,
+            mask,
+            self.pairs,
+            self.working_set,
+            self.dense,
+            self.dtype,
         )
         dual = 2 * math.pi * inverse.transpose(1, 2)
         miller, mask = cells.points_within(
             dual, self.reciprocal_cutoff, half=True, largest=self.waves, width=known[1]
         )
-        self.reciprocal_sum = ReciprocalSum(self.eta, self.kernels, miller, mask, self.working_set)
+        self.reciprocal_sum = ReciprocalSum(
+            self.eta, self.kernels, miller, mask, self.working_set, self.dtype
+        )
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """Kernel sums (b, m, Q), and the sums of absolute terms in real space and of all others (b, Q).

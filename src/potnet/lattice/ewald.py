@@ -128,8 +128,7 @@ def _sums(
 ) -> LatticeSums:
     with torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
-        rows = [task.values(block) for block in task.blocks()]
-        task.refuse_overlap()
+        rows = task.summed(task.values)
         place, index, _ = task.pairs()
         values = torch.cat(rows)[place] if rows else task.cell.new_zeros(0, len(task.self_terms))
         return LatticeSums(index, values, task.bound())
@@ -181,8 +180,7 @@ def _sums_and_derivatives(
     with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
         count = len(task.self_terms)
-        rows = [task.derivatives(block) for block in task.blocks()]
-        task.refuse_overlap()
+        rows = task.summed(task.derivatives)
         place, index, backwards = task.pairs()
         both = torch.cat(rows)[place] if rows else task.cell.new_zeros(0, count, 10)
         by_vector = torch.where(backwards[:, None, None], -both[..., 1:4], both[..., 1:4])

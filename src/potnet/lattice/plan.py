@@ -80,6 +80,7 @@ class Chunk:
         images: Largest integer coordinates of real-space lattice points, for `cells.points_within`.
         waves: The same in reciprocal space.
         widths: Counts of both in half a ball, where they are known beforehand.
+        single: Whether terms are computed in float32.
     """
 
     index: Tensor
@@ -88,6 +89,7 @@ class Chunk:
     images: list[int]
     waves: list[int]
     widths: tuple[int, int] | None = None
+    single: bool = False
 
 
 def make_plan(
@@ -156,7 +158,7 @@ def make_plan(
 
 
 def chunks(
-    plan: Plan, cell: Tensor, num_atoms: Tensor, num_kernels: int, limit: float
+    plan: Plan, cell: Tensor, num_atoms: Tensor, num_kernels: int, limit: float, single: bool
 ) -> tuple[list[Chunk], int]:
     """Crystals of similar size, as many at a time as `limit` (bytes) permits, with one transfer from a GPU.
 
@@ -166,6 +168,7 @@ def chunks(
         num_atoms: (B,) int64.
         num_kernels: Q.
         limit: Bytes of working memory.
+        single: Whether terms are computed in float32.
 
     Returns:
         The chunks, and the number of ordered pairs of all crystals.
@@ -197,7 +200,10 @@ def chunks(
     rows = table[:, :-1].tolist()
     if min(-row[5] for row in rows) < CLOSEST:
         _refuse_short_vectors(plan.heights[:, 0])
-    return _split(_merged(rows, style), order, num_kernels, limit, style), num_pairs
+    found = _split(_merged(rows, style), order, num_kernels, limit, style)
+    for chunk in found:
+        chunk.single = single
+    return found, num_pairs
 
 
 # A row of the table, or several merged: number of crystals, and the largest number of atoms, negated smallest

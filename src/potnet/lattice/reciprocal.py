@@ -22,6 +22,7 @@ class ReciprocalSum:
     miller: Tensor  # (b, K, 3) integer coordinates as floats
     mask: Tensor  # (b, K), False for padding
     working_set: float  # bytes
+    dtype: torch.dtype = torch.float64  # of phases, cosines and their products
 
     def __post_init__(self) -> None:
         #: (b, Q) what an atom sees of itself, once sums are known.
@@ -51,14 +52,15 @@ class ReciprocalSum:
         inverse = cells.inverse(cell)
         weight = self.weights(cell, inverse, kernels)
         b, pairs = vectors.shape[0], vectors.shape[1] - 1
-        fractional = vectors[:, 1:] @ inverse
+        fractional, waves = (vectors[:, 1:] @ inverse).to(self.dtype), self._waves()
+        single = weight.to(self.dtype)
         rows = []
         for block, slices in self._slices(b, pairs):
-            total = vectors.new_zeros(1, 1, 1)
+            total = fractional.new_zeros(block.stop - block.start, pairs, weight.shape[-1])
             for some in slices:
-                phase = fractional[block] @ (2 * math.pi * self.miller[block, some].transpose(1, 2))
-                total = torch.baddbmm(total, phase.cos(), weight[block, some])
-            rows.append(total.expand(-1, pairs, weight.shape[-1]))
+                phase = fractional[block] @ waves[block, some].transpose(1, 2)
+                total = torch.baddbmm(total, phase.cos(), single[block, some])
+            rows.append(total.to(weight.dtype))
         return torch.cat([weight.sum(1)[:, None], torch.cat(rows)], 1)
 
     def structure_factors(self, positions: Tensor, cell: Tensor, kernels: list[Kernel]) -> Tensor:
@@ -75,21 +77,22 @@ class ReciprocalSum:
         inverse = cells.inverse(cell)
         weight = self.weights(cell, inverse, kernels)
         fractional = positions @ inverse
-        fractional = fractional - fractional.detach().floor()
+        fractional = (fractional - fractional.detach().round()).to(self.dtype)
+        waves, single = self._waves(), weight.to(self.dtype)
         b, n = fractional.shape[:2]
         num_kernels = weight.shape[-1]
         first, second = pairs_of(n, fractional.device)
         place = first * n + second
         rows = []
         for block, slices in self._slices(b, n * (2 + num_kernels)):
-            product = fractional.new_zeros(1, 1, 1)
+            product = fractional.new_zeros(block.stop - block.start, num_kernels * n, n)
             for some in slices:
-                phase = fractional[block] @ (2 * math.pi * self.miller[block, some].transpose(1, 2))
-                part = weight[block, some].transpose(1, 2)[:, :, None]
+                phase = fractional[block] @ waves[block, some].transpose(1, 2)
+                part = single[block, some].transpose(1, 2)[:, :, None]
                 for factor in (phase.cos(), phase.sin()):
                     weighted = (part * factor[:, None]).flatten(1, 2)  # (b, Q n, K)
                     product = torch.baddbmm(product, weighted, factor.transpose(1, 2))
-            rows.append(product.expand(-1, num_kernels * n, n).unflatten(1, (num_kernels, n)))
+            rows.append(product.to(weight.dtype).unflatten(1, (num_kernels, n)))
         product = torch.cat(rows).flatten(2)
         pairs = product.index_select(2, place).transpose(1, 2)
         return torch.cat([weight.sum(1)[:, None], pairs], 1)
@@ -102,30 +105,36 @@ class ReciprocalSum:
         with torch.no_grad():
             inverse = cells.inverse(cell)
             g2, volume = self._squares(cell, inverse)
-            waves = self.miller @ (2 * math.pi * inverse.transpose(1, 2))
+            vectors_g = self.miller @ (2 * math.pi * inverse.transpose(1, 2))
             even, odd = [], []
-            products = torch.stack([waves[..., i] * waves[..., j] for i, j in VOIGT], -1)
-            trace = waves.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+            products = torch.stack([vectors_g[..., i] * vectors_g[..., j] for i, j in VOIGT], -1)
+            trace = vectors_g.new_tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
             for kernel in self.kernels:
                 value, slope = kernel.reciprocal_slope(g2, self.eta[:, None], volume)
                 value, slope = value[..., None], slope[..., None]
                 even.append(torch.cat([value, -2 * slope * products - value * trace], -1))
-                odd.append(-value * waves)
+                odd.append(-value * vectors_g)
             b, pairs, num_kernels = vectors.shape[0], vectors.shape[1] - 1, len(self.kernels)
             even_weight, odd_weight = torch.cat(even, -1), torch.cat(odd, -1)  # (b, K, 7 Q), (b, K, 3 Q)
-            fractional = vectors[:, 1:] @ inverse
-            cosine = vectors.new_zeros(b, pairs, 7 * num_kernels)
-            sine = vectors.new_zeros(b, pairs, 3 * num_kernels)
+            fractional, waves = (vectors[:, 1:] @ inverse).to(self.dtype), self._waves()
+            even_single, odd_single = even_weight.to(self.dtype), odd_weight.to(self.dtype)
+            cosine = fractional.new_zeros(b, pairs, 7 * num_kernels)
+            sine = fractional.new_zeros(b, pairs, 3 * num_kernels)
             for block, slices in self._slices(b, 2 * pairs):
                 for some in slices:
-                    phase = fractional[block] @ (2 * math.pi * self.miller[block, some].transpose(1, 2))
-                    cosine[block].baddbmm_(phase.cos(), even_weight[block, some])
-                    sine[block].baddbmm_(phase.sin(), odd_weight[block, some])
+                    phase = fractional[block] @ waves[block, some].transpose(1, 2)
+                    cosine[block].baddbmm_(phase.cos(), even_single[block, some])
+                    sine[block].baddbmm_(phase.sin(), odd_single[block, some])
+            cosine, sine = cosine.to(cell.dtype), sine.to(cell.dtype)
             self.itself = even_weight[..., ::7].sum(1)
             cosine = torch.cat([even_weight.sum(1)[:, None], cosine], 1).unflatten(-1, (num_kernels, 7))
             sine = torch.cat([sine.new_zeros(b, 1, 3 * num_kernels), sine], 1)
             sine = sine.unflatten(-1, (num_kernels, 3))
         return cosine[..., 0], torch.cat([sine, cosine[..., 1:]], -1)
+
+    def _waves(self) -> Tensor:
+        """Wave vectors for fractional coordinates, (b, K, 3)."""
+        return (2 * math.pi * self.miller).to(self.dtype)
 
     def _slices(self, num_crystals: int, numbers: int) -> list[tuple[slice, list[slice]]]:
         """Crystals and wave vectors in slices, where so many `numbers` are held for each of both."""

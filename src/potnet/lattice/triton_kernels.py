@@ -3,7 +3,8 @@
 Optional: without Triton, for kernels it does not know, or where it fails to compile (a warning says so), the
 torch operations of `real` do the same. With TRITON_INTERPRET=1 it runs on a CPU, slowly, for tests.
 
-A program sums all images of one pair of one crystal. Everything is in float64.
+A program sums all images of one pair of one crystal. Distances and sums are in float64, what a term takes in
+between in float64 or float32.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def real_terms(
     eta: Tensor,
     cutoff: Tensor,
     kernels: list[Kernel],
+    single: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Sums over images and their derivatives.
 
@@ -97,6 +99,7 @@ def real_terms(
         eta: (b,) 1/Å².
         cutoff: (b,) Å.
         kernels: Q kernels for which `applies` is true.
+        single: Exponentials and the like in float32.
 
     Returns:
         (b, m, Q, 10): sums, derivatives by the vector (3) and by strain (6, Voigt); and squared shortest
@@ -139,6 +142,7 @@ def real_terms(
                 DEGREE=_DEGREE,
                 SCALE=_SCALE,
                 BLOCK=_BLOCK,
+                SINGLE=single,
             )
     except Exception as error:  # a compiler may fail in any way
         _failed = True
@@ -175,10 +179,10 @@ if triton is not None:
         after = tl.zeros_like(x)
         last = tl.zeros_like(x)
         for i in range(DEGREE - 1):  # Clenshaw
-            now = 2 * t * last - after + tl.load(coefficients + DEGREE - 1 - i)
+            now = 2 * t * last - after + tl.load(coefficients + DEGREE - 1 - i).to(x.dtype)
             after = last
             last = now
-        scaled = (t * last - after + tl.load(coefficients)) * SCALE / (size + SCALE)
+        scaled = (t * last - after + tl.load(coefficients).to(x.dtype)) * SCALE / (size + SCALE)
         value = scaled * tl.exp(-size * size)
         return tl.where(x < 0, 2 - value, value)
 
@@ -200,6 +204,7 @@ if triton is not None:
         DEGREE: tl.constexpr,
         SCALE: tl.constexpr,
         BLOCK: tl.constexpr,
+        SINGLE: tl.constexpr,
     ):
         row = tl.program_id(0).to(tl.int64)
         crystal = row // m
@@ -211,6 +216,13 @@ if triton is not None:
         cutoff2 = tl.load(cutoffs2 + crystal)
         parameter = tl.load(parameters + crystal)
         summed = tl.load(sums + row) != 0
+        factor = tl.load(coefficients + DEGREE)
+        largest = 700.0
+        if SINGLE:
+            eta = eta.to(tl.float32)
+            parameter = parameter.to(tl.float32)
+            factor = factor.to(tl.float32)
+            largest = 80.0
         lane = tl.arange(0, BLOCK)
         zero = tl.zeros([BLOCK], dtype=tl.float64)
         total, x1, y1, z1 = zero, zero, zero, zero
@@ -232,6 +244,8 @@ if triton is not None:
             term = listed & summed & (r2 <= cutoff2) & (home == 0)
             smallest = tl.minimum(smallest, tl.where(term, r2, float("inf")))
             r2 = tl.where(term, r2, cutoff2)
+            if SINGLE:
+                r2 = r2.to(tl.float32)
             r = tl.sqrt(r2)
             x = eta * r2
             gauss = tl.exp(-x)
@@ -239,7 +253,7 @@ if triton is not None:
                 root = tl.sqrt(eta)
                 shift = parameter / (2 * root)
                 shrunk = tl.exp(-parameter * r) * _erfc(root * r - shift, coefficients, DEGREE, SCALE)
-                grown = tl.exp(tl.minimum(parameter * r, 700.0))
+                grown = tl.exp(tl.minimum(parameter * r, largest))
                 grown = grown * _erfc(root * r + shift, coefficients, DEGREE, SCALE)
                 value = 0.5 * (shrunk - grown)
                 slope = -0.5 * parameter * (shrunk + grown) / r
@@ -253,7 +267,7 @@ if triton is not None:
                     for _ in tl.static_range(0, KIND // 2):
                         value = value / r2
                 else:
-                    part = gauss * tl.load(coefficients + DEGREE) * tl.sqrt(x)
+                    part = gauss * factor * tl.sqrt(x)
                     value = _erfc(tl.sqrt(x), coefficients, DEGREE, SCALE)
                     for j in tl.static_range(0, KIND // 2):
                         value = value + part
