@@ -19,8 +19,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice.inputs import checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
-from potnet.lattice.task import Task
+from potnet.lattice.slab import free_axis, without_free_vector
+from potnet.lattice.slab_pairs import layers_of, long_cells, refuse_unknown
+from potnet.lattice.task import Task, distinct_kernels
 
 Bound = Literal["rigorous", "estimate"]
 
@@ -76,6 +79,7 @@ def lattice_sums(
     relative: bool = False,
     eta: float | Tensor | None = None,
     memory_mib: float | None = None,
+    periodic: tuple[bool, bool, bool] = (True, True, True),
 ) -> LatticeSums:
     """Sum pair potentials over all periodic images, for every pair of atoms of every crystal.
 
@@ -102,6 +106,9 @@ def lattice_sums(
             not depend on it.
         memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are
             wanted, what the backward pass needs (default 64 on a CPU, 4096 on a GPU).
+        periodic: Which cell vectors are periods. With one False, crystals are slabs: that vector is not used,
+            positions along the normal are taken as they are, and the sum runs over the two periods
+            (`slab_pairs`). Powers must be 1/r or steeper than 1/r³.
 
     Returns:
         Index of pairs, values and error bounds.
@@ -111,8 +118,14 @@ def lattice_sums(
             or two atoms are closer than 0.01 Å; the message names the crystal and the sites.
         TypeError: If `potentials` is not a list of potentials.
         ValueError: If shapes don't fit, `batch` is not sorted integers, an accuracy, `eta` or `memory_mib`
-            is not positive, or `eta` is so far from sensible that a sum needs over 1e6 lattice points.
+            is not positive, `eta` is so far from sensible that a sum needs over 1e6 lattice points, or a
+            potential is not known for slabs.
     """
+    if (axis := free_axis(periodic)) is not None:
+        if relative:
+            raise ValueError("relative accuracy is for crystals: give slabs an absolute one, relative=False")
+        slabs = _eager(_slab_sums) if torch.compiler.is_compiling() else _slab_sums
+        return slabs(cell, positions, batch, potentials, accuracy, axis, bound, eta, memory_mib)
     function = _eager(_sums) if torch.compiler.is_compiling() else _sums
     return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
 
@@ -132,6 +145,40 @@ def _sums(
         place, index, _ = task.pairs()
         values = torch.cat(rows)[place] if rows else task.cell.new_zeros(0, len(task.self_terms))
         return LatticeSums(index, values, task.bound())
+
+
+def _slab_sums(
+    cell: Tensor,
+    positions: Tensor,
+    batch: Tensor,
+    potentials: Sequence[Potential],
+    accuracy: Any,
+    axis: int,
+    bound: Bound,
+    eta: float | Tensor | None,
+    memory_mib: float | None,
+) -> LatticeSums:
+    potentials = checked_potentials(potentials)
+    with torch.autocast(positions.device.type, enabled=False):
+        cell, positions, _ = checked(without_free_vector(cell, axis), positions, batch)
+        if len(cell) == 0:
+            return _sums(cell, positions, batch, potentials, accuracy, bound, False, eta, memory_mib)
+        batch, wanted = batch.to(torch.int64), tolerances(accuracy, len(potentials), cell)
+        kernels, coefficients, _ = distinct_kernels(potentials, cell.new_ones(len(cell)))
+        refuse_unknown(potentials, kernels)
+        weights = coefficients.detach().abs()
+        weights = weights if weights.ndim == 2 else weights.amax(0)
+        long = long_cells(cell, positions, batch, axis, kernels, weights, 0.1 * wanted)
+        settings = (bound, False, eta, memory_mib)
+        sums = _sums(long.cell, positions, batch, potentials, (0.9 * wanted).tolist(), *settings)
+        first, second = sums.pair_index
+        crystal = batch.index_select(0, first)
+        layers = layers_of(kernels, long.height[first] - long.height[second], crystal, long)
+        if coefficients.ndim == 2:
+            layers = layers @ coefficients.T
+        else:
+            layers = (coefficients.index_select(0, crystal) @ layers[..., None])[..., 0]
+        return LatticeSums(sums.pair_index, sums.values - layers, sums.bound + long.bound)
 
 
 def lattice_sums_and_derivatives(

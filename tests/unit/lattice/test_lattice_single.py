@@ -1,4 +1,4 @@
-"""Terms in float32 from an accuracy of 1e-4 on: within the bound, which says so; float64 where they are not."""
+"""Terms in float32 from an accuracy of 1e-4 on: within the bound, which says so; else float64."""
 
 import numpy as np
 import pytest
