@@ -1,6 +1,6 @@
 """Local edges of many crystals at once, on the device of their tensors.
 
-vesin, which finds them for one crystal (`local_edges`), takes one crystal at a time, and nvalchemi-toolkit-ops
+vesin, which finds them for one crystal (`local_edges`), takes one at a time, and nvalchemi-toolkit-ops
 batches with one radius for all crystals, on CUDA. The energies need a list of pairs with a radius for each
 crystal on any device (`potnet.lattice.neighbours`), which serves here too.
 """

@@ -39,8 +39,8 @@ class Block:
     kernels: list[Kernel]
     working_set: float  # bytes
     dense: bool = False
-    images: list[int] | None = None  # largest integer coordinates of lattice points, where known
-    waves: list[int] | None = None
+    images: list[int] | None = None  # largest integer coordinates of images, where known
+    waves: list[int] | None = None  # and of wave vectors
     widths: tuple[int, int] | None = None  # counts of both, where known
     dtype: torch.dtype = torch.float64  # of most of the arithmetic of terms; results are float64
 
@@ -73,7 +73,8 @@ class Block:
             if self.positions.shape[1] > 1:
                 radius = radius + cells.farthest_corner(cell)
         known = self.widths or (None, None)
-        images, mask = cells.points_within(cell, radius, largest=self.images, width=known[0])
+        largest = self.images or cells.reach_of(inverse, radius).amax(0).int().tolist()
+        images, mask = cells.points_within(cell, radius, largest=largest, width=known[0])
         self.real_sum = RealSum(
             self.eta,
             self.real_cutoff,

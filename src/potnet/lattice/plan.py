@@ -50,7 +50,7 @@ class Style:
     memory_mib: float
 
 
-STYLES = {"cpu": Style(1.5e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
+STYLES = {"cpu": Style(3e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
 
 
 def style_of(device: torch.device) -> Style:

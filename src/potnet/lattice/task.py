@@ -171,7 +171,7 @@ class Task:
             working_set=min(self.limit, style.cache),
             dense=style.dense,
             images=chunk.images if chunk.widths else None,
-            waves=chunk.waves if chunk.widths else None,
+            waves=chunk.waves,
             widths=chunk.widths,
             dtype=torch.float32 if chunk.single else torch.float64,
         )
