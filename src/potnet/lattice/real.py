@@ -77,7 +77,7 @@ class RealSum:
             self.eta,
             self.cutoff,
             self.kernels,
-            self.dtype,
+            single=self.dtype == torch.float32,
         )
         if found is None:
             return None

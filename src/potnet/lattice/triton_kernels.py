@@ -3,7 +3,7 @@
 Optional: without Triton, for kernels it does not know, or where it fails to compile (a warning says so), the
 torch operations of `real` do the same. With TRITON_INTERPRET=1 it runs on a CPU, slowly, for tests.
 
-A program sums all images of one pair of one crystal. Distances and sums are in float64, what a term takes in
+One launch serves all potentials: a program sums all images of one pair of one crystal for one of them. Distances and sums are in float64, what a term takes in
 between in float64 or float32.
 """
 
@@ -60,7 +60,7 @@ def _verified(kind: int, device: torch.device) -> bool:
     one = torch.arange(-2.0, 3.0, dtype=torch.float64, device=device)
     images = torch.cartesian_prod(one, one, one)[None]
     mask = torch.ones(1, images.shape[1], dtype=torch.bool, device=device)
-    translations = images * torch.tensor([3.0, 3.5, 4.0], dtype=torch.float64, device=device)
+    translations = images * torch.tensor([3.1, 3.6, 4.3], dtype=torch.float64, device=device)
     vectors = torch.tensor([[[0.0, 0.0, 0.0], [0.7, 1.1, -1.3]]], dtype=torch.float64, device=device)
     found = real_terms(vectors, translations, mask, None, eta, cutoff, [kernel])
     if found is None:
@@ -87,6 +87,7 @@ def real_terms(
     eta: Tensor,
     cutoff: Tensor,
     kernels: list[Kernel],
+    *,
     single: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Sums over images and their derivatives.
@@ -114,36 +115,41 @@ def real_terms(
     found = vectors.new_empty(len(kernels), b, m, 10)
     nearest2 = vectors.new_empty(b, m)
     coefficients = _erfcx_coefficients(vectors.device)
+    kinds, parameters = 0, []
+    for q, kernel in enumerate(kernels):
+        kind = _kind(kernel)
+        if kind is None:
+            return None
+        kinds += kind << (4 * q)
+        # The Gaussian's factor in the slope of a power, or alpha.
+        if isinstance(kernel, PowerKernel):
+            parameter = 2 / math.gamma(kernel.p) * eta**kernel.p
+        else:
+            parameter = torch.as_tensor(kernel.alpha, dtype=eta.dtype, device=eta.device)  # type: ignore[attr-defined]
+            parameter = parameter.detach().expand_as(eta)
+        parameters.append(parameter)
     try:
-        for q, kernel in enumerate(kernels):
-            kind = _kind(kernel)
-            if kind is None:
-                return None
-            # The Gaussian's factor in the slope of a power, or alpha.
-            if isinstance(kernel, PowerKernel):
-                parameter = 2 / math.gamma(kernel.p) * eta**kernel.p
-            else:
-                parameter = torch.as_tensor(kernel.alpha, dtype=eta.dtype, device=eta.device)  # type: ignore[attr-defined]
-                parameter = parameter.detach().expand_as(eta)
-            _sum_images[(b * m,)](
-                vectors,
-                translations,
-                counts,
-                sums,
-                eta.contiguous(),
-                cutoff.square(),
-                parameter.contiguous(),
-                coefficients,
-                found[q],
-                nearest2,
-                m,
-                translations.shape[1],
-                KIND=kind,
-                DEGREE=_DEGREE,
-                SCALE=_SCALE,
-                BLOCK=_BLOCK,
-                SINGLE=single,
-            )
+        _sum_images[(b * m, len(kernels))](
+            vectors,
+            translations,
+            counts,
+            sums,
+            eta.contiguous(),
+            cutoff.square(),
+            torch.stack(parameters),
+            coefficients,
+            found,
+            nearest2,
+            b,
+            m,
+            translations.shape[1],
+            KINDS=kinds,
+            COUNT=len(kernels),
+            DEGREE=_DEGREE,
+            SCALE=_SCALE,
+            BLOCK=_BLOCK,
+            SINGLE=single,
+        )
     except Exception as error:  # a compiler may fail in any way
         _failed = True
         warnings.warn(
@@ -188,6 +194,51 @@ if triton is not None:
 
     @triton.jit
     def _sum_images(  # type: ignore[no-untyped-def]
+        vectors,
+        translations,
+        counts,
+        sums,
+        etas,
+        cutoffs2,
+        parameters,
+        coefficients,
+        found,
+        nearest2,
+        num_crystals,
+        m,
+        num_images,
+        KINDS: tl.constexpr,
+        COUNT: tl.constexpr,
+        DEGREE: tl.constexpr,
+        SCALE: tl.constexpr,
+        BLOCK: tl.constexpr,
+        SINGLE: tl.constexpr,
+    ):
+        place = tl.program_id(1).to(tl.int64)
+        for q in tl.static_range(COUNT):
+            if place == q:
+                _sum_images_of(
+                    vectors,
+                    translations,
+                    counts,
+                    sums,
+                    etas,
+                    cutoffs2,
+                    parameters + place * num_crystals,
+                    coefficients,
+                    found + 10 * place * num_crystals * m,
+                    nearest2,
+                    m,
+                    num_images,
+                    (KINDS >> (4 * q)) % 16,
+                    DEGREE,
+                    SCALE,
+                    BLOCK,
+                    SINGLE,
+                )
+
+    @triton.jit
+    def _sum_images_of(  # type: ignore[no-untyped-def]
         vectors,
         translations,
         counts,
