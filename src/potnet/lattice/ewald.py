@@ -8,7 +8,8 @@
     S(a, b) = sum' R(|v + k L|) + sum over G of cos(G v) F(|G|) - [a = b] origin,    v = x_a - x_b.
 
 Crystals of similar size form dense blocks (`plan`, `block`): distances, exponentials and structure factors
-are shared by all kernels, half of the pairs and half of the wave vectors suffice. Everything runs in float64.
+are shared by all kernels, half of the pairs and half of the wave vectors suffice. Distances, weights and sums
+are in float64; what lies between is in float32 where 1e-4 or less is asked for and no gradient is (`task`).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class LatticeSums(NamedTuple):
             crystal, row-major.
         values: (M, P) float64, one column a potential, in the units of phi.
         bound: (B, P) float64, absolute error of every value of the crystal: a rigorous bound of the
-            truncation (an estimate of it where that was asked for), and an estimate of float64 rounding
-            from above.
+            truncation (an estimate of it where that was asked for), and an estimate of rounding from above,
+            in float32 for those crystals that were computed in it.
     """
 
     pair_index: Tensor
@@ -93,7 +94,8 @@ def lattice_sums(
         potentials: P potentials.
         accuracy: Absolute error permitted in each value, one number or one for each potential. Truncation
             always stays within it; where float64 rounding does not (1e-12 with 60 Å between atoms, 1/r^12
-            at 0.3 Å) the returned bound is larger and says so.
+            at 0.3 Å) the returned bound is larger and says so. From 1e-4 on, terms are computed in float32
+            where no gradient is wanted and the bound permits it.
         bound: "rigorous" chooses cutoffs that guarantee the accuracy. "estimate" chooses them as if lattice
             points were as dense everywhere as on average, which is faster: on crystals it was not fitted to
             (`benchmarks/estimate_mode.py`) more than 99.9 % of the sums were within the accuracy, and the
