@@ -15,12 +15,16 @@ from torch import Tensor, nn
 
 from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, collate
 from potnet.data.targets import Target
-from potnet.inference.flags import Surroundings
+from potnet.inference.flags import NEAREST, Reference, Surroundings
+from potnet.inference.inputs import Inputs
 from potnet.inference.intervals import Intervals
 from potnet.inference.predictions import Predictions
 from potnet.inference.predictor import Predictor
 from potnet.runs.errors import CheckpointError
 from potnet.training.outputs import values_of
+
+Neighbours = list[tuple[Reference, float]]
+"""Training crystals and how far they are."""
 
 STD, LOWER, UPPER = "std", "lower", "upper"
 """Columns beside a value; where a table has several targets, KEY_std and so on."""
@@ -53,11 +57,13 @@ class Calibration:
         }
         if self.surroundings is not None:
             tensors |= self.surroundings.tensors()
-        settings = {
+        settings: dict[str, Any] = {
             "floors": {key: entry.floor for key, entry in self.intervals.items()},
             "domain": self.domain,
             "facts": self.facts,
         }
+        if self.surroundings is not None and self.surroundings.known:
+            settings["references"] = self.surroundings.known
         write_whole(file, save(tensors, {"potnet_calibration": json.dumps(settings, sort_keys=True)}))
 
     @classmethod
@@ -78,7 +84,7 @@ class Calibration:
                 key: Intervals(tensors[f"scores.{key}"].double().numpy(), floor)
                 for key, floor in floors.items()
             }
-            surroundings = Surroundings.from_tensors(tensors)
+            surroundings = Surroundings.from_tensors(tensors, settings.get("references", ()))
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: no calibration of an ensemble, or damaged ({error})") from error
         return cls(intervals, surroundings, settings["domain"], settings["facts"])
@@ -148,6 +154,12 @@ class Ensemble(Predictor):
                  for key, entry in self.calibration.intervals.items()]  # fmt: skip
         return "\n".join([head, *rest, *known])
 
+    def to(self, device: str) -> None:
+        super().to(device)
+        for model, scalers in self.members:
+            model.to(self.device)
+            scalers.to(self.device)
+
     @torch.no_grad()
     def by_member(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """Values in the learned units by member, (M, ...) float64, on the CPU; classes: log probabilities."""
@@ -162,6 +174,24 @@ class Ensemble(Predictor):
     def learned(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """Mean over the members; see `Predictor.learned`."""
         return {key: self._mean(key, values) for key, values in self.by_member(batch).items()}
+
+    @torch.no_grad()
+    def nearest(self, inputs: Inputs, count: int = NEAREST, **options: Any) -> list[Neighbours]:
+        """The training crystals that each crystal is most like, in the embedding of the first member.
+
+        Args:
+            inputs: As for `predict`; each must be usable.
+            count: How many.
+            options: `box`, `plausibility`, as for `predict`.
+
+        Returns:
+            By crystal, at most `count` of up to 1 000 training crystals, each with its distance, in parts of
+            that beyond which a crystal is flagged. Empty where the calibration does not say what they are.
+        """
+        if self.calibration.surroundings is None or not self.calibration.surroundings.known:
+            return []
+        vectors = torch.from_numpy(self.embed(inputs, **options).crystals)
+        return self.calibration.surroundings.nearest(vectors, count)
 
     def _mean(self, key: str, values: Tensor) -> Tensor:
         if self.targets[key].is_class:
