@@ -3,8 +3,8 @@
 Optional: without Triton, for kernels it does not know, or where it fails to compile (a warning says so), the
 torch operations of `real` do the same. With TRITON_INTERPRET=1 it runs on a CPU, slowly, for tests.
 
-One launch serves all potentials: a program sums all images of one pair of one crystal for one of them. Distances and sums are in float64, what a term takes in
-between in float64 or float32.
+One launch serves all potentials: a program sums all images of one pair of one crystal for one of them.
+Distances and sums are in float64, what a term takes in between in float64 or float32.
 """
 
 from __future__ import annotations
