@@ -200,7 +200,7 @@ def chunks(
     rows = table[:, :-1].tolist()
     if min(-row[5] for row in rows) < CLOSEST:
         _refuse_short_vectors(plan.heights[:, 0])
-    found = _split(_merged(rows, style), order, num_kernels, limit, style)
+    found = _split(_merged(rows, style, 0.5 if single else 1.0), order, num_kernels, limit, style)
     for chunk in found:
         chunk.single = single
     return found, num_pairs
@@ -211,15 +211,18 @@ def chunks(
 _Row = list[float]
 
 
-def _merged(rows: list[_Row], style: Style) -> list[_Row]:
-    """Neighbouring rows of the table together where that is cheaper."""
+def _merged(rows: list[_Row], style: Style, share: float) -> list[_Row]:
+    """Neighbouring rows of the table together where that is cheaper; padding costs `share` of what it does in
+    float64.
+    """
     merged = [rows[0]]
     for row in rows[1:]:
         both = [merged[-1][0] + row[0], *(max(a, b) for a, b in zip(merged[-1][1:], row[1:], strict=True))]
         if style.overhead is None:
             together = _coarse(merged[-1]) == _coarse(row)
         else:
-            together = _padded(both) <= _padded(merged[-1]) + _padded(row) + style.overhead
+            padding = _padded(both) - _padded(merged[-1]) - _padded(row)
+            together = share * padding <= style.overhead
         if together:
             merged[-1] = both
         else:
