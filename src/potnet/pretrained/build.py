@@ -1,11 +1,15 @@
 """Make an entry of a registry from finished runs.
 
-    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml [key=value ...]
+    potnet register name=NAME 'runs=[RUN,...]' registry=FILE [key=value ...]
+
+Examples
+    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml cards=my/cards
+    potnet register name=gap 'runs=[runs/gap]' registry=my/registry.yaml ood=others.jsonl ood_atoms=21-40
+    potnet predict x.cif model=k_vrh registry=my/registry.yaml
 
 Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card NAME.md
-with a plot. The test part, which no member was trained on or chosen by, calibrates the
-intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
-tested.
+with a plot. The test part, which no member was trained on or chosen by, calibrates the intervals. Figures of
+coverage are means over 20 divisions of it by formula, one half calibrating, the other tested.
 """  # fmt: skip
 
 from __future__ import annotations
