@@ -125,7 +125,7 @@ def featurized_batches(
     failures: list[Failure],
 ) -> Iterator[list[CrystalGraph]]:
     """Featurized crystals of inputs, batch by batch within the limits of prediction; collects failures."""
-    from potnet.inference.predictor import chunks
+    from potnet.inference.pieces import chunks
 
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")

@@ -31,8 +31,11 @@ def expand(inputs: Inputs) -> list[Any]:
     Raises:
         CrystalError: Nothing matches; the path or pattern is named.
     """
+    # A structure of pymatgen is a sequence, too: of its sites.
     if isinstance(inputs, Iterator) or (
-        isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes | Mapping)
+        isinstance(inputs, Sequence)
+        and not isinstance(inputs, str | bytes | Mapping)
+        and not hasattr(inputs, "sites")
     ):
         return [item for entry in inputs for item in expand(entry)]
     if not isinstance(inputs, str | os.PathLike):

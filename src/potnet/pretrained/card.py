@@ -121,7 +121,7 @@ def write_card(
         "",
         f"{entry['date']}, "
         + (f"{', '.join(f'{s / 60:.0f} min' for s in seconds)} of training a member. " if seconds else "")
-        + f"Licence of the weights: {entry['licence']}. Made by `python -m potnet.pretrained.build`.",
+        + f"Licence of the weights: {entry['licence']}. Made by `potnet register`.",
         "",
     ]
     card = folder / f"{name}.md"

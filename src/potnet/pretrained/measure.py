@@ -79,7 +79,7 @@ def predictions(
     ensemble: Ensemble, data: CrystalDataModule, part: str, key: str, most: int | None = None
 ) -> Part:
     """Predict a part of the split; of a larger one than `most` the first crystals by a hash of their ids."""
-    from potnet.data.datamodule import CrystalDataset
+    from potnet.data.loading import CrystalDataset
 
     whole = data.dataset(part)
     rows = np.arange(len(whole))

@@ -55,7 +55,7 @@ def write_report(
 
     Raises:
         ConfigError: No run is there, no row has the name of the reference, a format, part or kind is
-            unknown, no run has a setting of `over`, or a page is asked for and plotly is not installed.
+            unknown, or no run has a setting of `over`.
     """
     from potnet.runs.report.collect import collect
     from potnet.runs.report.markdown import csv_report, markdown_report
@@ -74,10 +74,6 @@ def write_report(
                 raise ConfigError(f"{key}={value}{did_you_mean(value, valid)}")
     if not isinstance(output, str | Path):
         raise ConfigError(f"output={output}: give one folder to write to")
-    if "html" in format:
-        from potnet.runs.report.html import plotly_javascript
-
-        plotly = plotly_javascript()  # first of all, as it may be missing
     found = collect(runs)
     rest = not_begun(found)
     parts = sections(found, reference, part, over)
@@ -99,7 +95,7 @@ def write_report(
     if "html" in format:
         from potnet.runs.report.html import html_report
 
-        contents["report.html"] = html_report(title, parts, rest, plotly, kind)
+        contents["report.html"] = html_report(title, parts, rest, kind)
     for name, content in contents.items():
         write_whole(folder / name, content)
     written = [*(folder / name for name in contents), *images]
