@@ -141,7 +141,7 @@ def test_a_cif_in_a_browser(tmp_path: Path, browser: Any) -> None:
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=tmp_path,
         env={**os.environ, "NO_PROXY": "127.0.0.1"},
     )  # fmt: skip
-    wait = WebDriverWait(browser, 120, ignored_exceptions=[Exception])
+    wait = WebDriverWait(browser, 300, ignored_exceptions=[Exception])
     try:
         assert server.stdout is not None
         assert next(line for line in server.stdout if "http" in line).startswith(f"http://127.0.0.1:{port}")
