@@ -51,7 +51,7 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "report"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "report", "screen", "serve"])
 def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
     done = command("-X", "importtime", "-m", "potnet.cli", name, "--help", cwd=tmp_path)
     assert done.returncode == 0
