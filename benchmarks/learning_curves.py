@@ -286,7 +286,7 @@ def page(rows: list[dict[str, Any]], info: dict[str, Any]) -> str:
         "Test MAE, mean ± standard deviation over seeds (other labels, other initial weights). A budget of N "
         "labels is divided into 80 % that train and 20 % that choose the best epoch; smaller budgets are parts "
         "of larger ones; no formula of the test part is among the labels. new: random weights. fine-tuned: from "
-        "the first member of `formation_energy`, all weights trained. Both have the same network and the same "
+        "`formation_energy` (its `finetune_member`), all weights trained. Both have the same network and the same "
         f"number of optimizer steps ({', '.join(f'{n} labels: {steps}' for n, steps in STEPS.items())}), with "
         f"batches of {BATCH}. The last column: the labels with which a new network has the error of the "
         "fine-tuned one, read off its curve.",
