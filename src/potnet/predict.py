@@ -55,17 +55,20 @@ def predict_files(
     if output is not None:
         check_writable(Path(output))
     failures: list[Failure] = []
-    flagged = 0
+    flagged, intervals = 0, False
     with PrintedTable() if output is None else CsvTable(Path(output)) as table:
         for piece in predictor.tables(
             inputs, on_error, batch_size, box, plausibility, max_memory_gib, progress=True, level=level
         ):
             table.add(piece)
+            intervals = intervals or any(name.endswith("lower") for name in piece.columns)
             failures += piece.failures
             flagged += sum(1 for flag in piece.flags if flag)
     targets = ", ".join(f"{key} in {t.unit}" if t.unit else key for key, t in predictor.targets.items())
     place = "" if output is None else f": {output}"
     print(f"{table.rows} crystal{'' if table.rows == 1 else 's'}, {targets}{place} (by {by})")
+    if output is None and intervals:
+        print(f"in brackets: {100 * level:g} % intervals; with output=FILE.csv also the standard deviation")
     if flagged:
         verb = "is" if flagged == 1 else "are"
         print(f"{flagged} of them {verb} unlike the training crystals: see the column flags")

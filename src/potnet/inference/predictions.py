@@ -240,8 +240,26 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
+def _shortened(table: Predictions) -> tuple[list[str], list[list[str]]]:
+    """Header and rows for the screen: four digits, and each interval in one cell with its value."""
+    head, cells = ["id"], [list(table.ids)]
+    left_out: set[str] = set()
+    for name, values in table.columns.items():
+        prefix = "" if "lower" in table.columns else f"{name}_"
+        low, high = (table.columns.get(f"{prefix}{end}") for end in ("lower", "upper"))
+        unit = table.targets[name].unit if name in table.targets else ""
+        text = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]
+        if name in table.targets and low is not None and high is not None:
+            left_out |= {f"{prefix}{part}" for part in ("std", "lower", "upper")}
+            text = [f"{v} [{a:.4g}, {b:.4g}]" for v, a, b in zip(text, low, high, strict=True)]
+        if name not in left_out:
+            head.append(f"{name} ({unit})" if unit else name)
+            cells.append(text)
+    return [*head, FLAGS], [list(row) for row in zip(*cells, table.flags, strict=True)]
+
+
 class PrintedTable:
-    """As `CsvTable`, on the screen: columns of a width that fits the first rows.
+    """As `CsvTable`, on the screen: columns of a width that fits the first rows, and few digits.
 
     Attributes:
         rows: How many were printed.
@@ -259,12 +277,10 @@ class PrintedTable:
 
     def add(self, table: Predictions) -> None:
         """Print the rows of a table, and before the first ones the header with units."""
-        rows = table.rows()
+        head, rows = _shortened(table)
         if not rows:
             return
         if not self._widths:
-            units = {key: target.unit for key, target in table.targets.items()}
-            head = [f"{name} ({units[name]})" if units.get(name) else name for name in table.header]
             self._widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
             rows = [head, *rows]
         for row in rows:

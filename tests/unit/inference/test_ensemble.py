@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -190,3 +191,16 @@ def test_registries_that_cannot_be_used(tmp_path: Path, content: str, message: s
 def test_a_path_is_still_a_path(tmp_path: Path) -> None:
     file = checkpoint(tmp_path / "best.ckpt", 0)
     assert isinstance(potnet.load(file, device="cpu"), Predictor)
+
+
+def test_the_screen_shows_intervals_beside_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from potnet.inference.predictions import PrintedTable
+
+    file = registry(tmp_path, k_vrh=K, gap=GAP)
+    for names, units in ((["k_vrh", "gap"], ["k_vrh (GPa)", "band_gap (eV)"]), ("k_vrh", ["k_vrh (GPa)"])):
+        found = potnet.load(names, device="cpu", registry=file).predict(CRYSTALS)
+        PrintedTable().add(found)
+        head, first, *_ = capsys.readouterr().out.splitlines()
+        assert re.split("  +", head.strip()) == ["id", *units, "flags"]
+        low, high = (found[end if names == "k_vrh" else f"k_vrh_{end}"][0] for end in ("lower", "upper"))
+        assert f"{found['k_vrh'][0]:.4g} [{low:.4g}, {high:.4g}]" in first
