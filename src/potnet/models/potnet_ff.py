@@ -31,6 +31,7 @@ from potnet.nn import (
     SmoothBasis,
     aggregate,
 )
+from potnet.nn.angular import AngularMoments
 from potnet.nn.equivariant import VectorMessage, VectorUpdate, mlp, vector_norm
 
 LONG_RANGE = ("coulomb", "london", "pauli")
@@ -50,6 +51,8 @@ class PotNetFF(Network):
         layers: Of message passing.
         cutoff: Å, of the local edges: the cutoff of the features.
         bins: Bessel functions of a distance.
+        angular: Radial functions of the angular moments (`potnet.nn.angular`) that each layer begins with; 0
+            leaves them out.
         pairs: What the pair branch sees: "complete" sums, sums cut at `pair_cutoff`, or "none" for no branch.
         pair_cutoff: Å, for `pairs="radius"`; the sums end there with a jump, so only for an ablation.
         long_range: Which complete energies: any of "coulomb", "london", "pauli".
@@ -70,6 +73,7 @@ class PotNetFF(Network):
         layers: int = 2,
         cutoff: float = 5.0,
         bins: int = 16,
+        angular: int = 16,
         pairs: Literal["complete", "radius", "none"] = "none",
         pair_cutoff: float = 6.0,
         long_range: Sequence[str] = ("coulomb", "london"),
@@ -88,11 +92,16 @@ class PotNetFF(Network):
             raise ValueError(f"long_range may hold {', '.join(LONG_RANGE)}; got {', '.join(sorted(unknown))}")
         if layers < 1 or width < 2 or width % 2:
             raise ValueError(f"width must be even and layers positive, got {width} and {layers}")
+        if angular < 0:
+            raise ValueError(f"angular={angular}: give a number of radial functions, or 0")
         self.smooth = pairs != "radius"
         self.width, self.pairs, self.pair_cutoff = width, pairs, pair_cutoff
         self.long_range, self.alpha, self.accuracy = tuple(long_range), alpha, accuracy
         self.elements = ElementEmbedding(width)
         self.basis = SmoothBasis(BesselBasis(cutoff, bins), Envelope(cutoff))
+        self.angular = nn.ModuleList(
+            AngularMoments(width, bins, angular) for _ in range(layers if angular else 0)
+        )
         self.messages = nn.ModuleList(VectorMessage(width, bins) for _ in range(layers))
         self.updates = nn.ModuleList(VectorUpdate(width) for _ in range(layers))
         self.pair_embedding: PairChannels | None = None
@@ -121,6 +130,8 @@ class PotNetFF(Network):
         edges = self._pair_edges(batch)
         scale = batch.num_atoms.to(s.dtype).rsqrt().index_select(0, batch.batch).unsqueeze(1)
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
+            if self.angular:
+                s = self.angular[i](s, batch.edge_index, basis, unit)
             s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             if edges is not None:
                 s = s + self.pair_layers[i](s, edges, scale)
