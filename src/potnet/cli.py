@@ -57,6 +57,9 @@ COMMANDS = {
     "elastic": Command(
         "potnet.elastic", "elastic constants of a force field", "POSCAR checkpoint=runs/mlearn_Si"
     ),
+    "phonons": Command(
+        "potnet.phonons", "phonons and heat capacity of a force field", "POSCAR checkpoint=runs/mlearn_Si"
+    ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),
     "completion": Command("potnet.completion", "print the completion of this command for a shell", "bash"),

@@ -14,7 +14,7 @@ from potnet.nn.equivariant import mlp
 
 
 def harmonics(unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Real spherical harmonics of degree 1, 2 and 3, each normalised so that sum_m Y_m(u) Y_m(v) = P_l(u . v).
+    """Real spherical harmonics of degree l = 1, 2 and 3, normalised to sum_m Y_m(u) Y_m(v) = P_l(u . v).
 
     Args:
         unit: (E, 3), unit vectors.
@@ -24,7 +24,7 @@ def harmonics(unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     x, y, z = unit.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
-    root3, root5, root6, root10, root15 = (float(n) ** 0.5 for n in (3, 5, 6, 10, 15))
+    root3, root6, root10, root15 = (n**0.5 for n in (3, 6, 10, 15))
     second = torch.stack(
         [root3 * x * y, root3 * y * z, (2 * zz - xx - yy) / 2, root3 * x * z, root3 / 2 * (xx - yy)], -1
     )
