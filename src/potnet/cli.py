@@ -60,6 +60,11 @@ COMMANDS = {
     "phonons": Command(
         "potnet.phonons", "phonons and heat capacity of a force field", "POSCAR checkpoint=runs/mlearn_Si"
     ),
+    "rank": Command(
+        "potnet.rank",
+        "rank structures by energy or by what a committee of force fields disputes",
+        "candidates.extxyz checkpoint=[runs/a,runs/b]",
+    ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),
     "completion": Command("potnet.completion", "print the completion of this command for a shell", "bash"),

@@ -23,10 +23,13 @@ class Calculator(AseCalculator):
 
     A network with charges gives `charges` (e). Of several checkpoints the results are means, and
     `results["energy_spread"]` (eV/atom) and `results["forces_spread"]` ((N,), eV/Å) their deviations:
-    where these are large, none of the networks should be believed.
+    where these are large, none of the networks should be believed. With `spread_limit`,
+    `results["extrapolates"]` (N,) says of which atoms the spread of the force is larger.
 
-    Crystals count as periodic in all three directions of their cell: a slab needs as much vacuum as the
-    cutoff, and complete potentials sum over its images. Molecules without a cell are put in a box of vacuum.
+    Slabs, wires and molecules are computed without images in the directions in which `atoms.pbc` is false,
+    however little vacuum their cell has; stress then refers to the volume of the cell, and there is none
+    without three cell vectors. Complete energies of charges can do that for slabs, and no other complete
+    sums can: these are refused. With `pbc=True` everything is a crystal, and images count.
 
     Args:
         models: A checkpoint, an export, the folder of a run, a `Predictor`, or several of these.
@@ -36,10 +39,11 @@ class Calculator(AseCalculator):
             guesses, without a reference energy.
         isolated: "raise" where an atom has no neighbour within the cutoff although others have (it has
             left), or "allow".
-        box: Å of vacuum around what has no cell.
+        spread_limit: eV/Å, of a committee. docs/forces.md says how to choose it.
 
     Raises:
-        ForceFieldError: A network that has no energy, or that is no continuous function of positions.
+        ForceFieldError: A limit without a committee; a network that has no energy, or that is no continuous
+            function of positions.
         CheckpointError: A checkpoint that cannot be read.
 
     Example:
@@ -56,14 +60,19 @@ class Calculator(AseCalculator):
         dtype: Literal["float32", "float64"] = "float32",
         unknown_elements: Literal["raise", "allow"] = "raise",
         isolated: Literal["raise", "allow"] = "raise",
-        box: float = 10.0,
+        spread_limit: float | None = None,
     ) -> None:
         super().__init__()
         self.members = members(models, device, dtype)
         for name, value in (("unknown_elements", unknown_elements), ("isolated", isolated)):
             if value not in ("raise", "allow"):
                 raise ForceFieldError(f"{name}={value!r}: give 'raise' or 'allow'")
-        self.unknown_elements, self.isolated, self.box = unknown_elements, isolated, box
+        if spread_limit is not None and (len(self.members) < 2 or not spread_limit > 0):
+            raise ForceFieldError(
+                f"spread_limit={spread_limit} with {len(self.members)} networks: give a positive number of "
+                "eV/Å, and several networks, whose spread it limits"
+            )
+        self.unknown_elements, self.isolated, self.spread_limit = unknown_elements, isolated, spread_limit
 
     @property
     def cutoff(self) -> float:
@@ -83,8 +92,8 @@ class Calculator(AseCalculator):
                 that are no numbers.
         """
         super().calculate(atoms, list(properties), list(system_changes))
-        crystal = self._crystal(self.atoms)
-        allowed = self.isolated == "allow", self.unknown_elements == "allow"
+        crystal, periodic, times = self._crystal(self.atoms)
+        allowed = self.isolated == "allow", self.unknown_elements == "allow", periodic
         found = [_of_one(member.results([crystal], *allowed)) for member in self.members]
         results: dict[str, Any] = {}
         for key in found[0]:
@@ -95,6 +104,15 @@ class Calculator(AseCalculator):
                     spread = values.std(0)
                     per_atom = spread / len(crystal) if key == "energy" else np.linalg.norm(spread, axis=-1)
                     results[f"{key}_spread"] = per_atom
+        if len(found) > 1:
+            results["member_energies"] = np.array([float(one["energy"]) for one in found])
+        if self.spread_limit is not None:
+            results["extrapolates"] = results["forces_spread"] > self.spread_limit
+        if "stress" in results:
+            if times is None:
+                del results["stress"]
+            else:
+                results["stress"] = results["stress"] * times
         results["energy"] = results["free_energy"] = float(results["energy"])
         self.results = results
         for name in properties:
@@ -103,12 +121,22 @@ class Calculator(AseCalculator):
                     f"this force field gives no {name}: it has {', '.join(results)}"
                 )
 
-    def _crystal(self, atoms: Atoms) -> Crystal:
+    def _crystal(self, atoms: Atoms) -> tuple[Crystal, tuple[bool, bool, bool], float | None]:
+        """What is computed, its periods, and what its stress is multiplied with, None if there is none."""
+        periods = [bool(p and vector.any()) for p, vector in zip(atoms.pbc, atoms.cell, strict=True)]
+        periodic = (periods[0], periods[1], periods[2])
+        given = atoms
+        if not all(periodic):
+            # Vectors that are no periods give way to vacuum in which no image is within the cutoff.
+            given = atoms.copy()
+            given.pbc = periodic
+            given.cell[~np.array(periodic)] = 0.0
         try:
-            crystal = from_ase(atoms, box=self.box)
+            crystal = from_ase(given, box=self.cutoff / 2 + 1.0)
         except CrystalError as error:
             raise ForceFieldError(f"{error}: the cell has collapsed, or atoms have left it") from error
-        return checked_crystal(crystal)
+        volume = atoms.cell.volume if atoms.cell.rank == 3 else 0.0
+        return checked_crystal(crystal), periodic, crystal.volume / volume if volume > 0 else None
 
 
 def _of_one(results: dict[str, Tensor]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What `potnet relax`, `potnet md`, `potnet elastic` and `potnet phonons` do with their settings."""
+"""What `potnet relax`, `md`, `elastic`, `phonons` and `rank` do with their settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from potnet.forcefield.calculator import Calculator
+    from potnet.forcefield.committee import Judged
 
 
 def relax_files(
@@ -246,6 +247,58 @@ def phonon_files(
     return folder
 
 
+def rank_files(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "ranking.csv",
+    by: Literal["spread", "energy"] = "spread",
+    reference: str | Sequence[str] | None = None,
+    limit: float | None = None,
+    device: str = "auto",
+    dtype: str = "float64",
+) -> list[Judged]:
+    """Rank structures by what a committee says of them, and write a CSV.
+
+    Args:
+        checkpoint: Several force fields.
+        inputs: Files that ASE reads.
+        output: CSV file.
+        by: See `ranked`.
+        reference: Files of structures like those of the training: what is more disputed than 99 % of them is
+            flagged.
+        limit: eV/Å, in place of a reference.
+        device, dtype: See `Calculator`.
+
+    Raises:
+        ForceFieldError: One force field alone, or a structure that it refuses.
+        ConfigError: A limit and a reference.
+    """
+    from potnet.forcefield.committee import judge, ranked, spread_limit
+
+    if limit is not None and reference is not None:
+        raise ConfigError(f"limit={limit} and reference={reference}: give one of them")
+    calculator = _calculator(checkpoint, device, dtype)
+    check_writable(Path(output))
+    if reference is not None:
+        limit = spread_limit(judge(calculator, _structures(reference)))
+        print(f"limit of the spread of forces, from {reference}: {limit:.4f} eV/Å")
+    found = ranked(judge(calculator, _structures(inputs), limit), by)
+    rows = [[f"{x:.6f}" if isinstance(x, float) else str(x) for x in one] for one in found]
+    header = (
+        "id", "formula", "energy_ev_per_atom", "energy_spread_ev_per_atom", "above_lowest_ev_per_atom",
+        "above_lowest_spread_ev_per_atom", "forces_spread_ev_per_angstrom", "extrapolates",
+    )  # fmt: skip
+    write_whole(Path(output), csv_text(header, rows))
+    for one in found[:10]:
+        print(
+            f"{one.id}: {one.formula}, {one.energy:.4f} eV/atom, {1e3 * one.above:.1f} ± "
+            f"{1e3 * one.above_spread:.1f} meV/atom above the lowest, spread of forces "
+            f"{one.forces_spread:.3f} eV/Å{', extrapolates' if one.extrapolates else ''}"
+        )
+    print(f"{len(found)} structures: {output}")
+    return found
+
+
 def checked(function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a command line as the arguments of a function; paths become text.
 
@@ -255,8 +308,10 @@ def checked(function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     from potnet.predict import path_setting
 
     found = dict(settings)
-    for name in ("checkpoint", "inputs", "output"):
-        value = found[name]
+    for name in ("checkpoint", "inputs", "output", "reference"):
+        value = found.get(name)
+        if value is None:
+            continue
         found[name] = (
             [path_setting(name, one) for one in value]
             if isinstance(value, list)

@@ -83,13 +83,19 @@ class Member:
         return float(neighbors.get("cutoff") or 0.0)
 
     def results(
-        self, crystals: Sequence[Crystal], isolated: bool = False, unknown: bool = False
+        self,
+        crystals: Sequence[Crystal],
+        isolated: bool = False,
+        unknown: bool = False,
+        periodic: tuple[bool, bool, bool] = (True, True, True),
     ) -> dict[str, Tensor]:
         """Energies and their derivatives of B crystals with N atoms in all.
 
         Args:
             crystals: In one batch.
             isolated, unknown: Whether atoms without neighbours and elements not trained on are allowed.
+            periodic: Which cell vectors are periods; along the others there has to be vacuum beyond the
+                cutoff.
 
         Returns:
             float64: `energy` (B,), `energies` (N,), `forces` (N, 3), `stress` (B, 6) (not of direct forces),
@@ -98,6 +104,7 @@ class Member:
         Raises:
             ForceFieldError: See `Calculator.calculate`.
         """
+        self._set_periods(periodic)
         batch = self._batch(crystals, isolated, unknown)
         found, parts = self._differentiated(batch)
         results = {
@@ -122,6 +129,31 @@ class Member:
                     "training, or the network's training diverged"
                 )
         return results
+
+    def _set_periods(self, periodic: tuple[bool, bool, bool]) -> None:
+        """Sum complete energies over the periods alone, where that can be done.
+
+        Raises:
+            ForceFieldError: It cannot.
+        """
+        complete = list(getattr(self.model, "long_range", ()))
+        if getattr(self.model, "pairs", "none") != "none":
+            complete.append("pairs of the network")
+        if all(periodic):
+            wrong = []
+        elif sum(periodic) == 2:
+            wrong = [name for name in complete if name != "coulomb"]
+        else:
+            wrong = complete
+        if wrong:
+            raise ForceFieldError(
+                f"the structure is periodic in {sum(periodic)} directions, and complete sums of this network "
+                f"({', '.join(wrong)}) run over three (charges alone over two): set pbc=True to compute it "
+                "with its images across the vacuum, or train with model.long_range=[coulomb] (slabs) or [] "
+                "and model.pairs=none"
+            )
+        if complete:
+            self.model.periodic = periodic  # type: ignore[assignment]
 
     def _batch(self, crystals: Sequence[Crystal], isolated: bool, unknown: bool) -> CrystalBatch:
         known = self.predictor.domain.elements

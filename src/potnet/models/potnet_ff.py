@@ -97,6 +97,8 @@ class PotNetFF(Network):
         self.smooth = pairs != "radius"
         self.width, self.pairs, self.pair_cutoff = width, pairs, pair_cutoff
         self.long_range, self.alpha, self.accuracy = tuple(long_range), alpha, accuracy
+        # Of the crystals of a batch, for complete energies; two of three for slabs, with charges alone.
+        self.periodic: tuple[bool, bool, bool] = (True, True, True)
         self.elements = ElementEmbedding(width)
         self.basis = SmoothBasis(BesselBasis(cutoff, bins), Envelope(cutoff))
         self.angular = nn.ModuleList(
@@ -189,6 +191,7 @@ class PotNetFF(Network):
             sources.double(),
             [potentials[name] for name in self.long_range],
             accuracy=self.accuracy,
+            periodic=self.periodic,
         ).atom
         return (found * found.new_tensor([factors[name] for name in self.long_range])).sum(-1)
 
