@@ -2,11 +2,11 @@
 
     python benchmarks/force_speed.py --atoms 64 216 --output benchmarks/results/force_speed_cpu.json
 
-Energy, forces and stress of shaken silicon through each one's calculator for ASE, as molecular dynamics asks for
-them: neighbours are found anew in every step. Our networks have random weights, which cost as much as trained
-ones, or `--checkpoint`. Peers are timed where they are installed: CHGNet as it ships, and MACE of the size of
-"small" (128 scalars, two layers, degree 3, order 3, 6 Å) with random weights. Seconds are of the processor, one
-thread; the shortest of the repeats counts.
+Energy, forces and stress of shaken silicon through each one's calculator for ASE, as molecular dynamics asks
+for them: neighbours are found anew in every step. Our networks have random weights, which cost as much as
+trained ones, or `--checkpoint`. Peers are timed where they are installed: CHGNet as it ships, and MACE of the
+size of "small" (128 scalars, two layers, degree 3, order 3, 6 Å) with random weights. Seconds are of the
+processor, one thread; the shortest of the repeats counts.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ images (Shui et al., NeurIPS 2022, had the idea):
 - `lj_energy_per_atom`: Lennard-Jones, 1/2 sum 4 e ((s/r)^12 - (s/r)^6) with e = 1 eV and s² = s_a s_b (the
   geometric rule), s_a such that two atoms of a rest at twice the covalent radius of a;
 - `ionic_energy_per_atom`: Coulomb with formal charges, and a Born-Mayer repulsion B exp((R_a + R_b - r) /
-  rho), B = 0.2 eV, rho = 0.345 Å, R covalent radii. Formal charges are those pymatgen guesses from the composition;
-  compositions that have none have no such label.
+  rho), B = 0.2 eV, rho = 0.345 Å, R covalent radii. Formal charges are those pymatgen guesses from the
+  composition; compositions that have none have no such label.
 
 Energies beyond --largest eV/atom, where two atoms nearly meet, say nothing of crystals and are left out.
 `--forces` adds `energy`, `forces` and `stress` of Lennard-Jones, for force fields. `splits` writes training

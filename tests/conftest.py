@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,39 @@ def feature_settings() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for feature caches that tests of one session share."""
-    return tmp_path_factory.mktemp("cache")
+def embedded() -> Any:
+    """The embedded moduli with all their crystals, which take a second to read: not to be changed."""
+    from potnet.data import EmbeddedSource
+
+    return EmbeddedSource().load()
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for feature caches that tests of one session share.
+
+    From here on the sets that ship are read once: each new kind of features reads its source anew, which
+    takes a second for these.
+    """
+    from potnet.data import EmbeddedSource
+    from potnet.data.features import build
+    from potnet.data.features.staging import Stage
+    from potnet.data.sources.base import Source
+
+    read, stages = build.stage, tmp_path_factory.mktemp("stages")
+
+    def stage(source: Source, folder: Path, on_error: str) -> Stage:
+        if type(source) is not EmbeddedSource:
+            return read(source, folder, on_error)
+        kept = stages / f"{source.content_hash()}-{on_error}"
+        if not kept.exists():
+            read(source, kept, on_error)
+        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        return read(source, folder, on_error)  # finds what an earlier start has read
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(build, "stage", stage)
+        yield tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")

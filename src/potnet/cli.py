@@ -66,6 +66,14 @@ COMMANDS = {
         "candidates.extxyz checkpoint=[runs/a,runs/b]",
     ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
+    "wandb_report": Command(
+        "potnet.wandb_report", "a report in W&B, of runs that are there", "entity=me group=baselines by=model"
+    ),
+    "register": Command(
+        "potnet.pretrained.build",
+        "make a model with intervals from trained runs, for a registry of yours",
+        "name=mine 'runs=[runs/a,runs/b]' registry=my/registry.yaml",
+    ),
     "data": Command("potnet.data.__main__", "prepare data sets; list, verify or clear the cache", "list"),
     "completion": Command("potnet.completion", "print the completion of this command for a shell", "bash"),
 }

@@ -54,6 +54,11 @@ def evaluate_checkpoint(
     file = find_checkpoint(checkpoint)
     predictor = Predictor.from_checkpoint(file, device, allow)
     record = predictor.record
+    if "data" not in record["config"]:
+        raise CheckpointError(
+            f"{file}: it does not say where its data came from, as it was not trained by potnet train; use "
+            "trainer.test(module, datamodule=data)"
+        )
     config = {**record["config"], "data": data_config(file, record["config"]["data"], allow)}
     config["data"]["cache_dir"] = cache_dir or config["data"].get("cache_dir")
     if batch_size is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import errno
-import functools
 import hashlib
 import io
 import os
@@ -30,15 +29,29 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
-def file_hash_once(path: Path) -> str:
-    """sha256 of a file, in hexadecimal; it is read once as long as the system says that it is unchanged."""
+def file_hash_once(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal; it is read once as long as the system says that it is unchanged."""
+    key = _stamp(path, algorithm)
+    if key not in _HASHES:
+        remember_hash(path, file_hash(path, algorithm), algorithm)
+    return _HASHES[key]
+
+
+def remember_hash(path: Path, digest: str, algorithm: str = "sha256") -> None:
+    """Note the checksum of a file for `file_hash_once`, as after a rename."""
+    if len(_HASHES) >= 100_000:  # folders may hold any number of files
+        _HASHES.clear()
+    _HASHES[_stamp(path, algorithm)] = digest
+
+
+_HASHES: dict[tuple[Any, ...], str] = {}
+
+
+def _stamp(path: Path, algorithm: str) -> tuple[Any, ...]:
+    """What the system says of a file; a file that is written to leaves another stamp."""
     status = path.stat()
-    return _file_hash(path.absolute(), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-
-
-@functools.lru_cache(maxsize=100_000)
-def _file_hash(path: Path, *stamp: int) -> str:
-    return file_hash(path)
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (algorithm, path.absolute(), status.st_ino, status.st_size, *times)
 
 
 def write_whole(path: Path, content: bytes | memoryview | str) -> None:

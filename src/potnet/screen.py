@@ -205,7 +205,7 @@ def predict_piece(predictor: Predictor, piece: Piece, folder: Path, level: float
     """Predict one piece and write its file."""
     import pyarrow.parquet
 
-    from potnet.inference.predictor import Limits
+    from potnet.inference.limits import Limits
 
     table = predictor.table(piece.crystals, piece.unread, True, Limits(level=level))
     with replacing(part_file(folder, piece.number)) as part:

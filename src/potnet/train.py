@@ -92,7 +92,6 @@ def _train(
     from omegaconf import OmegaConf
 
     from potnet.runs.folder import LAST, RunFolder
-    from potnet.runs.record import record_of
     from potnet.runs.results import finish_run, monitored
     from potnet.training import closed_form, finetune, setup
     from potnet.training.callbacks import MetricsTable, SeedEachBatch, checkpoints
@@ -119,8 +118,7 @@ def _train(
         finetune.check_labels(data)
     if len(data.split.train) < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
-    module.fit_scalers(data)
-    module.record = record_of(config, data)
+    module.prepare(data, config)
     if rank() == 0:
         setup.write_split(folder, data)
         OmegaConf.save(OmegaConf.create(config), run.config)

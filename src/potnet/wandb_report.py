@@ -1,4 +1,4 @@
-"""Make a report of a study in W&B: `python -m potnet.wandb_report --help`.
+"""Make a report of a study in W&B: `potnet wandb_report --help`.
 
 The panels are those that docs/wandb.md describes. The package wandb-workspaces writes the report; it is
 imported when it is needed.

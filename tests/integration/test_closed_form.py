@@ -15,7 +15,6 @@ from rich.console import Console
 
 from potnet.config import ConfigError
 from potnet.crystals import Crystal
-from potnet.data import EmbeddedSource
 from potnet.evaluate import evaluate_checkpoint
 from potnet.inference.predictor import Predictor
 from potnet.runs.checkpoint import CheckpointError
@@ -67,10 +66,10 @@ def test_evaluate_repeats_the_figures_exactly(fitted: Run, cache_dir: Path) -> N
         assert evaluation.metrics == metrics[evaluation.part][evaluation.key]
 
 
-def test_predict_gives_what_the_run_gave(fitted: Run) -> None:
+def test_predict_gives_what_the_run_gave(fitted: Run, embedded: Any) -> None:
     with (fitted.folder / "predictions.csv").open(newline="") as file:
         expected = {row["id"]: float(row["prediction"]) for row in csv.DictReader(file)}
-    chosen = [crystal for crystal in EmbeddedSource().load().crystals if crystal.id in expected][:5]
+    chosen = [crystal for crystal in embedded.crystals if crystal.id in expected][:5]
     predictor = Predictor.from_checkpoint(fitted.folder, device="cpu")
     found = predictor.predict(chosen)
     for id, value in zip(found.ids, found.values, strict=True):

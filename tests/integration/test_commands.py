@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from potnet.config.paths import groups
 from potnet.files import check_writable
 
 Run = Any  # conftest.Run
+Potnet = Callable[..., Any]  # conftest.potnet
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
 MINE = re.findall(r"^```yaml\n(.*?)^```", DOCS, re.MULTILINE | re.DOTALL)[0]
@@ -159,14 +161,21 @@ def test_help_may_be_cut_off(tmp_path: Path) -> None:
         ("evaluate", "checkpoint=runs/a(1)=b", "error: runs/a(1)=b: no such checkpoint or folder"),
     ],
 )
-def test_mistakes_end_in_one_message(name: str, override: str, message: str, tmp_path: Path) -> None:
+def test_mistakes_end_in_one_message(
+    name: str, override: str, message: str, tmp_path: Path, potnet: Potnet
+) -> None:
     (tmp_path / "file").write_text("")
-    done = command("-m", f"potnet.{name}", override, cwd=tmp_path)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) <= 2
+    done = potnet(name, override, cwd=tmp_path)
+    assert done.status == 1
+    assert message in done.err
+    assert len(done.err.strip().splitlines()) <= 2
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_mistake_in_a_process_of_its_own_ends_without_a_traceback(tmp_path: Path) -> None:
+    done = command("-m", "potnet.cli", "train", "trainer.max_epoch=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "error: unknown key trainer.max_epoch; did you mean trainer.max_epochs?\n"
 
 
 def test_predict_reports_bad_files_and_keeps_the_others(trained: Run, tmp_path: Path) -> None:
@@ -223,7 +232,14 @@ def start_training(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, 130),
+        # In this process: tests/integration/test_preemption.py.
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
+)
 def test_signals_end_a_run_in_an_orderly_way(
     number: signal.Signals, status: int, tmp_path: Path, cache_dir: Path
 ) -> None:
@@ -244,24 +260,26 @@ def test_signals_end_a_run_in_an_orderly_way(
         assert "SIGTERM" in output
 
 
-def test_a_folder_of_configurations_and_a_class_of_the_users(tmp_path: Path, cache_dir: Path) -> None:
+def test_a_folder_of_configurations_and_a_class_of_the_users(
+    tmp_path: Path, cache_dir: Path, potnet: Potnet
+) -> None:
     """As docs/experiments.md says it; the class is found in the working folder."""
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(MINE)
     (tmp_path / "mynet.py").write_text(MYNET)
-    done = command(
-        *("-m", "potnet.cli", "train", "--config-dir", "conf", "experiment=mine", "model._target_=mynet.Net"),
-        f"data.cache_dir={cache_dir}",
+    done = potnet(
+        *("train", "--config-dir", "conf", "experiment=mine", "model._target_=mynet.Net"),
+        *("model.size=16", f"data.cache_dir={cache_dir}"),
         cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    assert "model._target_=mynet.Net: without width, edge_width" in done.stdout
+    assert done.status == 0, done.err
+    assert "model._target_=mynet.Net: without width, edge_width" in done.out
     (folder,) = (tmp_path / "runs" / "mine").iterdir()
     assert json.loads((folder / "metrics.json").read_text())["epochs"] == 1
     # Not without being named again.
-    done = command("-m", "potnet.cli", "train", f"resume={folder}", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "allow=[mynet.Net]" in done.stderr
+    done = potnet("train", f"resume={folder}", cwd=tmp_path)
+    assert done.status == 1
+    assert "allow=[mynet.Net]" in done.err
 
 
 @pytest.mark.slow

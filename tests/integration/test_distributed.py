@@ -157,7 +157,7 @@ def test_a_run_whose_rank_is_ended_goes_on_to_the_same_result(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     end = [f"+callbacks.end.{key}" for key in ("_target_", "number", "done")]
     settings = [TWO, "data.limit=61", "data.batch_size=16", "trainer.max_epochs=4", "model=potnet"]

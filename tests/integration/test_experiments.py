@@ -12,7 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from potnet.config import compose, config_dir, plain
-from potnet.data import EmbeddedSource, Target
+from potnet.data import Target
 from potnet.train import train
 
 PUBLISHED = Path(__file__).parents[1] / "fixtures" / "published"
@@ -65,10 +65,11 @@ def matbench_file(source: dict[str, Any], folder: Path) -> Path:
     return file
 
 
-def table_file(folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def table_file(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Crystals with the properties that the small tables of studies have, and a split."""
-    crystals = EmbeddedSource().load().crystals[:30]
-    file = folder / "table.jsonl"
+    crystals = embedded.crystals[:30]
+    file = tmp_path_factory.mktemp("table") / "table.jsonl"
     rows = [
         {
             "id": crystal.id,
@@ -79,6 +80,7 @@ def table_file(folder: Path) -> Path:
             "e_form": -number / 10,
             "gap_pbe": number / 10,
             "coulomb_energy": -number / 3,
+            "g_vrh": crystal.properties["g_vrh"],
         }
         for number, crystal in enumerate(crystals)
     ]
@@ -86,7 +88,7 @@ def table_file(folder: Path) -> Path:
     return file
 
 
-def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
+def on_fixture(config: DictConfig, folder: Path, table: Path) -> dict[str, Any]:
     """The plain config, with a tiny file in the place of what would be downloaded."""
     if OmegaConf.is_missing(config.data, "path"):  # a table of the user's
         config.data.path = str(files("potnet.data") / "embedded" / "mlearn_si.jsonl.gz")
@@ -95,7 +97,7 @@ def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
     if kind == "EmbeddedSource" or (kind == "TableSource" and Path(source["path"]).is_file()):
         config.data.limit = 30
     elif kind == "TableSource":
-        config.data.source.path = str(table_file(folder))
+        config.data.source.path = str(table)
     elif kind == "MatbenchSource":
         config.data.path = str(matbench_file(source, folder))
     else:
@@ -106,20 +108,22 @@ def on_fixture(config: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_every_experiment_goes_through_a_step(experiment: str, tmp_path: Path, cache_dir: Path) -> None:
+def test_every_experiment_goes_through_a_step(
+    experiment: str, tmp_path: Path, cache_dir: Path, table_file: Path
+) -> None:
     config = tiny(f"experiment={experiment}", f"data.cache_dir={cache_dir}")
-    train(on_fixture(config, tmp_path), tmp_path)
+    train(on_fixture(config, tmp_path, table_file), tmp_path)
     assert (tmp_path / "split.json").is_file()
 
 
 @pytest.mark.parametrize("experiment", ["mp_bulk_modulus", "mp_shear_modulus"])
 def test_the_moduli_run_on_the_published_set_with_its_split(
-    experiment: str, tmp_path: Path, cache_dir: Path
+    experiment: str, tmp_path: Path, cache_dir: Path, table_file: Path
 ) -> None:
     config = tiny(f"experiment={experiment}", "data=mp_elastic", f"data.cache_dir={cache_dir}")
     assert config.data.split._target_ == "potnet.data.PublishedSplit"
     assert config.published.data == "mp_elastic"
-    train(on_fixture(config, tmp_path), tmp_path)
+    train(on_fixture(config, tmp_path, table_file), tmp_path)
     split = json.loads((tmp_path / "split.json").read_text())
     assert len(split["train"]) == 24
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ ALLOWED = f"allow=[{__name__}.Signalled]"
 
 
 class Signalled(Callback):
-    """Lets `StopOnSignal` receive a signal before a batch, once."""
+    """Sends this process a signal before a batch, once."""
 
     armed: tuple[int, int] | None = None  # epoch and batch
     number = signal.SIGTERM
@@ -35,8 +36,7 @@ class Signalled(Callback):
     ) -> None:
         if Signalled.armed == (trainer.current_epoch, batch_idx):
             Signalled.armed = None
-            (stop,) = [callback for callback in trainer.callbacks if isinstance(callback, StopOnSignal)]
-            stop._receive(self.number, None)
+            os.kill(os.getpid(), self.number)
 
 
 SIGNALLED = f"+callbacks.signalled._target_={__name__}.Signalled"

@@ -6,8 +6,7 @@ import glob
 import re
 import shlex
 import shutil
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,9 @@ def test_the_readme_has_its_examples_and_its_commands() -> None:
     assert all(text in first for text in ("data=folder", "potnet train", "potnet predict new/*.cif"))
 
 
-def potnet(*words: str) -> None:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "potnet.cli", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-
-
-def test_own_crystals_as_printed(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_crystals_as_printed(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, potnet: Callable[..., Any]
+) -> None:
     """The commands of the first screen, with a smaller network and one epoch."""
     structures = tmp_path / "structures"
     (tmp_path / "new").mkdir()
@@ -64,9 +58,11 @@ def test_own_crystals_as_printed(tmp_path: Path, cache_dir: Path, monkeypatch: p
         "trainer.accelerator=cpu",
         f"data.cache_dir={cache_dir}",
     ]
-    potnet("train", *own[0][1], *small)
+    done = potnet("train", *own[0][1], *small, cwd=tmp_path)
+    assert done.status == 0, done.err
     predicted = [str(path) for word in own[1][1] for path in (glob.glob(word) or [word])]  # as the shell does
-    potnet("predict", *predicted)
+    done = potnet("predict", *predicted, cwd=tmp_path)
+    assert done.status == 0, done.err
     rows = (tmp_path / "predictions.csv").read_text().splitlines()
     assert rows[0].startswith("id,gap")
     assert rows[1].startswith("salt")

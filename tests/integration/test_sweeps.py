@@ -42,6 +42,7 @@ def sweep(tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> S
         monkeypatch.chdir(tmp_path)
         arguments = [*TINY, f"data.cache_dir={cache_dir}", "hydra.sweep.dir=sweep", *overrides]
         monkeypatch.setattr(sys, "argv", ["train", "--multirun", *arguments])
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).touch())
         try:
             main()
         except SystemExit as end:
@@ -183,9 +184,10 @@ def test_a_sweep_that_was_killed_goes_on(
     end = {"_target_": f"{__name__}.KillOnce", "seed": "${seed}", "done": tmp_path / "done"}
     epochs = "trainer.max_epochs=6"
     overrides = ("seed=0,1", epochs, *(f"+callbacks.end.{key}={value}" for key, value in end.items()))
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     killed = subprocess.run(
         command(*overrides, f"data.cache_dir={cache_dir}"),
-        cwd=tmp_path, env={**environment(), "PYTHONPATH": str(Path(__file__).parent)}, timeout=600,
+        cwd=tmp_path, env={**environment(), "PYTHONPATH": here}, timeout=600,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL
     first, second = jobs(tmp_path / "sweep")

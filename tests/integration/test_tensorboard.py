@@ -17,7 +17,7 @@ def test_figures_and_pictures_are_in_tensorboard(run_training: Callable[..., Run
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = run_training("logger=tensorboard", "trainer.max_epochs=2", "data.batch_size=32")
+    run = run_training("logger=tensorboard", "trainer.max_epochs=2", "data.batch_size=32", pictures=True)
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
     with (run.folder / "metrics.csv").open(newline="") as file:

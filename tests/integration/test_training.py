@@ -143,7 +143,7 @@ def test_the_checkpoint_predicts_with_averaged_weights(trained: Run) -> None:
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 def test_every_ablation_runs(ablation: str, run_training: Callable[..., Run]) -> None:
-    run_training(f"ablation={ablation}", "data.limit=40", "trainer.fast_dev_run=true", tiny=DEFAULT_TINY)
+    run_training(f"ablation={ablation}", "data.limit=30", "trainer.fast_dev_run=true", tiny=DEFAULT_TINY)
 
 
 class StopOnce(Callback):

@@ -384,6 +384,10 @@ def test_training_on_a_batch_of_one(name):
     assert all(value.isfinite().all() for value in model.state_dict().values())
 
 
+# A second each: options of a network, whose names have a dash, are traced among the slow tests.
+@pytest.mark.parametrize(
+    "name", [pytest.param(key, marks=pytest.mark.slow if "-" in key else ()) for key in MODELS], indirect=True
+)
 def test_compiles_into_one_graph(name):
     """Traced whole, without code generation, so that it needs no compiler."""
     model = build(name)

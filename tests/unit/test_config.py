@@ -159,18 +159,18 @@ def test_a_number_in_the_place_of_an_option_is_explained() -> None:
 
 
 @pytest.mark.parametrize("ablation", GROUPS["ablation"])
-@pytest.mark.parametrize("model", ["potnet", "potnet_published"])
-def test_ablations_fit_the_default_and_the_published_network(model: str, ablation: str) -> None:
-    # Not by model=MODEL, which would win over an ablation that switches the model.
-    chosen = [] if model == "potnet" else [f"model={model}"]
-    config = composed(f"ablation={ablation}", *chosen, "model.width=16")
+def test_ablations_fit_the_published_network(ablation: str) -> None:
+    """The default network is trained with each in tests/integration/test_training.py."""
+    config = composed(f"ablation={ablation}", "model=potnet_published", "model.width=16")
     network = build(config["model"], "model", nested=False)
     featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
     if "pairs" in network.needs:
         assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
     assert ablation.startswith("pairs_none") == ("pairs" not in network.needs)
-    if ablation == "attention" and not chosen:
-        assert config["model"]["pairs"] == "attention"
+
+
+def test_the_attention_ablation_switches_the_model() -> None:
+    assert compose("train", ["ablation=attention"]).model.pairs == "attention"
 
 
 @pytest.mark.parametrize(
@@ -206,6 +206,7 @@ def test_runs_of_the_same_second_get_folders_of_their_own(tmp_path: Path) -> Non
         ("model.width=64,data.source.path=/tmp/x y(1).csv", "3_width-64_path-tmp-x-y-1-.csv"),
         ("callbacks.ema.decay=0.99,optimizer.betas=[0.9,0.99]", "3_decay-0.99_betas-0.9-0.99"),
         ("+trainer.limit_train_batches=2", "3_limit_train_batches-2"),
+        ("optimizer.learning_rate=0.0006919719850161683", "3_learning_rate-0.000692"),
     ],
 )
 def test_folders_of_a_sweep_can_be_pasted_into_a_shell(overrides: str, name: str) -> None:

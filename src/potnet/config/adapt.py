@@ -11,6 +11,20 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 log = logging.getLogger(__name__)
 
 
+def with_own_keys(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which a class given by `_target_` may have keys that the configuration does not know.
+
+    `model._target_=mynet.Net model.size=16` becomes `model._target_=mynet.Net ++model.size=16`; whether the
+    class takes the key is checked when it is built.
+    """
+    keys = [override.partition("=")[0] for override in overrides]
+    places = tuple(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
+    return [
+        f"++{override}" if key.startswith(places) and not key.endswith("._target_") else override
+        for key, override in zip(keys, overrides, strict=True)
+    ]
+
+
 def adapt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """Let a class or a key that was given alone not inherit what belongs to the option it replaces.
 

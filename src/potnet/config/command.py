@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from potnet.config import help
-from potnet.config.adapt import adapt
+from potnet.config.adapt import adapt, with_own_keys
 from potnet.config.arguments import readable
 from potnet.config.messages import message_of
 from potnet.config.paths import config_dir
@@ -66,7 +66,7 @@ def entry_point(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Cal
                     return
                 import hydra
 
-                sys.argv[1:] = readable(config_name, arguments)
+                sys.argv[1:] = with_own_keys(readable(config_name, arguments))
                 hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)(task)()
 
         return main

@@ -29,12 +29,12 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
-    from potnet.config.adapt import adapt
+    from potnet.config.adapt import adapt, with_own_keys
     from potnet.config.messages import explain
 
     try:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return adapt(hydra_compose(name, overrides=list(overrides)), overrides)
+            return adapt(hydra_compose(name, overrides=with_own_keys(overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, name)) from error
 

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config import paths
+from potnet.config.arguments import POSITIONAL
 from potnet.config.composition import compose
 from potnet.config.errors import ConfigError
 from potnet.config.instantiate import locate
@@ -57,11 +58,18 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     # An interpolation of a key that must be given: the key itself is missing, not the one that refers to it.
     found = re.match(r"MissingMandatoryValue .*interpolation: Missing mandatory value: (\S+)", text)
     if found:
-        return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
+        return _missing(found[1], config_name)
     found = re.search(r"full_key: (\S+)", text) or re.search(r"Missing mandatory value: (\S+)", text)
     if found and ("Missing mandatory value" in text or "MissingMandatoryValue" in type(error).__name__):
-        return f"missing key {found[1]}: give it on the command line, {found[1]}=VALUE"
+        return _missing(found[1], config_name)
     return " ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _missing(key: str, config_name: str) -> str:
+    word = {"inputs": "FILE ...", "runs": "FOLDER ...", "checkpoint": "RUN", "source": "FILES"}.get(key, "")
+    if word and POSITIONAL.get(config_name) == key:
+        return f"missing key {key}: potnet {config_name} {word} (or {key}=VALUE)"
+    return f"missing key {key}: give it on the command line, {key}=VALUE"
 
 
 def _explain_override(override: str) -> str:

@@ -85,12 +85,14 @@ def folder_name(number: int, overrides: str | None) -> str:
     Args:
         number: Of the job.
         overrides: Those that vary in the sweep, as Hydra joins them: `ablation=pairs_none,model.width=64`.
-            Of each, the last part of its key and its value are taken; what is no letter, number or one of
-            `. _ + -` becomes a `-`. Where names are cut, a hash keeps them apart.
+            Of each, the last part of its key and its value are taken, numbers with four digits; what is not a
+            letter, a number or one of `. _ + -` becomes a `-`. Where names are cut, a hash keeps them apart.
     """
     words = []
     for override in re.split(r",(?=[+~]*[\w./@-]+=)", overrides or ""):
         key, _, value = override.partition("=")
+        if re.fullmatch(r"-?\d*\.\d{4,}(e-?\d+)?", value):  # as a search chooses them
+            value = f"{float(value):.4g}"
         text = re.sub(r"[^\w.+-]+", "-", value, flags=re.ASCII).strip("-")
         # The name of an option says what it is.
         is_option = key in groups()

@@ -14,4 +14,6 @@ def did_you_mean(name: str, options: Iterable[str], prefix: str = "") -> str:
         near = near[:1]
     if near:
         return f"; did you mean {' or '.join(prefix + option for option in near)}?"
-    return f"; valid are: {', '.join(prefix + option for option in sorted(options)) or 'none'}"
+    if not options:
+        return f": {prefix.rstrip('.') or 'it'} has no keys"
+    return f"; valid are: {', '.join(prefix + option for option in sorted(options))}"

@@ -123,7 +123,7 @@ def trusted_target(path: Any, kind: str, allow: Sequence[str] = (), where: str =
     name = str(path)
     place = f"{where}._target_={name}" if where else f"_target_={name}"
     refusal = ConfigError(
-        f"{place}: this file asks for something that is no {rule.label} of potnet, and a file may build "
+        f"{place}: this file asks for a class that is not potnet's own ({rule.label}), and a file may build "
         f"nothing else. If you trust it, name it yourself: allow=[{name}]"
     )
     named = isinstance(path, str) and _NAME.fullmatch(path) is not None

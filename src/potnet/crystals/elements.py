@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _PERIODIC_TABLE = (
-    "X "  # atomic number 0 is no element; it keeps the index equal to the atomic number
+    "X "  # atomic number 0 is not an element; it keeps the index equal to the atomic number
     "H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr "
     "Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb "
     "Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf "
@@ -38,7 +38,7 @@ def element_of_type(text: str) -> int | None:
     """Atomic number of a type symbol of a CIF: `Fe`, `Fe3+`, `O2-`, `Cval`, `FE`, `D`.
 
     Returns:
-        None for what is no element (`Wat`, `OH`), or not surely one: groups such as `NH4` and `PO4`, and
+        None for what is not an element (`Wat`, `OH`), or not surely one: groups such as `NH4` and `PO4`, and
         `T`, which is a tetrahedral site more often than tritium.
     """
     match = _TYPE.fullmatch(text)
@@ -64,7 +64,7 @@ def element_of_label(text: str, known: set[str] | None = None) -> int | None:
             capitals, or letters that are no element together, may be read in two ways.
 
     Returns:
-        None if it is no element, or not surely one.
+        None if it is not an element, or not surely one.
     """
     match = re.match(r"[A-Za-z]+", text)
     if match is None:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from potnet.data.errors import CacheError, DataError
 from potnet.data.features.featurizer import Failure, Featurizer
+from potnet.data.loading import CrystalDataset
 from potnet.data.sources import EmbeddedSource, FolderSource, MaterialsProjectSource, Source, TableSource
 from potnet.data.splits.files import FileSplit
 from potnet.data.splits.grouped import FoldSplit, RatioSplit
@@ -13,7 +14,7 @@ from potnet.data.table import CrystalTable, Dataset, Removal
 from potnet.data.targets import Target, Targets
 
 if TYPE_CHECKING:
-    from potnet.data.datamodule import CrystalDataModule, CrystalDataset
+    from potnet.data.datamodule import CrystalDataModule
 
 __all__ = [
     "CacheError",
@@ -46,8 +47,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Lightning takes seconds to import; prediction from Python and --help do without it.
-    if name in ("CrystalDataModule", "CrystalDataset"):
-        from potnet.data import datamodule
+    if name == "CrystalDataModule":
+        from potnet.data.datamodule import CrystalDataModule
 
-        return getattr(datamodule, name)
+        return CrystalDataModule
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

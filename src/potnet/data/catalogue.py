@@ -20,7 +20,7 @@ from potnet.files import file_hash
 DOWNLOADS = "downloads"
 _CACHE_NAME = re.compile(r".+-[0-9a-f]{16}")
 # Files that stand beside what they are about, and go with it.
-_COMPANIONS = (".lock", ".verified", ".record", ".new")
+_COMPANIONS = (".lock", ".verified", ".record", ".new", ".part.json")
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
         kind: "features", "download" or "other".
         path: Where it is.
         bytes: Size on disk.
-        state: "finished", "unfinished" (the next start goes on with it), "damaged", or "" for a file.
+        state: "finished", "unfinished" (the next start goes on with it), "damaged", or "" for a whole file.
         crystals: How many a finished cache holds.
     """
 
@@ -51,7 +51,13 @@ def entries(root: Path) -> list[Entry]:
     folders = [path for path in sorted(root.iterdir()) if path.is_dir() and _CACHE_NAME.fullmatch(path.name)]
     caches = [_cache(path) for path in folders]
     files = [
-        Entry(str(path.relative_to(root)), _kind(path, root), path, path.stat().st_size)
+        Entry(
+            str(path.relative_to(root)),
+            _kind(path, root),
+            path,
+            path.stat().st_size,
+            "unfinished" if path.suffix == ".part" else "",
+        )
         for path in sorted(root.rglob("*"))
         if path.is_file() and not path.name.endswith(_COMPANIONS) and not set(folders) & set(path.parents)
     ]
@@ -116,6 +122,8 @@ def remove(entry: Entry) -> None:
                 entry.path.unlink()
             for suffix in _COMPANIONS:
                 entry.path.with_name(entry.path.name + suffix).unlink(missing_ok=True)
+            if entry.path.suffix == ".part":  # of a download: beside it lies which version it is of
+                entry.path.with_name(entry.path.name + ".json").unlink(missing_ok=True)
     except OSError as error:
         raise CacheError(f"{entry.path} cannot be deleted: {error.strerror or error}") from error
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import lightning
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data.distributed import DistributedSampler
 
 from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalBatch
@@ -28,6 +25,7 @@ from potnet.data.features.packing import Packing, limited_batches
 from potnet.data.features.sampling import CrystalBatchSampler, EpochSampler
 from potnet.data.features.store import FeatureStore
 from potnet.data.features.workers import BACKENDS
+from potnet.data.loading import CrystalDataset, SharedLoader, as_is, leave_signals_to_the_parent
 from potnet.data.references import aligned
 from potnet.data.sources import Source
 from potnet.data.splits.prototypes import with_prototypes
@@ -44,57 +42,6 @@ from potnet.files import cache_root
 from potnet.progress import progress_bar
 
 log = logging.getLogger(__name__)
-
-
-class CrystalDataset(TorchDataset[CrystalBatch]):
-    """The featurized crystals of one part of a split.
-
-    Args:
-        store: Features of the whole data set.
-        rows: The crystals of this part, as rows of the store.
-        labels: Target -> (len(store),) float64, NaN where missing. Labels of atoms and with a shape are with
-            the features.
-    """
-
-    def __init__(
-        self,
-        store: FeatureStore,
-        rows: Sequence[int] | np.ndarray,
-        labels: Mapping[str, np.ndarray] | None = None,
-    ) -> None:
-        self.store = store
-        self.rows = np.asarray(rows, dtype=np.int64)
-        self.labels = dict(labels or {})
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> CrystalBatch:
-        """A batch of one crystal."""
-        return self.batch([index])
-
-    def __getitems__(self, indices: Sequence[int]) -> CrystalBatch:
-        """What a DataLoader calls: a whole batch at once, so nothing is left to collate.
-
-        A rank's share of a batch may be no crystal at all.
-        """
-        return self.batch(indices) if len(indices) else _no_crystal()
-
-    def batch(self, indices: Sequence[int]) -> CrystalBatch:
-        """Some crystals (indices into this part) as one batch, in the order given."""
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        batch = self.store.batch(rows, numbers=False)
-        labels = {key: torch.from_numpy(values[rows]) for key, values in self.labels.items()}
-        return replace(batch, targets={**batch.targets, **labels})
-
-    @property
-    def ids(self) -> list[str]:
-        """Names of the crystals, in order."""
-        return [self.store.table.ids[row] for row in self.rows]
-
-    def values(self, key: str) -> np.ndarray:
-        """(n,) float64 labels of one target, in its physical unit."""
-        return self.labels[key][self.rows]
 
 
 class CrystalDataModule(lightning.LightningDataModule):
@@ -315,7 +262,7 @@ class CrystalDataModule(lightning.LightningDataModule):
             labels[key][rows] = values
         table = replace(table.take(rows), removed=tuple(removed))
         if getattr(self.split_recipe, "needs_prototypes", False):
-            table = with_prototypes(table, self.source, self.on_error, cache_root(self.cache_dir))
+            table = with_prototypes(table, self.source, cache_root(self.cache_dir))
         split = self.split_recipe(table)
         used = {id for part in PARTS for id in split[part]}
         removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
@@ -373,14 +320,14 @@ class CrystalDataModule(lightning.LightningDataModule):
         rank, world_size = 0, 1
         if shared and self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        return _SharedLoader(
+        return SharedLoader(
             dataset,
             batch_sampler=CrystalBatchSampler(
                 sampler, self.batch_size, shuffle, rank, world_size, self._packing(dataset, shuffle)
             ),
-            collate_fn=_as_is,  # type: ignore[arg-type]
+            collate_fn=as_is,  # type: ignore[arg-type]
             num_workers=self.num_workers,
-            worker_init_fn=_leave_signals_to_the_parent,
+            worker_init_fn=leave_signals_to_the_parent,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -391,22 +338,6 @@ class CrystalDataModule(lightning.LightningDataModule):
         edges = self.store.num_edges[dataset.rows]
         atoms = self.store.num_atoms[dataset.rows]
         return limited_batches(self.batch_size, shuffle, edges, atoms * atoms, self.max_edges, pairs)
-
-
-class _SharedLoader(DataLoader[CrystalBatch]):
-    """A loader whose batches already are the share of one rank, so that Lightning leaves them alone.
-
-    Where several devices train, Lightning replaces samplers that are not of the class below.
-    """
-
-    @property  # type: ignore[override]
-    def sampler(self) -> DistributedSampler[int]:
-        return self._sampler
-
-    @sampler.setter
-    def sampler(self, value: Any) -> None:
-        # Never iterated: `batch_sampler` gives whole batches.
-        self._sampler: DistributedSampler[int] = DistributedSampler(self.dataset, num_replicas=1, rank=0)
 
 
 def _with_features(target: Target) -> bool:
@@ -422,28 +353,3 @@ def _refuse_labels_of_the_cell(targets: Targets) -> None:
             f"target {', '.join(keys)}: such a label belongs to the cell as it is given, but "
             "features.cell=primitive reduces it to fewer atoms: set features.cell=as_given"
         )
-
-
-def _as_is(batch: CrystalBatch) -> CrystalBatch:
-    return batch
-
-
-def _no_crystal() -> CrystalBatch:
-    none = torch.zeros(0, dtype=torch.int64)
-    return CrystalBatch(
-        ids=[],
-        z=none,
-        batch=none,
-        num_atoms=none,
-        positions=torch.zeros(0, 3, dtype=torch.float64),
-        cell=torch.zeros(0, 3, 3, dtype=torch.float64),
-    )
-
-
-def _leave_signals_to_the_parent(worker: int) -> None:
-    """Go on when a scheduler sends its signals to all processes: training still has to finish a batch.
-
-    A loading process ends when it's told to, or when its parent has gone.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -51,6 +51,8 @@ class CrystalTable:
         formulas: n reduced formulas, or empty if unknown.
         prototypes: n structure prototypes (see `prototypes`), or empty if they were not asked for.
         removed: Crystals of the source that are not in this table, and why.
+        structures: Reads the crystals of some rows from disk, one by one, in the order given (without
+            labels); None where they are not kept.
     """
 
     ids: list[str]
@@ -61,6 +63,9 @@ class CrystalTable:
     prototypes: list[str] = field(default_factory=list)
     removed: tuple[Removal, ...] = ()
     arrays: tuple[str, ...] = ()
+    structures: Callable[[np.ndarray], Iterator[Crystal]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,7 +87,12 @@ class CrystalTable:
             prototypes=[self.prototypes[row] for row in rows] if self.prototypes else [],
             removed=self.removed,
             arrays=self.arrays,
+            structures=self._structures_of(rows),
         )
+
+    def _structures_of(self, rows: np.ndarray) -> Callable[[np.ndarray], Iterator[Crystal]] | None:
+        structures = self.structures
+        return None if structures is None else lambda some: structures(rows[some])
 
     def values(self, key: str) -> np.ndarray:
         """The column of one label, in its physical unit.

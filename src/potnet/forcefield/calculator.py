@@ -89,7 +89,7 @@ class Calculator(AseCalculator):
 
         Raises:
             ForceFieldError: An unknown element, atoms that coincide or have left, a collapsed cell, forces
-                that are no numbers.
+                that are not numbers.
         """
         super().calculate(atoms, list(properties), list(system_changes))
         crystal, periodic, times = self._crystal(self.atoms)

@@ -43,7 +43,7 @@ class Intervals:
             of zero width.
 
     Raises:
-        ValueError: A score that is no number of 0 or more, or a floor that is not positive.
+        ValueError: A score that is not a number of 0 or more, or a floor that is not positive.
     """
 
     scores: np.ndarray = field(repr=False)

@@ -16,21 +16,15 @@ from torch import Tensor, nn
 from potnet.config import ConfigError
 from potnet.config.trusted import check_trusted
 from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, Plausibility, collate
-from potnet.data.features.featurizer import Failure, Featurizer
+from potnet.data.features.featurizer import Featurizer
 from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
-from potnet.inference.inputs import Inputs, Outcome, crystals_of, expand, name_of
+from potnet.inference.frames import Named, index_of, is_frame
+from potnet.inference.inputs import Inputs, crystals_of, expand
 from potnet.inference.intervals import check_level
 from potnet.inference.limits import DEFAULT_LEVEL, Limits
-from potnet.inference.memory import (
-    FEATURE_BYTES,
-    GIB,
-    SAFETY,
-    is_out_of_memory,
-    peak_bytes,
-)
+from potnet.inference.pieces import InPieces
 from potnet.inference.predictions import Predictions, columns_of, joined
-from potnet.progress import progress_bar
 from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
 from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
@@ -43,17 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Predictions", "Predictor", "choose_device", "expand"]
 
-CHUNK = 512
-"""Most crystals that are featurized at a time: the sums are computed together, memory stays bounded."""
 
-CHUNK_PAIRS = 4_000_000
-"""Most pairs of atoms that are featurized at a time, unless one crystal has more."""
-
-UNMEASURED = 100_000
-"""Pairs and edges of a batch up to which its memory is not looked at."""
-
-
-class Predictor:
+class Predictor(InPieces):
     """A trained network, its features and its targets. It can be pickled, and so sent to other processes.
 
     Args:
@@ -81,7 +66,6 @@ class Predictor:
         self.featurizer = featurizer
         self.record = record or {}
         self.domain = TrainingDomain(self.record.get("training"))
-        self._bytes_each: float | None = None
 
     def __repr__(self) -> str:
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
@@ -168,7 +152,7 @@ class Predictor:
 
         Args:
             inputs: A file, a folder, a pattern such as "structures/*.cif", a `Crystal`, ASE Atoms, a pymatgen
-                Structure, or a list of these.
+                Structure, a list of these, or a pandas DataFrame with a column of structures.
             on_error: "raise" stops at the first crystal that cannot be used, "skip" lists it in `failures`.
             batch_size: Most crystals that the network sees at a time.
             box: Å of vacuum around molecules without a cell; None refuses them.
@@ -200,7 +184,34 @@ class Predictor:
             progress,
             level,
         )
-        return joined([self._empty(), *tables])
+        found = joined([self._empty(), *tables])
+        if is_frame(inputs):
+            found.index = index_of(inputs)
+        return found
+
+    def predict_structure(self, structure: Any, **options: Any) -> float | str | dict[str, float | str]:
+        """The value of one structure, as a plain number; of several targets all, by key.
+
+        Args:
+            structure: A pymatgen Structure, ASE Atoms, a `Crystal`, CIF text, a dictionary of these, or the
+                file of one structure.
+            options: `box`, `plausibility`, `max_memory_gib`, as for `predict`.
+
+        Returns:
+            In the physical unit of the target; of a classification the name of the class.
+
+        Raises:
+            CrystalError: It cannot be used, or it is not one structure.
+        """
+        given = structure if isinstance(structure, os.PathLike) else Named("structure", structure)
+        if isinstance(structure, str) and "\n" not in structure:
+            given = Path(structure)
+        found = self.predict(given, **options)
+        if len(found) != 1:
+            raise CrystalError(f"one structure is wanted, got {len(found)}: use predict", str(given))
+        row = found[0]
+        values = {key: row[key] for key in self.targets if key in row}
+        return next(iter(values.values())) if len(self.targets) == 1 and values else values
 
     def tables(
         self,
@@ -224,7 +235,7 @@ class Predictor:
             raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
         limits = Limits(batch_size, max_pairs, max_edges, max_memory_gib, check_level(level))
         items = expand(inputs)
-        return self._tables(
+        return self._in_tables(
             items, crystals_of(items, box, plausibility), on_error == "skip", limits, progress
         )
 
@@ -240,159 +251,23 @@ class Predictor:
 
         return embed(self, inputs, atoms, **options)
 
-    def explain(self, inputs: Inputs, target: str | None = None, **options: Any) -> Explanation:
+    def explain(
+        self, inputs: Inputs, target: str | None = None, pairs: bool = False, **options: Any
+    ) -> Explanation:
         """What each atom contributes to the prediction, and what it is without the complete potentials.
 
         Args:
             inputs: As for `predict`.
             target: Key; None is the first.
+            pairs: Whether to divide what the complete potentials change among the pairs of atoms: some
+                seconds a crystal.
             options: `on_error`, `box`, `plausibility`, as for `predict`.
         """
         from potnet.inference.explain import explain
 
-        return explain(self, inputs, target, **options)
-
-    def _tables(
-        self, items: list[Any], outcomes: Iterator[Outcome], skip: bool, limits: Limits, progress: bool
-    ) -> Iterator[Predictions]:
-        # The number of crystals in the files is not known before they are read.
-        title = f"Predicting {len(items)} input{'' if len(items) == 1 else 's'}"
-        with progress_bar(None, title, shown=None if progress else False) as advance:
-            for crystals, failures in chunks(items, outcomes, skip):
-                yield self.table(crystals, failures, skip, limits)
-                advance(len(crystals) + len(failures))
-
-    def table(
-        self, crystals: list[Crystal], unread: list[Failure], skip: bool, limits: Limits
-    ) -> Predictions:
-        """Predict some crystals; failures are listed in the order: unread, not featurized, not predicted."""
-        failures: list[Failure] = []
-        usable = []
-        for crystal in crystals:
-            needed = FEATURE_BYTES * len(crystal) ** 2 if self.featurizer.potentials else 0
-            if self._fits(crystal.id, len(crystal), needed, torch.device("cpu"), skip, limits, failures):
-                usable.append(crystal)
-        graphs = self.featurized(usable, skip, failures)
-        given = {crystal.id: crystal for crystal in usable}
-        tables = [self._empty()]
-        for batch in self.batches(graphs, skip, limits, failures):
-            tables += self._batch(batch, given, skip, limits, failures)
-        found = joined(tables)
-        found.failures = [*unread, *failures]
-        return found
-
-    def featurized(self, crystals: list[Crystal], skip: bool, failures: list[Failure]) -> list[CrystalGraph]:
-        try:
-            given = failures if skip else None
-            return self.featurizer.featurize(crystals, failures=given, labels=False)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            if len(crystals) > 1:
-                return [g for crystal in crystals for g in self.featurized([crystal], skip, failures)]
-            reason = f"{len(crystals[0])} atoms: there is not enough memory for its features"
-            self._refuse(crystals[0].id, reason, skip, failures)
-            return []
-
-    def batches(
-        self, graphs: list[CrystalGraph], skip: bool, limits: Limits, failures: list[Failure]
-    ) -> Iterator[list[CrystalGraph]]:
-        """Crystals in order, each batch within the limits; a crystal above one of them comes alone."""
-        held: list[CrystalGraph] = []
-        pairs = edges = 0
-        for graph in graphs:
-            more_pairs, more_edges = self._size(graph)
-            if more_pairs + more_edges > UNMEASURED:
-                needed = SAFETY * self._bytes_of_one() * (more_pairs + more_edges)
-                if not self._fits(graph.id, len(graph.z), needed, self.device, skip, limits, failures):
-                    continue
-            full = (
-                len(held) == limits.crystals
-                or pairs + more_pairs > limits.pairs
-                or edges + more_edges > limits.edges
-                or self._heavy(pairs + more_pairs + edges + more_edges, limits)
-            )
-            if held and full:
-                yield held
-                held, pairs, edges = [], 0, 0
-            held.append(graph)
-            pairs, edges = pairs + more_pairs, edges + more_edges
-        if held:
-            yield held
-
-    def _fits(
-        self,
-        id: str,
-        atoms: int,
-        needed: float,
-        device: torch.device,
-        skip: bool,
-        limits: Limits,
-        failures: list[Failure],
-    ) -> bool:
-        """Whether a crystal that takes so many bytes may be predicted; if not, it is refused."""
-        most = limits.bytes(device)
-        if needed <= most:
-            return True
-        what = "max_memory_gib" if limits.memory_gib is not None else "four fifths of what is available"
-        reason = (
-            f"{atoms} atoms take about {needed / GIB:.2g} GiB, and the limit is {most / GIB:.2g} GiB "
-            f"({what}): raise max_memory_gib, or use a machine with more memory"
-        )
-        self._refuse(id, reason, skip, failures)
-        return False
-
-    def _heavy(self, size: int, limits: Limits) -> bool:
-        """Whether a batch of this many pairs and edges would take more memory than there is."""
-        return size > UNMEASURED and SAFETY * self._bytes_of_one() * size > limits.bytes(self.device)
-
-    def _size(self, graph: CrystalGraph) -> tuple[int, int]:
-        """Ordered pairs of atoms that the network sees, and local edges."""
-        pairs = len(graph.z) ** 2 if graph.pair_sums is not None else 0
-        return pairs, 0 if graph.edge_index is None else graph.edge_index.shape[1]
-
-    def _bytes_of_one(self) -> float:
-        """Bytes of working memory for one pair or edge, measured once on 96 atoms without symmetry."""
-        if self._bytes_each is None:
-            self._bytes_each = 0.0
-            try:
-                (graph,) = self.featurizer.featurize([_disordered(sorted(self.domain.elements))])
-                batch = collate([graph])
-                self._bytes_each = peak_bytes(lambda: self.learned(batch)) / max(sum(self._size(graph)), 1)
-            except ValueError:
-                pass  # a network that refuses this crystal is only stopped by the allocator
-        return self._bytes_each
-
-    def _batch(
-        self,
-        graphs: list[CrystalGraph],
-        given: dict[str, Crystal],
-        skip: bool,
-        limits: Limits,
-        failures: list[Failure],
-    ) -> list[Predictions]:
-        """Predict one batch. If the network refuses it (an unknown element), find out which crystal it is."""
-        try:
-            return [self._rows(graphs, [given[graph.id] for graph in graphs], limits.level)]
-        except (ValueError, MemoryError, RuntimeError) as error:
-            if not (isinstance(error, ValueError) or is_out_of_memory(error)):
-                raise
-            if len(graphs) > 1:
-                return [t for graph in graphs for t in self._batch([graph], given, skip, limits, failures)]
-            reason = str(error)
-            if is_out_of_memory(error):
-                reason = f"{len(graphs[0].z)} atoms: there is not enough memory"
-            self._refuse(graphs[0].id, reason, skip, failures)
-            return []
+        return explain(self, inputs, target, pairs, **options)
 
     def _rows(self, graphs: list[CrystalGraph], crystals: list[Crystal], level: float) -> Predictions:
-        """The rows of one batch.
-
-        Args:
-            graphs: Features, in the cell that the network sees.
-            crystals: The same as they were given.
-            level: Of intervals.
-        """
         return self._filled(self.learned(collate(graphs)), graphs, crystals)
 
     def _filled(
@@ -424,7 +299,6 @@ class Predictor:
         return found
 
     def _empty(self) -> Predictions:
-        """A table without a row."""
         found = Predictions(self.targets)
         for key, target in self.targets.items():
             if target.per == "atom":
@@ -432,43 +306,6 @@ class Predictor:
             else:
                 found.columns |= columns_of(target, None)
         return found
-
-    def _refuse(self, id: str, reason: str, skip: bool, failures: list[Failure]) -> None:
-        if not skip:
-            raise CrystalError(reason, f"crystal {id!r}")
-        failures.append(Failure(id, reason))
-
-
-def _disordered(elements: Sequence[int]) -> Crystal:
-    """96 atoms without symmetry, at a usual density."""
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(range(4), range(4), range(6), indexing="ij"), -1).reshape(-1, 3)
-    positions = 2.6 * (grid + 0.25 * random.random((96, 3)))
-    kinds = list(elements)[:8] or [8, 13, 14, 22, 26, 29]
-    return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")
-
-
-def chunks(
-    items: list[Any], outcomes: Iterator[Outcome], skip: bool
-) -> Iterator[tuple[list[Crystal], list[Failure]]]:
-    """Crystals of some inputs at a time, with the inputs between them that could not be read."""
-    crystals: list[Crystal] = []
-    failures: list[Failure] = []
-    pairs = 0
-    for number, outcome in outcomes:
-        if isinstance(outcome, CrystalError):
-            if not skip:
-                raise outcome
-            failures.append(Failure(name_of(items[number], number), str(outcome)))
-            continue
-        if crystals and (len(crystals) == CHUNK or pairs + len(outcome) ** 2 > CHUNK_PAIRS):
-            yield crystals, failures
-            crystals, failures, pairs = [], [], 0
-        crystals.append(outcome)
-        pairs += len(outcome) ** 2
-    yield crystals, failures
 
 
 def choose_device(name: str) -> torch.device:

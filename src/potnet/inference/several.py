@@ -11,8 +11,9 @@ from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalGraph
 from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.data.targets import Targets
+from potnet.inference.limits import Limits
 from potnet.inference.predictions import Predictions, joined
-from potnet.inference.predictor import Limits, Predictor
+from potnet.inference.predictor import Predictor
 
 OF_ONE = ("std", "lower", "upper")
 """Columns beside the value of a single target; in a table of several they get its key before them."""

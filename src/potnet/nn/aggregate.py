@@ -18,7 +18,7 @@ def aggregate(
         index: (R,) int64 in [0, size), in any order.
         size: Number of rows of the result.
         reduce: "sum", "mean", "max" or "min".
-        times: (R, 1), rows that each stands for. None if each is one.
+        times: (R, 1), rows that each stands for. None: each stands for one.
 
     Returns:
         (size, ...) in the precision of the values, summed in float32 or better. Zero where no row has
@@ -56,7 +56,7 @@ def softmax(score: Tensor, index: Tensor, size: int, times: Tensor | None = None
         score: (R, C), each column on its own.
         index: (R,) int64 in [0, size).
         size: Number of sets of rows; they may be empty.
-        times: (R, 1), equal rows that each stands for. None if each is one.
+        times: (R, 1), equal rows that each stands for. None: each stands for one.
 
     Returns:
         (R, C), positive, with sum 1 over the rows of each set. A row that stands for several has their sum.

@@ -16,7 +16,7 @@ class Edges(NamedTuple):
         target: (E,) int64, the node i that receives: an atom or, of an angle, an edge; or a class of them.
         source: (E,) int64, the node j that sends.
         row: (E,) int64, the features of each edge. None if U = E, in the order of the edges.
-        times: (E, 1), so many equal edges of its target each stands for. None if each is one.
+        times: (E, 1), so many equal edges of its target each stands for. None: each stands for one.
     """
 
     features: Tensor

@@ -38,7 +38,7 @@ class Set2Set(nn.Module):
             rows: (R, width).
             index: (R,) int64 in [0, size), the set of each row.
             size: Number of sets; they may be empty.
-            times: (R, 1), equal rows that each stands for. None if each is one.
+            times: (R, 1), equal rows that each stands for. None: each stands for one.
 
         Returns:
             (size, features).

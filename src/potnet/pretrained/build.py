@@ -1,9 +1,9 @@
 """Make an entry of a registry from finished runs.
 
-    python -m potnet.pretrained.build name=k_vrh runs=[multirun/k/0,multirun/k/1,multirun/k/2]
+    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml [key=value ...]
 
-Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card
-docs/models/NAME.md with a plot. The test part, which no member was trained on or chosen by, calibrates the
+Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card NAME.md
+with a plot. The test part, which no member was trained on or chosen by, calibrates the
 intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
 tested.
 """  # fmt: skip
@@ -28,7 +28,8 @@ from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
-from potnet.pretrained.registry import SHIPPED, is_name
+from potnet.pretrained.outside import judge_outside, read_labelled
+from potnet.pretrained.registry import is_name
 from potnet.runs.checkpoint import export, find_checkpoint
 
 if TYPE_CHECKING:
@@ -43,36 +44,49 @@ WEIGHTS_LICENCE = "MIT"
 def build_entry(
     name: str,
     runs: Sequence[str],
+    registry: str | Path,
     title: str = "",
-    registry: str | Path = SHIPPED,
-    cards: str | Path = "docs/models",
+    cards: str | Path | None = None,
     data: str | Path | None = None,
     cache_dir: str | None = None,
     aliases: Sequence[str] = (),
     train_crystals: int = 3000,
     command: Sequence[str] = (),
+    finetune_member: int = 0,
     notes: str = "",
     device: str = "auto",
     licence: str = "",
     citation: str = "",
     data_name: str = "",
+    ood: str | Path | None = None,
+    ood_label: str | None = None,
+    ood_where: str | None = None,
+    ood_atoms: tuple[int, int] | None = None,
+    ood_title: str = "",
 ) -> dict[str, Any]:
     """Export members, calibrate, measure, and write the entry and the card.
 
     Args:
         name: Of the model.
         runs: Folders of runs or checkpoints, one a member, that learned one target on the same split.
-        title: For people; by default that of the target.
         registry: Its file; other entries are kept.
-        cards: Folder of the card.
+        title: For people; by default that of the target.
+        cards: Folder of the card; by default that of the registry.
         data: The file of the data, where it is no longer where the first run had it.
         cache_dir: Of features.
         aliases: Further names.
         train_crystals: How many training crystals the training error and the distance to them are taken from.
         command: That trained the members; for the card.
+        finetune_member: The member that fine-tuning begins with, counted from 0.
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
         licence, citation, data_name: Of the data, where their source does not state them.
+        ood: A table of crystals of another kind with labels, on which flags and intervals are tried; see
+            `read_labelled`. Crystals whose formula is in the data of the model are left out.
+        ood_label: Column of the label there; by default the key of the target.
+        ood_where: Which rows of it.
+        ood_atoms: Fewest and most atoms, 21-40.
+        ood_title: What these crystals are, for the card.
 
     Returns:
         The entry.
@@ -84,6 +98,8 @@ def build_entry(
         raise ConfigError(f"name={name}: give letters, digits and _")
     if not runs:
         raise ConfigError("runs=[]: give at least one run")
+    if not 0 <= finetune_member < len(runs):
+        raise ConfigError(f"finetune_member={finetune_member}: give 0 to {len(runs) - 1}, one of the runs")
     registry = Path(registry)
     registry.parent.mkdir(parents=True, exist_ok=True)
     members = [Predictor.from_checkpoint(run, device) for run in runs]
@@ -118,6 +134,13 @@ def build_entry(
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
+    outside: dict[str, Any] = {}
+    if ood is not None:
+        others = read_labelled(ood, key, ood_label, ood_where, ood_atoms, set(module.store.table.formulas))
+        outside = {
+            "title": ood_title or Path(ood).name,
+            **judge_outside(Ensemble(members, calibration, name), others),
+        }
     sigma = measure.last_layer(parts["train"], parts["val"], test)
     reliability = measure.judged(test, formulas, floor, sigma=sigma)
     source = module.source
@@ -128,6 +151,7 @@ def build_entry(
         "unit": target.unit,
         "learned_unit": target.learned_unit,
         "members": [{"file": file.name, "sha256": file_hash(file)} for file in files],
+        **({"finetune_member": finetune_member} if finetune_member else {}),
         "calibration": {"file": calibration_file.name, "sha256": file_hash(calibration_file)},
         "weights": dtype,
         "data": {
@@ -139,13 +163,17 @@ def build_entry(
             "citation": citation or str(getattr(source, "citation", "")),
         },
         "licence": WEIGHTS_LICENCE,
-        "figures": {**figures, **{k: v for k, v in reliability.items() if k not in ("classes", "curve")}},
+        "figures": {
+            **figures,
+            **{k: v for k, v in reliability.items() if k not in ("classes", "curve")},
+            **({"outside": outside} if outside else {}),
+        },
         "date": datetime.date.today().isoformat(),
         "command": list(command),
     }
     _write(registry, name, entry)
     write_card(
-        Path(cards), name, entry, reliability["classes"], measure.errors_by_element(test),
+        Path(cards or registry.parent), name, entry, reliability["classes"], measure.errors_by_element(test),
         measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
         members[0],
     )  # fmt: skip
@@ -232,18 +260,19 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
     """Put an entry into a registry file; the others stay."""
     content = yaml.safe_load(registry.read_text(encoding="utf-8")) if registry.is_file() else {}
     content = {**(content or {}), name: dict(entry)}
-    head = "# Trained models, one entry each, written by `python -m potnet.pretrained.build`.\n"
+    head = "# Trained models, one entry each, written by `potnet register`.\n"
     write_whole(registry, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110))
 
 
 KEYS = (
     *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
-    *("command", "notes", "device", "licence", "citation", "data_name"),
+    *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
+    *("ood", "ood_label", "ood_where", "ood_atoms", "ood_title"),
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m potnet.pretrained.build name=... runs=[...] ...`."""
+    """Run `potnet register`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -252,11 +281,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {}
     try:
         for word in words:
-            key, equals, value = word.partition("=")
+            key, equals, value = word.partition("=")  # ood_where='a=="b"' has more of them
             if not equals or key not in KEYS:
                 raise ConfigError(f"unknown argument {word}{did_you_mean(key, KEYS)}")
             settings[key] = _value(key, value)
-        for key in ("name", "runs"):
+        for key in ("name", "runs", "registry"):
             if key not in settings:
                 raise ConfigError(f"missing key {key}: give {key}=VALUE")
         entry = build_entry(**settings)
@@ -275,7 +304,12 @@ def _value(key: str, value: str) -> Any:
         inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         separator = ";" if key == "command" else ","
         return [entry.strip() for entry in inner.split(separator) if entry.strip()]
-    return int(value) if key == "train_crystals" else value
+    if key == "ood_atoms":
+        low, dash, high = value.partition("-")
+        if not (low.isdigit() and dash and high.isdigit()):
+            raise ConfigError(f"ood_atoms={value}: give fewest and most, such as 21-40")
+        return int(low), int(high)
+    return int(value) if key in ("train_crystals", "finetune_member") else value
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
       target: k_vrh                    key of what it predicts
       unit: GPa
       members: [{file: k_vrh.0.safetensors, sha256: ...}, ...]
+      finetune_member: 1               that fine-tuning begins with, counted from 0; the first by default
       calibration: {file: k_vrh.calibration.safetensors, sha256: ...}
       data: {name, content_hash, split_hash, sizes, licence, citation}
       licence: MIT
@@ -88,6 +89,18 @@ class Entry:
                 f"expected {wanted[:16]}...): it was changed or damaged, and is not loaded. Fetch it again"
             )
         return path
+
+    @property
+    def finetune_member(self) -> Mapping[str, Any]:
+        """`file` and `sha256` of the member that fine-tuning begins with.
+
+        Raises:
+            RegistryError: The entry has no such member.
+        """
+        members, chosen = self.settings.get("members"), self.settings.get("finetune_member", 0)
+        if not isinstance(members, list) or not isinstance(chosen, int) or not 0 <= chosen < len(members):
+            raise RegistryError(f"model {self.name}: finetune_member={chosen!r} is none of its members")
+        return members[chosen]
 
     def load(self, device: str = "auto") -> Ensemble:
         """The model.

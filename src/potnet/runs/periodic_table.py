@@ -7,11 +7,13 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from potnet.crystals.elements import ATOMIC_NUMBERS, MAX_Z, SYMBOLS
-from potnet.runs.figures import GRID, INK, new_figure
+from potnet.runs.figures import GRID, INK, new_figure, save
+
+if TYPE_CHECKING:
+    from potnet.runs.figures import Destination
 
 EMPTY = "#f7f7f7"
 
@@ -66,11 +68,13 @@ def place(z: int) -> tuple[float, int]:
     return period, nth if nth < min(2, length // 2) else nth + 18 - length
 
 
-def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: str, unit: str) -> None:
+def plot_error_by_element(
+    path: Destination, errors: Mapping[int, ElementError], name: str, unit: str
+) -> None:
     """Draw the heat map; each element that occurs shows its symbol and the number of crystals.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         errors: By atomic number, at least one.
         name: Of the property.
         unit: Learned unit, that of the errors.
@@ -119,4 +123,4 @@ def plot_error_by_element(path: Path, errors: Mapping[int, ElementError], name: 
         fontsize=8,
         va="bottom",
     )
-    figure.savefig(path)
+    save(figure, path)

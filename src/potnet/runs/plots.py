@@ -3,51 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from potnet.runs.figures import BLUE, INK, ORANGE, new_figure
+from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, plain_log, save, title_marks
 
 if TYPE_CHECKING:
-    from matplotlib.axis import Axis
-
     from potnet.data.targets import Target
+    from potnet.runs.figures import Destination
 
 TRAIN, VALIDATION, TEST = "#9aa5b1", ORANGE, BLUE
 
 
-def _plain_log(axis: Axis) -> None:
-    """Ticks of a logarithmic axis as people write them: 5, 10, 20, 50, 100."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
 def parity_plot(
-    path: Path,
+    path: Destination,
     target: Sequence[float] | np.ndarray,
     prediction: Sequence[float] | np.ndarray,
     metrics: Mapping[str, Any],
     name: str,
     unit: str,
     log: bool,
+    ids: Sequence[str] = (),
 ) -> None:
     """Predictions against targets of the test part.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         target: (n,) in physical units.
         prediction: (n,) in physical units.
         metrics: `mae`, `r2`, `unit` for the inset.
         name: Of the property.
         unit: Physical unit.
         log: Whether both axes are logarithmic.
+        ids: n names of crystals, shown on a page.
     """
-    target, prediction = np.asarray(target), np.asarray(prediction)
+    target, prediction = np.asarray(target, dtype=float), np.asarray(prediction, dtype=float)
     figure, axes = new_figure(5.0, 4.6)
     both = np.concatenate([target, prediction])
     both = both[both > 0] if log else both
@@ -56,13 +47,17 @@ def parity_plot(
         low, high = low / 1.2, high * 1.2
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _plain_log(axes.xaxis)
-        _plain_log(axes.yaxis)
+        plain_log(axes.xaxis)
+        plain_log(axes.yaxis)
     else:
         margin = 0.04 * (high - low) or 1.0
         low, high = low - margin, high + margin
     axes.plot([low, high], [low, high], color=INK, linewidth=0.9, zorder=1)
-    axes.scatter(target, prediction, s=12, color=TEST, alpha=0.55, linewidths=0, zorder=2)
+    points = axes.scatter(target, prediction, s=12, color=TEST, alpha=0.55, linewidths=0, zorder=2)
+    if len(ids):
+        shown = (target > 0) & (prediction > 0) if log else np.isfinite(target + prediction)
+        triples = zip(np.asarray(ids)[shown], target[shown].tolist(), prediction[shown].tolist(), strict=True)
+        title_marks(points, [f"{id}: {x:.4g}, predicted {y:.4g}" for id, x, y in triples])
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     suffix = f" ({unit})" if unit else ""
     axes.set_xlabel(f"{name}, DFT{suffix}")
@@ -71,14 +66,14 @@ def parity_plot(
     if metrics["r2"] is not None:
         lines.append(f"R² {metrics['r2']:.3f}")
     axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", color=INK)
-    figure.savefig(path)
+    save(figure, path)
 
 
-def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], target: Target) -> None:
+def learning_curve(path: Destination, rows: Sequence[Mapping[str, Any]], target: Target) -> None:
     """Errors of training and validation by epoch.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         rows: Of metrics.csv.
         target: Whose.
     """
@@ -104,14 +99,14 @@ def learning_curve(path: Path, rows: Sequence[Mapping[str, Any]], target: Target
             )  # fmt: skip
     if not target.is_class:
         axes.set_yscale("log")
-        _plain_log(axes.yaxis)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain_log(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     what = "wrong classes" if target.is_class else f"MAE, {target.metric_unit}".rstrip(", ")
     axes.set_ylabel(f"{target.title}: {what}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[int, float]]:

@@ -82,7 +82,8 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
     if metrics is not None:
         reached = run.monitored() if "val" in metrics else None
         value = None if reached is None else reached[1]
-        log.info("finished earlier, skipped: %s (%s %s)", folder, metrics.get("monitor", "val/mae"), value)
+        shown = "not validated" if value is None else f"{metrics.get('monitor', 'val/mae')} {value:.4f}"
+        log.info("finished earlier, skipped: %s (%s)", folder, shown)
         return value
     if last is not None:
         log.info("resumes from its last checkpoint: %s", folder)

@@ -36,7 +36,7 @@ class WeightEMA(WeightAveraging):
         ValueError: If it is not.
     """
 
-    def __init__(self, decay: float) -> None:
+    def __init__(self, decay: float = 0.995) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"callbacks.ema.decay={decay}: give a number from 0 to below 1, such as 0.995")
 

@@ -22,8 +22,8 @@ LEAST_LABELS = 20
 
 
 def source_file(path: str | Path) -> Path:
-    """The checkpoint that a run, a file or the name of a registered model means (of a model its first
-    member).
+    """The checkpoint that a run, a file or the name of a registered model means (of a model the member that
+    its entry names as `finetune_member`, else the first).
 
     Raises:
         CheckpointError, RegistryError: There is none.
@@ -33,7 +33,7 @@ def source_file(path: str | Path) -> Path:
     models = shipped()
     if is_name(path) and (str(path) in models or not Path(path).exists()):
         entry = models[str(path)]
-        return entry.file((entry.settings.get("members") or [{}])[0])
+        return entry.file(entry.finetune_member)
     return find_checkpoint(path)
 
 

@@ -30,7 +30,10 @@ class Objective:
     """
 
     def __init__(
-        self, loss: Literal["mse", "mae", "huber"], huber_delta: float, scale_target: bool = True
+        self,
+        loss: Literal["mse", "mae", "huber"] = "huber",
+        huber_delta: float = 1.0,
+        scale_target: bool = True,
     ) -> None:
         self.scale_target = scale_target
         self.functions: dict[str, Callable[..., Tensor]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from potnet.config import check_arguments
 from potnet.crystals.batch import CrystalBatch
-from potnet.data.targets import Targets
+from potnet.data.targets import Target, Targets
 from potnet.training.epoch_metrics import WeightedMean, epoch_metrics
 from potnet.training.losses import Objective
 from potnet.training.metrics import known
@@ -20,6 +20,9 @@ from potnet.training.networks import build_network
 from potnet.training.optimization import build_optimizer
 from potnet.training.outputs import labels_of, measured, values_of
 from potnet.training.scaling import fit_scalers, scalers_of
+
+if TYPE_CHECKING:
+    from potnet.data import CrystalDataModule
 
 
 class TrainingError(ValueError):
@@ -29,14 +32,16 @@ class TrainingError(ValueError):
 class PropertyModule(LightningModule):
     """A network, the targets it learns and the way it is trained.
 
-    All arguments are plain containers, which Lightning stores in the checkpoint: with `weights_only=True` it
-    loads, and it alone suffices to predict.
+    The settings are kept as plain containers in the checkpoint, which loads with `weights_only=True` and
+    alone suffices to predict (`potnet.load`). docs/experiments.md has a whole script ("With Lightning's
+    Trainer").
 
     Args:
         model: Config of the network: `_target_` and its arguments.
         targets: One target or several, as `Targets.from_config` takes them.
-        objective: Arguments of `Objective`: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`.
-        optimizer: Arguments of `build_optimizer`.
+        objective: Arguments of `Objective`: `loss` ("mse", "mae", "huber"), `huber_delta`, `scale_target`;
+            those left out have the defaults of the command.
+        optimizer: Arguments of `build_optimizer`, likewise.
 
     Attributes:
         model: The network; `model(batch)` is a dict of scaled outputs.
@@ -50,13 +55,13 @@ class PropertyModule(LightningModule):
     def __init__(
         self,
         model: Mapping[str, Any],
-        targets: Mapping[str, Any],
-        objective: Mapping[str, Any],
-        optimizer: Mapping[str, Any],
+        targets: Targets | Target | Mapping[str, Any],
+        objective: Mapping[str, Any] | None = None,
+        optimizer: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.targets = Targets.from_config(targets)
-        targets = self.targets.settings()
+        targets, objective, optimizer = self.targets.settings(), objective or {}, optimizer or {}
         self.save_hyperparameters("model", "objective", "optimizer", logger=False)
         self.save_hyperparameters({"targets": targets}, logger=False)
         self.model: nn.Module = build_network(model, self.targets)
@@ -72,18 +77,40 @@ class PropertyModule(LightningModule):
             {_name(name): WeightedMean() for name in ("loss", *errors, "grad_norm")}
         )
         self._announced: set[str] = set()
-        self.validation_losses = nn.ModuleDict({key: WeightedMean() for key in self.targets})
-        self.validation_metrics = nn.ModuleDict(
+        self.epoch_losses = nn.ModuleDict({key: WeightedMean() for key in self.targets})
+        self.epoch_metrics = nn.ModuleDict(
             {key: epoch_metrics(target) for key, target in self.targets.items()}
         )
 
-    def fit_scalers(self, data: Any) -> None:
-        """Set the scalers from the training part of a `CrystalDataModule`.
+    def prepare(self, data: CrystalDataModule, config: Mapping[str, Any] | None = None) -> None:
+        """Set the scalers from the training part, and note what the checkpoint has to know of the data.
 
-        Without `objective.scale_target` they stay the identity.
+        `trainer.fit` does so by itself. Without `objective.scale_target` the scalers stay the identity.
+
+        Args:
+            data: Set up.
+            config: Plain config of the run, where there is one: `potnet evaluate` finds the data by it.
         """
+        from potnet.runs.record import record_of
+
         if self.objective.scale_target:
             fit_scalers(self.scalers, self.targets, data)
+        self.record = record_of(config or {}, data)
+
+    def setup(self, stage: str) -> None:
+        """Prepare for the data of the Trainer, unless that was done.
+
+        Raises:
+            TrainingError: Forces are to be derived where Lightning forbids derivatives.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None and not self.record:
+            self.prepare(data)
+        if self.targets.derived and self.trainer.validate_loop.inference_mode:
+            raise TrainingError(
+                f"{' and '.join(self.targets.derived)} are derivatives of the energy, also in validation: "
+                "give Trainer(inference_mode=False)"
+            )
 
     def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """The value of each target in its learned unit, float64; see `outputs.values_of`."""
@@ -158,7 +185,7 @@ class PropertyModule(LightningModule):
             self._add("grad_norm", nn.utils.get_total_norm(gradients), 1)
 
     def on_train_epoch_end(self) -> None:
-        """Log the learning rate; refuse to go on with a loss that is no number."""
+        """Log the learning rate; refuse to go on with a loss that is not a number."""
         self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)  # type: ignore[union-attr]
         loss = self.trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):
@@ -179,27 +206,42 @@ class PropertyModule(LightningModule):
             none = torch.zeros(0, dtype=torch.float64, device=self.device)
             for key, target in self.targets.items():
                 value = none.reshape(0, target.outputs) if target.is_class else none
-                self.validation_metrics[key].update(value, none)  # type: ignore[operator]
-                self.validation_losses[key].update(none.sum(), 0)  # type: ignore[operator]
+                self.epoch_metrics[key].update(value, none)  # type: ignore[operator]
+                self.epoch_losses[key].update(none.sum(), 0)  # type: ignore[operator]
             return
         values, labels = self(batch), labels_of(self.targets, batch)
         sums = self.objective.sums(self.targets, self.scalers, values, labels, batch)
         for key, (total, count) in sums.items():
-            self.validation_losses[key].update(total / count.clamp(min=1), count)  # type: ignore[operator]
+            self.epoch_losses[key].update(total / count.clamp(min=1), count)  # type: ignore[operator]
             value, label = (measured(self.targets, key, x, batch) for x in (values[key], labels[key]))
-            self.validation_metrics[key].update(*known(value, label))  # type: ignore[operator]
+            self.epoch_metrics[key].update(*known(value, label))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors of the epoch."""
+        """Log the errors of the validation part: `val/k_vrh/mae` and so on."""
+        self._log_errors("val")
+
+    def on_test_epoch_start(self) -> None:
+        """As for validation."""
+        self.on_validation_epoch_start()
+
+    def test_step(self, batch: CrystalBatch, batch_idx: int) -> None:
+        """As for validation."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the errors of the test part: `test/k_vrh/mae` and so on."""
+        self._log_errors("test")
+
+    def _log_errors(self, part: str) -> None:
         losses = []
         found: dict[str, Any] = {}
         for key, target in self.targets.items():
-            mean, metrics = self.validation_losses[key], self.validation_metrics[key]
+            mean, metrics = self.epoch_losses[key], self.epoch_metrics[key]
             losses.append(target.weight * mean.compute().nan_to_num())  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
-            found |= {f"val/{key}/{name}": value for name, value in metrics.compute().items()}  # type: ignore[operator]
+            found |= {f"{part}/{key}/{name}": value for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
-        found["val/loss"] = torch.stack(losses).sum()
+        found[f"{part}/loss"] = torch.stack(losses).sum()
         self.log_dict(found, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

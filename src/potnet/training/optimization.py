@@ -66,8 +66,8 @@ def warmup_length(total_steps: int, warmup_steps: int | None, warmup_fraction: f
 def build_optimizer(
     module: nn.Module,
     total_steps: int,
-    learning_rate: float,
-    weight_decay: float,
+    learning_rate: float = 2e-3,
+    weight_decay: float = 0.5,
     algorithm: Literal["adamw", "adam", "sgd"] = "adamw",
     schedule: Literal["one_cycle", "constant", "steps", "exponential"] = "one_cycle",
     betas: Sequence[float] = (0.9, 0.999),

@@ -132,7 +132,7 @@ def test_jarvis_objects():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"elements": ["Na", "Xx"]}, "crystal 'J': site 1 is 'Xx', which is no element"),
+        ({"elements": ["Na", "Xx"]}, "crystal 'J': site 1 is 'Xx', which is not an element"),
         ({"elements": ["Na"]}, "2 positions need as many atomic numbers"),
         ({"coords": [[0, 0, 0], [0.5, None, 0]]}, "site 1 .* no finite position|plain"),
     ],
@@ -192,7 +192,7 @@ def test_pymatgen_structures():
     with pytest.raises(CrystalError, match="site 0 is disordered"):
         from_pymatgen(partial)
     dummy = core.Structure(lattice, [core.DummySpecies("X")], [[0, 0, 0]])
-    with pytest.raises(CrystalError, match=r"site 0 is .*no element"):
+    with pytest.raises(CrystalError, match=r"site 0 is .*not an element"):
         from_pymatgen(dummy)
     with pytest.raises(CrystalError, match="Molecule has no lattice"):
         from_pymatgen(core.Molecule(["H"], [[0, 0, 0]]))

@@ -49,9 +49,9 @@ def test_salt_in_many_spellings(text):
     ("text", "message"),
     [
         (change("Na Cl\n", ""), "it does not state its elements, as in files of VASP 4"),
-        (change("Na Cl", "Na Qq"), "'Qq' is no element"),
-        (change("Na Cl", "NH4 Cl"), "'NH4' is no element"),
-        (change("Na Cl", "Na H.75"), "'H.75' is no element"),
+        (change("Na Cl", "Na Qq"), "'Qq' is not an element"),
+        (change("Na Cl", "NH4 Cl"), "'NH4' is not an element"),
+        (change("Na Cl", "Na H.75"), "'H.75' is not an element"),
         (change("Na Cl", "Na"), r"line 7: 1 elements \(Na\), but 2 numbers of atoms"),
         (change("1 1", "1 1_0"), "line 7: the number of atoms of each element is wanted, got '1 1_0'"),
         (change("1 1", "0 0"), "line 7: there is no atom"),

@@ -112,8 +112,11 @@ BAD_CIF = {
         cif([*SALT_SITES, "K1 K 0.5 0.5 0"]),
         r"sites Na1 \(Na\) and K1 \(K\) are at one position",
     ),
-    "unknown element": (cif(["Na1 Na 0 0 0", "Q7 Qq 0.5 0.5 0.5"]), "site Q7 is 'Qq', which is no element"),
-    "water as a label": (cif(["Wat1 ? 0 0 0"]), "site Wat1 is 'Wat1', which is no element for certain"),
+    "unknown element": (
+        cif(["Na1 Na 0 0 0", "Q7 Qq 0.5 0.5 0.5"]),
+        "site Q7 is 'Qq', which is not an element",
+    ),
+    "water as a label": (cif(["Wat1 ? 0 0 0"]), "site Wat1 is 'Wat1', which is not an element for certain"),
     "no coordinate": (cif(["Na1 Na 0 0 0", "H1 H ? ? ?"]), r"site H1 has no position: \? \? \?"),
     "no cell": (no_cell(), "has no cell: _cell_length_b is missing"),
     "flat cell": (cif().replace("_gamma 90", "_gamma 0"), "no volume.* 0.0]"),
@@ -215,7 +218,7 @@ def test_a_bad_frame_does_not_cost_the_others(tmp_path):
     messages = [str(o) for o in outcomes[1:5]]
     for number, expected in enumerate(
         [
-            "site 1 is 'Qq', which is no element",
+            "site 1 is 'Qq', which is not an element",
             "site 1 (Cl) has no finite position",
             "no periodicity",
             "site 1 has 2 values for 4 columns: 'Cl 2.8'",
@@ -341,11 +344,11 @@ Cl 2.8 0 0
 @pytest.mark.parametrize(
     ("more", "first", "message"),
     [
-        ("", "Na 0 0 1_5", "site 0 has no position: '1_5' is no number"),
+        ("", "Na 0 0 1_5", "site 0 has no position: '1_5' is not a number"),
         ("", "Na 0 0 0 7", "site 0 has 5 values for 4 columns: 'Na 0 0 0 7'"),
         (":charge:R", "Na 0 0 0", "Properties has to be name:kind:columns"),
         (":charge:R:1", "Na 0 0 0", "site 0 has 4 values for 5 columns"),
-        ("", "NH4 0 0 0", "site 0 is 'NH4', which is no element"),
+        ("", "NH4 0 0 0", "site 0 is 'NH4', which is not an element"),
     ],
 )
 def test_rows_of_an_extended_xyz_are_read_as_announced(tmp_path, more, first, message):
@@ -368,7 +371,7 @@ def test_what_an_extended_xyz_says_stays_as_it_is_written(tmp_path):
     (tmp_path / "a.xyz").write_bytes(b"\xef\xbb\xbf" + text)
     salt, iron = read_crystals(tmp_path / "a.xyz")
     assert (salt.id, iron.id) == ("1e5", "a:1")
-    assert salt.properties == {"energy": -6.5, "k_vrh": 7.0}  # 1_5 is no number
+    assert salt.properties == {"energy": -6.5, "k_vrh": 7.0}  # 1_5 is not a number
     assert salt.z.tolist() == [1, 17]
     assert iron.z.tolist() == [26]
 
@@ -423,8 +426,8 @@ def test_frames_are_read_one_at_a_time(tmp_path):
 @pytest.mark.parametrize(
     ("block", "message"),
     [
-        (cif().replace("_a 5.64(1)", "_a 5,64"), "_cell_length_a is '5,64', which is no number"),
-        (cif(["Na1 Na 0 0 1/2", "Cl1 Cl .5 .5 .5"]), "site Na1 has no position: '1/2' is no number"),
+        (cif().replace("_a 5.64(1)", "_a 5,64"), "_cell_length_a is '5,64', which is not a number"),
+        (cif(["Na1 Na 0 0 1/2", "Cl1 Cl .5 .5 .5"]), "site Na1 has no position: '1/2' is not a number"),
         (cif() + "_cell_length_b 7.5\n", "_cell_length_b is given twice, with different values"),
         (
             cif(symmetry="_space_group_IT_number 225").replace("_c 5.64", "_c 6.64"),

@@ -16,7 +16,7 @@ from potnet.data import CrystalDataModule, EmbeddedSource, Featurizer
 from potnet.data.consistency import compare, problems
 
 
-def configurations(count: int = 12, strain: float = 0.01, step: float = 0.02) -> list[Crystal]:
+def configurations(count: int = 12, strain: float = 0.005, step: float = 0.03) -> list[Crystal]:
     """Lennard-Jones copper, strained and shaken."""
     rng = np.random.default_rng(0)
     found = []

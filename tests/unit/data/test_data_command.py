@@ -48,6 +48,19 @@ def test_list(store: FeatureStore, capsys: pytest.CaptureFixture[str]):
     assert sorted(line[4:] for line in found.values()) == [[], ["10", "crystals"], ["unfinished"]]
 
 
+def test_an_interrupted_download_is_listed_and_cleared(
+    store: FeatureStore, capsys: pytest.CaptureFixture[str]
+):
+    downloads = store.folder.parent / "downloads"
+    (downloads / "big.zip.part").write_bytes(b"x" * 3000)
+    (downloads / "big.zip.part.json").write_text("{}")
+    assert main(["list"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "big.zip" in line]
+    assert line.split() == ["2.9", "KiB", "download", "downloads/big.zip.part", "unfinished"]
+    assert main(["clear", "--yes", "downloads/big"]) == 0
+    assert sorted(path.name for path in downloads.iterdir()) == ["deep"]
+
+
 def test_list_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["list", "--cache-dir", str(tmp_path / "none")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'none'}: 0 B\n"

@@ -53,13 +53,13 @@ def test_every_crystal_once(small_data: CrystalDataModule):
             assert ids == small_data.dataset(part).ids
 
 
-def test_batches_are_collated(small_data: CrystalDataModule):
+def test_batches_are_collated(small_data: CrystalDataModule, embedded: Any):
     batch = next(iter(small_data.val_dataloader()))
     assert batch.num_crystals == 16
     assert batch.edge_index.max() < len(batch.z)
     assert batch.pair_sums.shape == (int((batch.num_atoms**2).sum()), 3)
     assert (batch.batch[batch.edge_index[0]] == batch.batch[batch.edge_index[1]]).all()
-    expected = {c.id: c.properties["k_vrh"] for c in EmbeddedSource().load().crystals}
+    expected = {c.id: c.properties["k_vrh"] for c in embedded.crystals}
     assert batch.targets["k_vrh"].tolist() == [expected[id] for id in batch.ids]
     assert batch.targets["k_vrh"].dtype == torch.float64
 
@@ -221,7 +221,7 @@ def test_bad_targets_stop_before_any_work(tmp_path: Path):
     "options", [{"extensive": True}, {"shape": (6,)}, {"per": "atom"}], ids=["extensive", "tensor", "atoms"]
 )
 def test_labels_of_the_cell_as_given_need_that_cell(tmp_path: Path, options: dict[str, Any]):
-    """An energy of eight atoms is no label of the two that are left in the primitive cell."""
+    """An energy of eight atoms is not a label of the two that are left in the primitive cell."""
     target = Target("k_vrh", **options)
     with pytest.raises(DataError, match=r"target k_vrh: .* set features\.cell=as_given"):
         from_table(tmp_path, moduli(4), target)
@@ -232,7 +232,7 @@ def test_missing_targets_are_counted(tmp_path: Path):
     records = [*moduli(3, split="train"), cubic("none", split="train")]
     data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"))
     assert data.summary()["removed"] == {"no k_vrh": 1}
-    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or no number")]
+    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or not a number")]
     assert data.split.train == ("c0", "c1", "c2")
 
 

@@ -10,18 +10,24 @@ import socket
 import threading
 import zipfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import http_files
 import pytest
 from http_files import FileServer
 
+from potnet import files
 from potnet.data import CacheError, DataError
 from potnet.data.download.downloader import Downloader, DownloadError, RemoteFile, local_file
+from potnet.data.download.remote import seconds_to_wait
 from potnet.data.download.verify import read_record
 
 CONTENT = bytes(range(256)) * 400
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
+PART = {"file.bin.part", "file.bin.part.json"}
+"""What has arrived of a file, and of which version."""
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +80,25 @@ def test_a_file_is_fetched_once(server: FileServer, downloader: Downloader) -> N
     assert "sha256:" + record.sha256 == CHECKSUM
 
 
+@pytest.mark.parametrize("algorithm", [None, "sha256", "md5"])
+def test_a_first_start_hashes_once(
+    server: FileServer, downloader: Downloader, monkeypatch: pytest.MonkeyPatch, algorithm: str | None
+) -> None:
+    """However many objects ask for the file: a check before the start, the source that reads, the record."""
+    hashed: list[str] = []
+    digest = files.file_hash
+    monkeypatch.setattr(
+        files, "file_hash", lambda path, name="sha256": hashed.append(name) or digest(path, name)
+    )
+    checksum = None if algorithm is None else f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}"
+    file = wanted(server, checksum=checksum)
+    for _ in range(2):
+        downloader.fetch(file)
+        Downloader(downloader.folder, progress=False).fetch(file)
+        downloader.sha256(file)
+    assert sorted(hashed) == (["md5", "sha256"] if algorithm == "md5" else ["sha256"])
+
+
 def test_two_at_once_fetch_once(server: FileServer, downloader: Downloader) -> None:
     threads = [threading.Thread(target=downloader.fetch, args=[wanted(server)]) for _ in range(2)]
     for thread in threads:
@@ -122,7 +147,91 @@ def test_attempts_end(
     with pytest.raises(DownloadError, match=message):
         downloader.fetch(wanted(server))
     assert pauses == [1, 2, 3]
-    assert [file.name for file in downloader.folder.iterdir()] == ["file.bin.lock"]
+    assert {file.name for file in downloader.folder.iterdir()} <= {"file.bin.lock", *PART}
+
+
+HALF = len(CONTENT) // 2
+REST = f"bytes={HALF}-"
+
+
+def test_an_interrupted_download_goes_on_where_it_was(
+    server: FileServer, downloader: Downloader, tmp_path: Path
+) -> None:
+    server.script = [http_files.truncated]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, REST]
+    assert not PART & {file.name for file in downloader.folder.iterdir()}
+    # Also after the end of the process: another start, the same folder.
+    server.requests.clear()
+    server.script = [http_files.truncated]
+    with pytest.raises(DownloadError):
+        Downloader(tmp_path / "other", 0, (60, 60), progress=False).fetch(wanted(server))
+    again = Downloader(tmp_path / "other", 0, (60, 60), progress=False)
+    assert again.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, REST]
+
+
+def test_a_file_that_has_changed_is_fetched_from_the_beginning(
+    server: FileServer, downloader: Downloader
+) -> None:
+    def half_of_an_older_one(request: http_files.FileRequest) -> None:
+        request.reply(200, b"x" * HALF, len(CONTENT), ETag='"0"')
+
+    server.script = [half_of_an_older_one]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, REST]  # to which the server sends all of it
+
+
+@pytest.mark.parametrize("tag", [None, 'W/"1"'])
+def test_without_a_strong_tag_nothing_is_joined(
+    server: FileServer, downloader: Downloader, tag: str | None
+) -> None:
+    def half(request: http_files.FileRequest) -> None:
+        request.reply(200, CONTENT[:HALF], len(CONTENT), **({"ETag": tag} if tag else {}))
+
+    server.script = [half]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, None]
+
+
+def test_a_server_that_sends_another_piece(server: FileServer, downloader: Downloader) -> None:
+    def wrong(request: http_files.FileRequest) -> None:
+        span = f"bytes 7-{len(CONTENT) - 1}/{len(CONTENT)}"
+        request.reply(206, CONTENT[7:], ETag=request.server.etag, Content_Range=span)
+
+    server.script = [http_files.truncated, wrong]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, REST, None]
+
+
+def test_a_part_longer_than_the_file(server: FileServer, downloader: Downloader) -> None:
+    server.script = [http_files.truncated, http_files.status(416), http_files.serve]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert [asked for _, asked in server.requests] == [None, REST, None]
+
+
+def test_the_server_says_how_long_to_wait(
+    server: FileServer, downloader: Downloader, pauses: list[float]
+) -> None:
+    server.script = [http_files.status(429, Retry_After="17"), http_files.status(503, Retry_After="soon")]
+    assert downloader.fetch(wanted(server)).read_bytes() == CONTENT
+    assert pauses == [17, 1, 2]
+    pauses.clear()
+    server.script = [http_files.status(429, Retry_After="5")] * 9
+    with pytest.raises(DownloadError, match="not ready"):
+        downloader.fetch(wanted(server, "other.bin"))
+    assert pauses == [5, 1, 5, 2, 5, 3]  # not after the last attempt
+    server.script = [http_files.status(503, Retry_After="86400")]
+    with pytest.raises(DownloadError, match="asks to come back in 86400 s"):
+        downloader.fetch(wanted(server, "third.bin"))
+
+
+def test_a_date_to_wait_for() -> None:
+    then = datetime.now(UTC) + timedelta(seconds=30)
+    assert seconds_to_wait(format_datetime(then, usegmt=True)) == pytest.approx(30, abs=10)
+    assert seconds_to_wait("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert seconds_to_wait("soon") is None
+    assert seconds_to_wait(None) is None
 
 
 def test_a_name_server_that_is_slow_once(
@@ -277,7 +386,7 @@ def test_a_full_disk_leaves_nothing_that_looks_finished(
     monkeypatch.setattr("potnet.data.download.remote.open", lambda *_: Full(), raising=False)
     with pytest.raises(CacheError, match=r"cannot write the downloads in .*No space left.*POTNET_CACHE"):
         downloader.fetch(wanted(server))
-    assert [file.name for file in downloader.folder.iterdir()] == ["file.bin.lock"]
+    assert {file.name for file in downloader.folder.iterdir()} <= {"file.bin.lock", *PART}
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -254,7 +254,7 @@ def test_an_unreadable_crystal_can_be_left_out(tmp_path: Path) -> None:
         records = json.loads(archive.read(archive.namelist()[0]))
     records[5]["atoms"]["elements"][0] = "Xx"
     path = zipped(tmp_path / "mine.zip", records)
-    with pytest.raises(DataError, match="'Xx', which is no element"):
+    with pytest.raises(DataError, match="'Xx', which is not an element"):
         own("jarvis_dft_3d", path).load()
     data = own("jarvis_dft_3d", path).load("skip")
     assert len(data) == 39

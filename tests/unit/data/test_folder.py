@@ -120,7 +120,7 @@ def test_bad_folders_and_files(folder: Path):
         FolderSource(folder).content_hash()
     with pytest.raises(DataError, match="no such folder"):
         FolderSource(folder / "none").load()
-    with pytest.raises(DataError, match="is no folder"):
+    with pytest.raises(DataError, match="is not a folder"):
         FolderSource(folder / "a.cif").load()
     ase.io.write(folder / "a.vasp", bulk("Si", a=5.4), format="vasp")
     with pytest.raises(DataError, match=r"a may be a\.cif or a\.vasp: write the ending too"):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import ase.build
 import numpy as np
@@ -13,7 +14,7 @@ from potnet.crystals import from_ase
 from potnet.data import (
     CrystalTable,
     DataError,
-    EmbeddedSource,
+    Featurizer,
     FileSplit,
     FoldSplit,
     RatioSplit,
@@ -21,6 +22,8 @@ from potnet.data import (
     Split,
     TableSource,
 )
+from potnet.data.features.cache import cached_features
+from potnet.data.splits import prototypes
 from potnet.data.splits.grouped import connected
 from potnet.data.splits.prototypes import prototype, with_prototypes
 
@@ -142,23 +145,38 @@ def test_prototypes():
     assert prototype(from_ase(shifted)) == names[0]
 
 
-def test_prototypes_are_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_prototypes_are_searched_once_without_reading_the_source_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """From the crystals on their way to the features, or from the features; the result is kept."""
+    reads: list[Path] = []
+    read = TableSource.read
+    monkeypatch.setattr(TableSource, "read", lambda self, *a: reads.append(self.path) or read(self, *a))
     records = [cubic(f"c{i}", 4.0 + i, k=1.0) for i in range(4)]
     source = TableSource(write_table(tmp_path / "t.jsonl", records))
-    plain = source.load().table
-    found = with_prototypes(plain, source, "raise", tmp_path / "cache")
-    assert found.prototypes == ["221_AB_1(-3mm)_1(-3mm)"] * 4
-    assert found.take([2, 0]).prototypes == found.prototypes[:2]
-    monkeypatch.setattr(TableSource, "load", None)
-    assert with_prototypes(plain, source, "raise", tmp_path / "cache") == found
+    found: list[CrystalTable] = []
+    featurizer = Featurizer(neighbors={"cutoff": 3.0}).restricted(["edges"])
+
+    def check(table: CrystalTable) -> None:
+        found.append(with_prototypes(table.take([3, 1]), source, tmp_path / "kept"))
+
+    store = cached_features(source, featurizer, tmp_path / "cache", check=check)
+    assert found[0].prototypes == ["221_AB_1(-3mm)_1(-3mm)"] * 2
+    whole = with_prototypes(store.table, source, tmp_path / "kept")  # the two others, from the features
+    assert whole.prototypes == ["221_AB_1(-3mm)_1(-3mm)"] * 4
+    assert whole.take([2, 0]).prototypes == whole.prototypes[:2]
+    assert len(reads) == 1
+    searched: list[str] = []
+    monkeypatch.setattr(prototypes, "prototype", lambda crystal: searched.append(crystal.id) or "none")
+    assert with_prototypes(store.table, source, tmp_path / "kept").prototypes == whole.prototypes
+    assert not searched
 
 
-def test_prototype_split_of_the_embedded_set():
-    whole = EmbeddedSource().load()
-    crystals = whole.crystals[:300]
+def test_prototype_split_of_the_embedded_set(embedded: Any):
+    crystals = embedded.crystals[:300]
     labels = {crystal.id: prototype(crystal) for crystal in crystals}
     some = CrystalTable(
-        list(labels), {}, {}, formulas=whole.table.formulas[:300], prototypes=list(labels.values())
+        list(labels), {}, {}, formulas=embedded.table.formulas[:300], prototypes=list(labels.values())
     )
     split = RatioSplit(by="prototype")(some)
     formulas = dict(zip(some.ids, some.formulas, strict=True))
@@ -185,7 +203,8 @@ def write_split(folder: Path, kind: str) -> Path:
             writer.writerow(["", "c4"])
         return folder / "s.csv"
     content: dict[str, object] = {
-        f"id_{part}" if kind == "jarvis" else part: ids for part, ids in PARTS.items()
+        f"id_{part}" if kind == "alignn" else part: dict.fromkeys(ids, 1.5) if kind == "jarvis" else ids
+        for part, ids in PARTS.items()
     }
     if kind in ("run", "folder"):
         content["hash"] = "x"
@@ -193,7 +212,7 @@ def write_split(folder: Path, kind: str) -> Path:
     return folder if kind == "folder" else folder / "split.json"
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "jarvis", "run", "folder"])
+@pytest.mark.parametrize("kind", ["csv", "json", "alignn", "jarvis", "run", "folder"])
 def test_files_of_ids(tmp_path: Path, kind: str):
     assert FileSplit(write_split(tmp_path, kind))(table(["F"] * 5)).to_plain() == PARTS
 

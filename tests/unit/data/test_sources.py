@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from potnet.data.features.choice import choose
 from potnet.data.features.staging import stage
 
 
-def test_embedded_set_is_the_described_one():
-    data = EmbeddedSource().load()
+def test_embedded_set_is_the_described_one(embedded: Any):
+    data = embedded
     assert data.name == "mp_elastic_2018"
     assert len(data) == 4273
     assert data.targets == {"g_vrh": "GPa", "k_vrh": "GPa"}
@@ -27,11 +28,11 @@ def test_embedded_set_is_the_described_one():
     assert (data.table.values("k_vrh") > 0).all()
 
 
-def test_embedded_split_keeps_formulas_apart():
-    data = EmbeddedSource().load()
+def test_embedded_split_keeps_formulas_apart(embedded: Any):
     parts: dict[str, set[str]] = {}
-    for crystal in data.crystals:
-        parts.setdefault(crystal.formula, set()).add(data.split[crystal.id])
+    for id, formula in zip(embedded.table.ids, embedded.table.formulas, strict=True):
+        parts.setdefault(formula, set()).add(embedded.split[id])
+    assert len(parts) == 3742
     assert all(len(found) == 1 for found in parts.values())
 
 

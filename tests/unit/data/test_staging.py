@@ -127,7 +127,7 @@ class MixedSource(ReadableSource):
 def test_everything_comes_back(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.WARNING):
         staged = stage(MixedSource(), tmp_path / "stage", "raise")
-    assert "irregular is no label, as its shape is not the same for all crystals" in caplog.text
+    assert "irregular is not a label, as its shape is not the same for all crystals" in caplog.text
     assert staged.keys == ["absent", "class", "forces", "gap", "stress"]
     assert staged.arrays == ("forces", "stress")
     table = choose(staged, "mixed").table

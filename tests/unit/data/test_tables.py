@@ -116,7 +116,7 @@ def test_pymatgen_writes_what_is_read():
         (cif(NACL) + cif(SI).replace("data_Si", "data_b"), "the CIF has 2"),
         ("data_x\n", "the CIF has 0"),
         (cif(NACL).replace("1.0000\n", "0.5000\n"), "partly occupied"),
-        ("\n".join("abcdefgh"), "no POSCAR: line 2: a scale other than zero is wanted"),
+        ("\n".join("abcdefgh"), "not a POSCAR: line 2: a scale other than zero is wanted"),
     ],
 )
 def test_structures_that_cannot_be_read(structure: Any, message: str):
@@ -130,7 +130,7 @@ def test_disorder_in_pymatgens_dictionary():
     with pytest.raises(CrystalError, match=r"site 1 is disordered or partly occupied \(Cl0\.5 Br0\.5\)"):
         from_serialized(structure)
     structure["sites"][1]["species"] = [{"element": "Xx", "occu": 1}]
-    with pytest.raises(CrystalError, match="site 1 is 'Xx', which is no element"):
+    with pytest.raises(CrystalError, match="site 1 is 'Xx', which is not an element"):
         from_serialized(structure)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def full(descriptor):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 def pause():
-    print(os.getpid(), flush=True)
+    os.write(1, f"{os.getpid()}\\n".encode())  # at once: other processes write lines to the same pipe
     time.sleep(1000)
 
 @dataclass(frozen=True)
@@ -191,32 +192,52 @@ def test_backends(monkeypatch: pytest.MonkeyPatch):
         list(run_tasks(abs, [1], 1, backend="ray"))
 
 
+LONDON = "potnet.lattice.potentials.London"
+
 _PROCESS = """
-import sys
+import os, sys
+from contextlib import contextmanager
 from potnet.data import Featurizer, TableSource
 from potnet.data.features import build, cache
 
+@contextmanager
+def progress_bar(total):
+    def progress(crystals):
+        os.write(1, f"{crystals} crystals\\n".encode())
+        if crystals:
+            sys.stdin.readline()  # until the test says go on
+
+    yield progress
+
 build._SHARD_CRYSTALS = int(sys.argv[4])
 featurizer = Featurizer(potentials=[{"_target_": sys.argv[3]}])
-cache.cached_features(TableSource(sys.argv[1]), featurizer, sys.argv[2], workers=2)
+cache.cached_features(
+    TableSource(sys.argv[1]), featurizer, sys.argv[2], workers=2, progress_bar=progress_bar
+)
 """
 
 
 def process(source: TableSource, folder: Path, potential: str, shard: int = 4) -> subprocess.Popen[str]:
-    """A process that featurizes with two others, in a script that has no `if __name__ == "__main__"`."""
+    """A process that featurizes with two others, in a script that has no `if __name__ == "__main__"`.
+
+    It prints how many crystals are there from before, and then a line for each shard that is done, after
+    which it waits for a line on its standard input. It never has more than two shards at hand.
+    """
     script = source.path.parent / "script.py"
     script.write_text(_PROCESS)
     command = [sys.executable, str(script), str(source.path), str(folder), potential, str(shard)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_nobody_outlives_one_that_is_killed(
     source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     odd(tmp_path, monkeypatch, "waits", "if seventh: pause()")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     with process(source, tmp_path / "cache", "waits.Odd") as child:
-        assert int(child.stdout.readline()) != child.pid  # a process is in the midst of its shard
+        # A process is in the midst of its shard.
+        assert int(next(line for line in child.stdout if line.strip().isdigit())) != child.pid
         child.kill()
         # The pipes are at their end when the last process that holds them is gone.
         child.communicate()
@@ -224,27 +245,29 @@ def test_nobody_outlives_one_that_is_killed(
 
 
 @pytest.mark.slow
-def test_killed_after_each_few_shards(tmp_path: Path):
-    source = TableSource(write_table(tmp_path / "many.jsonl", moduli(80, split="train")))
-    target = "potnet.lattice.potentials.London"
-    with process(source, tmp_path / "whole", target, shard=1) as child:
-        assert child.wait() == 0
+def test_killed_after_each_few_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build, "_SHARD_CRYSTALS", 1)
+    source = TableSource(write_table(tmp_path / "many.jsonl", moduli(24, split="train")))
     done: dict[Path, tuple[int, int]] = {}
-    for wanted in range(4, 80, 8):
-        with process(source, tmp_path / "killed", target, shard=1) as child:
-            while len(shards_in(tmp_path / "killed")) < wanted and child.poll() is None:
-                time.sleep(0.001)
+    for more in (1, 5, 9):
+        with process(source, tmp_path / "killed", LONDON, shard=1) as child:
+            assert child.stdout.readline() == f"{len(done)} crystals\n"
+            for number in range(more):
+                if number or done:
+                    child.stdin.write("go on\n")
+                    child.stdin.flush()
+                assert child.stdout.readline() == "1 crystals\n"
             child.kill()
+            child.communicate()  # until the last of its processes is gone
         found = shards_in(tmp_path / "killed")
-        assert len(found) >= wanted
+        assert len(done) + more <= len(found) <= len(done) + more + 2
         assert done.items() <= found.items()
         done = found
-    with process(source, tmp_path / "killed", target, shard=1) as child:
-        assert child.wait() == 0
-    (whole,) = (path for path in (tmp_path / "whole").iterdir() if path.is_dir())
-    (killed,) = (path for path in (tmp_path / "killed").iterdir() if path.is_dir())
-    assert set(killed.iterdir()) >= set(done)
-    assert files(killed) == files(whole)
+    featurizer = Featurizer(potentials=[{"_target_": LONDON}])
+    killed = cached_features(source, featurizer, tmp_path / "killed", workers=1)
+    assert done.items() <= shards_in(tmp_path / "killed").items()
+    whole = cached_features(source, featurizer, tmp_path / "whole", workers=1)
+    assert files(killed.folder) == files(whole.folder)
 
 
 def shards_in(cache: Path) -> dict[Path, tuple[int, int]]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from potnet.crystals import Crystal, CrystalError
 from potnet.inference.inputs import crystals_of, expand
@@ -29,6 +30,14 @@ def test_dictionaries_of_other_programs():
     assert isinstance(crystal, Crystal)
     assert (crystal.id, crystal.formula) == ("0", "ClCs")
     assert isinstance(wrong, CrystalError)
+
+
+def test_a_structure_of_pymatgen_is_one_crystal_and_not_a_list_of_sites():
+    pymatgen = pytest.importorskip("pymatgen.core")
+    structure = pymatgen.Structure(4 * np.eye(3), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    for inputs, count in ((structure, 1), ([structure, [structure, structure.as_dict()]], 3)):
+        found = [outcome for _, outcome in crystals_of(expand(inputs), None, "refuse")]
+        assert [crystal.formula for crystal in found] == ["ClCs"] * count
 
 
 def test_implausible_inputs_are_refused_or_taken_as_asked():

@@ -123,7 +123,7 @@ def test_flags_say_why(predictor: Predictor) -> None:
 
 
 def test_tables_come_piece_by_piece(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potnet.inference.predictor.CHUNK", 4)
+    monkeypatch.setattr("potnet.inference.inputs.CHUNK", 4)
     read = 0
 
     def crystals() -> Any:
@@ -145,7 +145,7 @@ def test_large_crystals_come_alone(predictor: Predictor) -> None:
 def test_a_crystal_above_the_memory_limit_costs_only_itself(
     predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("potnet.inference.predictor.UNMEASURED", 50)
+    monkeypatch.setattr("potnet.inference.pieces.UNMEASURED", 50)
     random = np.random.default_rng(0)
     grid = np.stack(np.meshgrid(*[range(3)] * 3, indexing="ij"), -1).reshape(-1, 3)
     large = Crystal(9 * np.eye(3), 3.0 * grid + 0.4 * random.random((27, 3)), np.full(27, 29), id="large")

@@ -1,7 +1,5 @@
 """Lists kept while atoms move little, the search for pairs, meshes and bounds."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -187,24 +185,3 @@ def test_no_table_of_pairs_of_atoms(monkeypatch):
         sizes.append(seen.size)
     assert sizes[1] < 12 * sizes[0]  # 64 times if it were a table
     assert sizes[1] < 2400**2
-
-
-def test_needs_torch_alone():
-    """As installed with `pip install --no-deps`: nothing but torch can be imported."""
-    import subprocess
-
-    code = """
-import sys
-missing = ("lightning hydra omegaconf wandb torch_geometric torchmetrics ase vesin moyopy jarvis scipy "
-           "matplotlib safetensors filelock requests rich torchpme pymatgen").split()
-sys.modules.update(dict.fromkeys(missing))
-import torch
-from potnet.lattice import Coulomb, lattice_energies, lattice_sums
-cell, sites, batch = torch.eye(3)[None], torch.tensor([[0.0, 0, 0], [0.5, 0.5, 0.5]]), torch.zeros(2).long()
-lattice_sums(cell, sites, batch, [Coulomb()])
-charges = torch.tensor([[1.0], [-1.0]])
-for method in ("ewald", "mesh"):
-    energies = lattice_energies(cell, sites, batch, charges, [Coulomb()], forces=True, method=method)
-    assert abs(float(energies.crystal) * 3**0.5 / 2 + 1.762674773) < 1e-5
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -21,7 +21,7 @@ sys.meta_path.insert(0, Refuse())
 if BLOCK_NUMPY:
     sys.modules["numpy"] = None
 before = set(sys.modules)
-from potnet.lattice import Coulomb, London, Pauli, lattice_sums
+from potnet.lattice import Coulomb, London, Pauli, lattice_energies, lattice_sums
 
 new = {name for name in set(sys.modules) - before if not name.startswith(("potnet", "torch", "ctypes"))}
 ours = {name for name in sys.modules if name.startswith("potnet")}
@@ -31,6 +31,12 @@ positions = torch.tensor([[0.0, 0.0, 0.0], [1.3, 1.2, 1.1]], dtype=torch.float64
 batch = torch.zeros(2, dtype=torch.int64)
 sums = lattice_sums(3.0 * torch.eye(3)[None], positions, batch, [Coulomb(), London()])
 sums.values.sum().backward()
+charges = torch.tensor([[1.0], [-1.0]], dtype=torch.float64)
+sites = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]], dtype=torch.float64)
+for method in ("ewald", "mesh"):
+    inputs = torch.eye(3)[None], sites, batch, charges
+    energies = lattice_energies(*inputs, [Coulomb()], forces=True, method=method)
+    assert abs(float(energies.crystal) * 3**0.5 / 2 + 1.762674773) < 1e-5
 print(float(sums.values[0, 0]))
 """
 

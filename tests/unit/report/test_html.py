@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from contextlib import suppress
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from potnet.config import ConfigError
+from potnet.runs.figures import as_svg
+from potnet.runs.plots import parity_plot
 from potnet.runs.report import collect, sections
 from potnet.runs.report.command import write_report
-from potnet.runs.report.html import html_report
+from potnet.runs.report.html import html_report, page_data
 
 
-@pytest.fixture
-def chromium(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The command of a Chromium that shows a page; the test is skipped where there is none."""
-    blank = tmp_path / "blank.html"
+    folder = tmp_path_factory.mktemp("chromium")
+    blank = folder / "blank.html"
     blank.write_text("<p id='probe'>")
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         # The file may be a stub that asks to install the browser, and a container may not let it run.
         with suppress(OSError, subprocess.SubprocessError):
-            if shutil.which(name) and "probe" in opened(name, blank, tmp_path / "probe", "", 60):
+            if shutil.which(name) and "probe" in opened(name, blank, folder / "probe", "", 60):
                 return name
     pytest.skip("no Chromium that works here: the page was parsed, not run")
 
@@ -49,7 +52,7 @@ class Page(HTMLParser):
 
 
 def test_page_holds_its_data_and_fetches_nothing(study: Path) -> None:
-    text = html_report("<b>A & B", sections(collect([study])), ["seed=3"], plotly="")
+    text = html_report("<b>A & B", sections(collect([study])), ["seed=3"])
     page = Page(text)
     assert not [tag for tag, attributes in page.tags if {"src", "href"} & attributes.keys()]
     assert ("h1", "<b>A & B") in page.texts
@@ -62,7 +65,6 @@ def test_page_holds_its_data_and_fetches_nothing(study: Path) -> None:
     assert rows["pairs_none"]["settings"] == {"features.pair_cutoff": "null", "model.pairs": "none"}
     assert rows["radius_4"]["settings"] == {"features.pair_cutoff": "4.0", "model.pairs": "complete"}
     assert section["common"]["trainer.max_epochs"] == "3"
-    assert [point[0] for point in rows["complete"]["curve"]] == [1, 2, 3]
 
 
 def test_runs_without_a_test_part(study: Path) -> None:
@@ -72,19 +74,44 @@ def test_runs_without_a_test_part(study: Path) -> None:
         file.write_text("id,split,target,prediction\n")
     found = sections(collect([study]))
     assert [row.comparison for row in found[0].rows] == [None, None, None]
-    assert "NaN" not in html_report("t", found, [], plotly="")
+    assert "NaN" not in html_report("t", found, [])
 
 
 def test_data_cannot_end_its_element(study: Path) -> None:
-    text = html_report("t", sections(collect([study])), ["a=</script><script>alert(1)"], plotly="")
+    text = html_report("t", sections(collect([study])), ["a=</script><script>alert(1)"])
     assert "</script><script>alert" not in text
 
 
-def test_without_plotly(study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "plotly.offline", None)
-    with pytest.raises(ConfigError, match=r'format=html needs plotly: pip install "potnet\[report\]"'):
-        write_report([str(study)], tmp_path / "report", ["html"])
-    assert not (tmp_path / "report").exists()
+def test_pictures_are_part_of_the_page(study: Path) -> None:
+    found = sections(collect([study]))
+    data = page_data(found, [])["sections"][0]
+    assert set(data["pictures"]) == {"errors", "learning"}
+    errors, learning = (ElementTree.fromstring(data["pictures"][name]) for name in ("errors", "learning"))
+    rows = {row.name for row in found[0].rows}
+    # Each row can be pointed at, and each run has its name and its error.
+    assert {node.get("data-row") for node in learning.iter() if node.get("data-row")} == rows
+    titles = [node.text for node in errors.iter("{http://www.w3.org/2000/svg}title")]
+    runs = {f"{run.folder.name}: {run.error('test'):.4f}" for row in found[0].rows for run in row.finished}
+    assert set(titles) == runs
+    assert len(titles) == len(runs)
+    # Names of groups would be those of the next picture as well; equal pictures are equal text.
+    assert not [node for node in errors.iter() if node.tag.endswith("}g") and node.get("id")]
+    assert page_data(found, [])["sections"][0]["pictures"] == data["pictures"]
+    # Errors by crystal are kept once, in the order of their names.
+    complete = next(row for row in data["rows"] if row["name"] == "complete")
+    assert dict(zip(data["crystals"], complete["errors"], strict=True))["mp-1"] == pytest.approx(0.205)
+
+
+def test_points_that_cannot_be_drawn_have_no_title() -> None:
+    """On a logarithmic axis there is no zero."""
+    metrics = {"mae": 1.0, "unit": "", "r2": None}
+    draw = partial(
+        parity_plot, target=[1.0, 0.0, 3.0], prediction=[2.0, 2.0, 4.0], metrics=metrics, name="k", unit="",
+        log=True, ids=["a", "b", "c<"],
+    )  # fmt: skip
+    root = ElementTree.fromstring(as_svg(draw))
+    titles = [node.text for node in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == ["a: 1, predicted 2", "c<: 3, predicted 4"]
 
 
 def opened(chromium: str, page: Path, folder: Path, fragment: str, seconds: float = 300) -> str:
@@ -99,7 +126,6 @@ def opened(chromium: str, page: Path, folder: Path, fragment: str, seconds: floa
 
 
 def test_page_in_a_browser(study: Path, tmp_path: Path, chromium: str) -> None:
-    pytest.importorskip("plotly")
     (page,) = write_report([str(study)], tmp_path / "report", ["html"])
     text = opened(chromium, page, tmp_path / "profile", "sort=-difference")
     document = Page(text)
@@ -109,10 +135,9 @@ def test_page_in_a_browser(study: Path, tmp_path: Path, chromium: str) -> None:
     heads = [attributes for tag, attributes in document.tags if tag == "th" and "data-column" in attributes]
     assert {head["data-column"]: head.get("aria-sort") for head in heads}["difference"] == "descending"
     assert rows_of(text) == ["pairs_none", "complete", "radius_4"]
-    # Two plots of three rows, and the one of crystals, which Plotly draws as SVG.
-    drawn = [attributes.get("class") or "" for _, attributes in document.tags]
-    assert sum("js-plotly-plot" in name.split() for name in drawn) == 3
-    assert sum(name == "scatterlayer mlayer" for name in drawn) == 3
+    # Two pictures of three rows, and the one of crystals, which the page draws.
+    assert [tag for tag, _ in document.tags].count("svg") == 3
+    assert [tag for tag, _ in document.tags].count("circle") == 4
     shown = {text for _, text in document.texts}
     assert {"model.pairs", "unfinished, 2 of 3 epochs"} <= {part for t in shown for part in (t, t[-25:])}
     assert any("better on 0 of 4" in t for t in shown)
@@ -127,14 +152,12 @@ def rows_of(text: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["run", "search"])
 def test_the_other_pages_in_a_browser(kind: str, study: Path, tmp_path: Path, chromium: str) -> None:
-    pytest.importorskip("plotly")
     runs = [str(study)] if kind == "search" else [str(collect([study])[0].folder)]
     (page,) = write_report(runs, tmp_path / "report", ["html"], kind=kind)
     document = Page(opened(chromium, page, tmp_path / "profile", ""))
     body = next(attributes for tag, attributes in document.tags if tag == "body")
     assert body.get("data-ready") == "true"
     assert "data-error" not in body
-    drawn = [attributes.get("class") or "" for _, attributes in document.tags]
-    assert sum("js-plotly-plot" in name.split() for name in drawn) == 2
+    assert [tag for tag, _ in document.tags].count("svg") == 2
     shown = {text for _, text in document.texts}
     assert ("The largest errors" if kind == "run" else "All trials") in shown

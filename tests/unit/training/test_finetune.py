@@ -10,8 +10,9 @@ from torch import nn
 
 from potnet.config import ConfigError, compose, plain
 from potnet.finetune import train_words
+from potnet.pretrained.registry import Entry, RegistryError
 from potnet.runs.checkpoint import FORMAT
-from potnet.training.finetune import start_from, with_source
+from potnet.training.finetune import source_file, start_from, with_source
 from potnet.training.optimization import build_optimizer
 
 
@@ -137,3 +138,12 @@ def test_the_short_command(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             train_words(wrong)
+
+
+def test_fine_tuning_begins_with_the_member_that_the_entry_names(tmp_path: Path) -> None:
+    members = [{"file": f"m.{n}.safetensors", "sha256": "0"} for n in range(2)]
+    assert Entry("m", {"members": members, "finetune_member": 1}, tmp_path).finetune_member is members[1]
+    assert Entry("m", {"members": members}, tmp_path).finetune_member is members[0]
+    with pytest.raises(RegistryError, match="finetune_member=2 is none of its members"):
+        Entry("m", {"members": members, "finetune_member": 2}, tmp_path).finetune_member  # noqa: B018
+    assert source_file("formation_energy").name == "formation_energy.1.safetensors"

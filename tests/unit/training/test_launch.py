@@ -41,7 +41,7 @@ def wait_for(name):
 @pytest.fixture
 def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ranks:
     """Lets every rank run this program in place of training."""
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(launching, "PROGRAM", "program_of_a_rank")
     (tmp_path / "run").mkdir()
     wait = launching._wait
@@ -221,7 +221,11 @@ def test_ranks_end_when_the_process_that_started_them_is_killed(tmp_path: Path) 
     """)
     process = subprocess.Popen(
         [sys.executable, "-c", starter],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path)},
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+            "TMPDIR": str(tmp_path),
+        },
     )
     files = [tmp_path / f"pid_{rank}" for rank in range(2)]
     wait_until(lambda: all(file.exists() for file in files))

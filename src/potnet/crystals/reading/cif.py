@@ -182,7 +182,7 @@ def _cell(block: Block) -> NDArray[np.float64]:
     texts = [block.value(tag) for tag in _CELL]
     values = [None if text is None else uncertain_number(text) for text in texts]
     absent = [
-        f"{tag} is missing" if text is None else f"{tag} is {text!r}, which is no number"
+        f"{tag} is missing" if text is None else f"{tag} is {text!r}, which is not a number"
         for tag, text, value in zip(_CELL, texts, values, strict=True)
         if value is None
     ]
@@ -224,7 +224,7 @@ def _operations(block: Block) -> list[Operations]:
     number_text = block.value(*_NUMBERS)
     number = _whole(number_text)
     if number_text is not None and number is None:
-        raise CrystalError(f"the number of the space group is {number_text!r}, which is no number")
+        raise CrystalError(f"the number of the space group is {number_text!r}, which is not a number")
     return by_group(block.value(*_NAMES), block.value(*_HALL), number)
 
 

@@ -63,7 +63,7 @@ def from_pymatgen(structure: Structure, id: str = "") -> Crystal:
     """Convert a pymatgen Structure. It counts as periodic in all directions of its lattice.
 
     Raises:
-        CrystalError: If a site is partly occupied or disordered, a species is no element, the object
+        CrystalError: If a site is partly occupied or disordered, a species is not an element, the object
             has no lattice, or for any reason `Crystal` has.
     """
     source = f"crystal {id!r}" if id else ""
@@ -75,7 +75,7 @@ def from_pymatgen(structure: Structure, id: str = "") -> Crystal:
             raise CrystalError(f"site {i} is disordered ({site.species_string}): order it", source)
         number = getattr(site.specie, "Z", None)
         if site.specie.symbol not in ATOMIC_NUMBERS or number is None:
-            raise CrystalError(f"site {i} is {site.species_string}, which is no element", source)
+            raise CrystalError(f"site {i} is {site.species_string}, which is not an element", source)
         z.append(int(number))
     return Crystal(structure.lattice.matrix, structure.cart_coords, np.array(z, dtype=np.int64), id)
 
@@ -151,7 +151,7 @@ def _truth(value: Any, source: str) -> bool:
 def _atomic_number(symbol: Any, site: str, source: str) -> int:
     number = ATOMIC_NUMBERS.get(str(symbol).strip())
     if number is None:
-        raise CrystalError(f"{site} is {symbol!r}, which is no element", source)
+        raise CrystalError(f"{site} is {symbol!r}, which is not an element", source)
     return number
 
 

@@ -160,7 +160,7 @@ def _atomic_numbers(
     """(n,) of the stated symbols, or of those behind the coordinates.
 
     Raises:
-        CrystalError: There are neither, or one is no element.
+        CrystalError: There are neither, or one is not an element.
     """
     behind = [None if word is None else element_of_type(word) for word in words]
     if names is None:
@@ -175,7 +175,7 @@ def _atomic_numbers(
         # Names of POTCAR: Na_pv, Fe/0f3c. H.75 is a part of a hydrogen, not one.
         element = element_of_type(re.split(r"[_/]", name)[0]) if "." not in name else None
         if element is None:
-            raise CrystalError(f"{name!r} is no element: {' '.join(names)[:60]!r}")
+            raise CrystalError(f"{name!r} is not an element: {' '.join(names)[:60]!r}")
         elements.append(element)
     z = np.repeat(np.array(elements, dtype=np.int64), counts)
     if None not in behind and not np.array_equal(z, np.array(behind)):

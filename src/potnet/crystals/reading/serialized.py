@@ -102,7 +102,7 @@ def _from_text(text: str, id: str, box: float | None) -> Crystal:
     try:
         return crystal_from_poscar(text)
     except CrystalError as error:
-        raise CrystalError(f"no POSCAR: {error.reason}", source) from None
+        raise CrystalError(f"not a POSCAR: {error.reason}", source) from None
 
 
 def _dictionary(text: str, source: str) -> Mapping[str, Any]:
@@ -169,7 +169,7 @@ def _from_pymatgen_dictionary(structure: Mapping[str, Any], id: str) -> Crystal:
             raise CrystalError(f"site {number} is disordered or partly occupied ({what}): order it", source)
         element = ATOMIC_NUMBERS.get(names[0][0])
         if element is None:
-            raise CrystalError(f"site {number} is {names[0][0]!r}, which is no element", source)
+            raise CrystalError(f"site {number} is {names[0][0]!r}, which is not an element", source)
         z.append(element)
         fractional.append(place)
     if not z:

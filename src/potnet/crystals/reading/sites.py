@@ -134,18 +134,18 @@ def _element(rows: _Rows, site: int, elements: set[str] | None) -> int:
     """Atomic number of a site, by its type or else by its label.
 
     Raises:
-        CrystalError: It is no element, or not surely one.
+        CrystalError: It is not an element, or not surely one.
     """
     label, kind = rows.labels[site], rows.get("type_symbol", site)
     if kind is not None:
         z = element_of_type(kind.strip())
         if z is None:
-            raise CrystalError(f"site {label} is {kind!r}, which is no element")
+            raise CrystalError(f"site {label} is {kind!r}, which is not an element")
         return z
     z = element_of_label(label.strip(), elements)
     if z is None:
         raise CrystalError(
-            f"site {label} is {label!r}, which is no element for certain: give its element in {_TYPE}"
+            f"site {label} is {label!r}, which is not an element for certain: give its element in {_TYPE}"
         )
     return z
 
@@ -155,7 +155,7 @@ def _refuse_disorder(rows: _Rows, site: int, z: int) -> None:
     if text is not None:
         occupancy = uncertain_number(text)
         if occupancy is None:
-            raise CrystalError(f"the occupancy of site {label} is {text!r}, which is no number")
+            raise CrystalError(f"the occupancy of site {label} is {text!r}, which is not a number")
         if abs(occupancy - 1) > FULL_OCCUPANCY:
             raise CrystalError(f"site {label} ({symbol(z)}) is partly occupied ({occupancy:g}): order it")
     group = rows.get("disorder_group", site)
@@ -180,7 +180,7 @@ def _positions(
                 continue
             value = uncertain_number(text)
             if value is None:
-                raise CrystalError(f"site {rows.labels[site]} has no position: {text!r} is no number")
+                raise CrystalError(f"site {rows.labels[site]} has no position: {text!r} is not a number")
             values[site, axis] = value
     if cartesian:
         values = _from_cartesian(block, values, cell)

@@ -39,7 +39,7 @@ def number(text: str, finite: bool = False) -> float | None:
 
     Args:
         text: Blanks around it do not matter.
-        finite: Whether `nan` and `inf` are no numbers either.
+        finite: Whether `nan` and `inf` are not numbers either.
     """
     text = text.strip()
     if _NUMBER.fullmatch(text) or (not finite and _NOT_FINITE.fullmatch(text)):

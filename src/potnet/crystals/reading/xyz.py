@@ -119,11 +119,11 @@ def _checked_rows(rows: list[str], properties: str, exact: bool) -> list[str]:
             if not re.fullmatch(r"[0-9]+", name):
                 z = ATOMIC_NUMBERS.get(name) or ATOMIC_NUMBERS.get(name.capitalize())
                 if z is None:
-                    raise CrystalError(f"site {site} is {name!r}, which is no element")
+                    raise CrystalError(f"site {site} is {name!r}, which is not an element")
                 tokens[species] = "H" if name.upper() in ("D", "T") else name.capitalize()
         bad = [tokens[place] for place in places if number(tokens[place]) is None]
         if bad:
-            raise CrystalError(f"site {site} has no position: {bad[0]!r} is no number")
+            raise CrystalError(f"site {site} has no position: {bad[0]!r} is not a number")
         clean.append(" ".join(tokens) + "\n")
     return clean
 

@@ -1,9 +1,9 @@
 """Files from the network: fetched once by pooch, verified before use, and found again.
 
 pooch gives a file its name once it is complete, and tries again after a break. Ours is what it cannot know:
-what an archive must contain, the record of a file without a published checksum, which answers of a
-server are final, and that two processes fetch once. Beside a file lies `NAME.record` with its size and
-sha256, which later starts compare.
+that an interrupted download goes on where it was, what an archive must contain, the record of a file without
+a published checksum, which answers of a server are final, and that two processes fetch once. Beside a file
+lies `NAME.record` with its size and sha256, which later starts compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from potnet.data.download.remote import DownloadError, Final, RemoteFile, fetch_over_http
 from potnet.data.download.verify import FileRecord, problem_of, read_record, write_record
 from potnet.data.errors import CacheError, DataError
-from potnet.files import file_hash
+from potnet.files import file_hash_once, remember_hash
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Downloader:
     Args:
         folder: Where files are kept.
         retries: How often to try again after a break, a stall, no answer, or a server that is busy; pauses
-            grow from 1 s to 10 s.
+            grow from 1 s to 10 s, after what the server asks for (Retry-After, at most 120 s).
         timeout: Seconds to wait for a connection (host names included, where the system allows), and for the
             next bytes.
         progress: Whether to show a bar on a terminal.
@@ -88,12 +88,12 @@ class Downloader:
         if record is None or (path.is_file() and not record.untouched(path)):
             path = self.fetch(file, mirror)
             record = read_record(path)
-        return record.sha256 if record is not None else file_hash(path)
+        return record.sha256 if record is not None else file_hash_once(path)
 
     def _verified(self, path: Path, file: RemoteFile) -> str | None:
         """What is wrong with a file in the folder; None if it can be used."""
         record = read_record(path)
-        digest = file_hash(path)
+        digest = file_hash_once(path)
         known = record is not None and record.sha256 == digest
         # Without published figures, a file that was found whole needs no second look into the archive.
         if not (known and file.checksum is None and file.bytes is None):
@@ -120,7 +120,7 @@ class Downloader:
         try:
             with self._writing():
                 fetch_over_http(url, arriving, file, self.retries, self.timeout, self.progress)
-            digest = file_hash(arriving)
+            digest = file_hash_once(arriving)
             problem = problem_of(arriving, file, digest)
             if problem is not None:
                 raise Final(f"what came from {url} {problem}; it was removed")
@@ -129,6 +129,9 @@ class Downloader:
             raise DownloadError(f"{error}. {self._advice(file, path)}") from error
         with self._writing():
             arriving.replace(path)
+        remember_hash(path, digest)
+        if file.checksum is not None and file.sha256 is None:
+            remember_hash(path, file.checksum.partition(":")[2], "md5")
         self._record(path, digest, url)
 
     def _advice(self, file: RemoteFile, path: Path) -> str:
@@ -188,7 +191,7 @@ def local_file(folder_or_file: str | Path, file: RemoteFile, alone: bool) -> Pat
             f"data.path: {path}: no such file (working folder: {Path.cwd()}); {file.name} is wanted here, "
             f"as from {file.url}"
         )
-    problem = problem_of(path, file, file_hash(path))
+    problem = problem_of(path, file, file_hash_once(path))
     if problem is not None:
         raise DataError(f"data.path: {path} {problem}; get {file.name} again, as from {file.url}")
     return path

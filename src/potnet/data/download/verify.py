@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from potnet.data.download.remote import RemoteFile
-from potnet.files import file_hash, write_whole
+from potnet.files import file_hash_once, write_whole
 
 _CHUNK = 2**20
 
@@ -76,7 +76,7 @@ def problem_of(path: Path, file: RemoteFile, sha256: str) -> str | None:
         return f"has {size} bytes where {file.bytes} are expected"
     if file.checksum is not None:
         algorithm, _, expected = file.checksum.partition(":")
-        found = sha256 if algorithm == "sha256" else file_hash(path, algorithm)
+        found = sha256 if algorithm == "sha256" else file_hash_once(path, algorithm)
         if found != expected:
             return f"has another checksum ({algorithm} {found[:16]}..., expected {expected[:16]}...)"
         return None
@@ -115,4 +115,4 @@ def _problem_of_pickle(path: Path) -> str | None:
         size = file.seek(0, 2)
         file.seek(max(0, size - 1))
         ends = file.read(1) == b"."
-    return None if begins and ends else "is no whole pickle"
+    return None if begins and ends else "is not a whole pickle"

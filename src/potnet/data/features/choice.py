@@ -92,6 +92,7 @@ def choose(
         formulas=[formulas[row] for row in rows],
         removed=tuple(removed),
         arrays=stage.arrays,
+        structures=lambda some: stage.structures(rows[some]),
     )
     return Choice(rows, stage.atoms[rows], table)
 

@@ -50,7 +50,7 @@ def write_labels(path: Path, stage: Stage, rows: np.ndarray) -> None:
         metadata={_NOTES: json.dumps(notes, sort_keys=True)},
     )
     with pq.ParquetWriter(path, schema, compression="zstd") as file:
-        for part in stage.parts(rows, _ROWS):
+        for part in stage.parts(rows, _ROWS, schema.names):
             arrays = [
                 part.column(field.name)
                 if field.name in part.column_names
@@ -77,10 +77,12 @@ def read_labels(folder: Path) -> CrystalTable:
     Raises:
         OSError, KeyError, ValueError: A file is missing or damaged.
     """
-    schema = pq.read_schema(folder / LABELS)
+    # Not read_table, which brings along the machinery for data sets of many files: 16 MiB.
+    labels = pq.ParquetFile(folder / LABELS)
+    schema = labels.schema_arrow
     notes = json.loads(schema.metadata[_NOTES])
-    texts = pq.read_table(folder / LABELS, columns=["id", "part", "formula"])
-    removed = pq.read_table(folder / REMOVED).to_pylist()
+    texts = labels.read(columns=["id", "part", "formula"])
+    removed = pq.ParquetFile(folder / REMOVED).read().to_pylist()
     return CrystalTable(
         ids=texts.column("id").to_pylist(),
         targets=_Columns(folder / LABELS, schema.names),
@@ -103,7 +105,7 @@ class _Columns(Mapping[str, np.ndarray]):
     def __getitem__(self, key: str) -> np.ndarray:
         if key not in self._read:
             name = self._names[key]
-            column = pq.read_table(self.path, columns=[name]).column(name)
+            column = pq.ParquetFile(self.path).read(columns=[name]).column(name)
             text = name.startswith("text:")
             self._read[key] = objects(strings(column)) if text else np.array(column.to_numpy(), dtype=float)
         return self._read[key]

@@ -84,7 +84,7 @@ def stage(source: Source, folder: Path, on_error: str) -> Stage:
         _write(folder, len(sizes), chunk)
         sizes.append(len(chunk))
     for key in [key for key, shape in shapes.items() if shape is None]:
-        log.warning("%s: %s is no label, as its shape is not the same for all crystals", source.name, key)
+        log.warning("%s: %s is not a label, as its shape is not the same for all crystals", source.name, key)
     notes = {
         "content": content,
         "arrays": sorted(key for key, shape in shapes.items() if shape is not None),
@@ -149,7 +149,7 @@ class Stage:
         return _Columns(self, [key for key in self.keys if key not in self.arrays])
 
     def label(self, key: str) -> np.ndarray:
-        """The column of a label that is no array; see `CrystalTable.values`."""
+        """The column of a label that is not an array; see `CrystalTable.values`."""
         if self.is_number(key):
             return np.concatenate([_numbers(table, key) for table in self._tables()])
         return objects(strings(self._texts(f"text:{key}")))
@@ -165,17 +165,24 @@ class Stage:
             found.update(zip(wanted.tolist(), _crystals(table, self._irregular), strict=True))
         return [found[row] for row in rows.tolist()]
 
+    def structures(self, rows: np.ndarray) -> Iterator[Crystal]:
+        """Crystals one by one, in the order given; no more than a chunk of them is in memory."""
+        for start in range(0, len(rows), _CHUNK_CRYSTALS):
+            yield from self.crystals(rows[start : start + _CHUNK_CRYSTALS])
+
     def is_number(self, key: str) -> bool:
         """Whether a label is a number (text among numbers is missing), rather than text."""
         return "number" in self._kinds.get(key, {"number"})
 
-    def parts(self, rows: np.ndarray, size: int) -> Iterator[pa.Table]:
-        """The stored columns of some crystals, ascending, in tables of about `size` crystals."""
+    def parts(self, rows: np.ndarray, size: int, names: Collection[str]) -> Iterator[pa.Table]:
+        """Some of the stored columns of some crystals, ascending, in tables of about `size` crystals."""
         pending: list[pa.Table] = []
         for chunk, (start, stop) in enumerate(itertools.pairwise(self._starts.tolist())):
             low, high = np.searchsorted(rows, [start, stop])
             if low < high:
-                pending.append(self._table(chunk).take(pa.array(rows[low:high] - start)))
+                table = self._table(chunk)
+                table = table.select([name for name in table.column_names if name in names])
+                pending.append(table.take(pa.array(rows[low:high] - start)))
             if sum(map(len, pending)) >= size:
                 yield pa.concat_tables(pending, promote_options="default")
                 pending = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from potnet.crystals import CrystalBatch, CrystalGraph, is_atom_label
+from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, is_atom_label
 from potnet.crystals.batch import RAGGED, RaggedField, batch_of, joined
 from potnet.data.errors import CacheError
 from potnet.data.features.label_file import read_labels
@@ -48,7 +49,7 @@ class FeatureStore:
         for name, known in self._files.items():
             if file_hash(self.folder / name) != known["sha256"]:
                 raise CacheError(_damaged(self.folder / name))
-        self.table = read_labels(self.folder)
+        self.table = replace(read_labels(self.folder), structures=self._crystals)
         self.failures = [failure for shard in self.shards for failure in shard.failures]
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -161,6 +162,12 @@ class FeatureStore:
             first, cell = int(self._first[shard]), arrays["cell"].double().numpy()
             atoms = self.num_atoms[first : first + len(cell)]
             yield first, arrays["z"].long().numpy(), cell, atoms
+
+    def _crystals(self, rows: np.ndarray) -> Iterator[Crystal]:
+        """Some crystals one by one, in the order given: the cell that was featurized, without labels."""
+        for row in rows.tolist():
+            graph = self.graph(row)
+            yield Crystal(graph.cell.numpy(), graph.positions.numpy(), graph.z.numpy(), graph.id)
 
     @cached_property
     def num_atoms(self) -> np.ndarray:

@@ -31,7 +31,7 @@ class FolderSource(ReadableSource):
     The layout of CGCNN, ALIGNN and the JARVIS leaderboard: `id_prop.csv` beside the files, a line a crystal,
     `name,value` or `name,value,value...`, the name that of a file with or without its ending; values are
     numbers, or words for classes. A first line
-    whose values are no numbers names the columns; a column `split` holds "train", "val" or "test". Files may
+    whose values are not numbers names the columns; a column `split` holds "train", "val" or "test". Files may
     be compressed (`.gz`) and lie in folders below (`name` is then a path). Files that the table does not name
     are not used, and listed.
 
@@ -142,7 +142,7 @@ class FolderSource(ReadableSource):
 
     def _read_table(self, files: _Files) -> _Table:
         if not self.path.is_dir():
-            what = "is no folder (data=table reads files)" if self.path.exists() else "no such folder"
+            what = "is not a folder (data=table reads files)" if self.path.exists() else "no such folder"
             raise DataError(f"{self.path}: {what} (working folder: {Path.cwd()})")
         file = self.path / self.table
         if not file.is_file():
@@ -269,7 +269,7 @@ class _Files:
 
 
 def _stem(name: str) -> str | None:
-    """A file's name without its ending; None if it is no structure file."""
+    """A file's name without its ending; None if it is not a structure file."""
     name = name.removesuffix(".gz")
     for ending in ENDINGS:
         if name.lower().endswith(ending):

@@ -56,7 +56,7 @@ def label_of(value: Any, key: str = "", from_text: bool = False) -> Label | None
 def number_of(value: Any, from_text: bool = False) -> float | None:
     """A number as a float; None for everything else (truth values and, unless asked for, text too).
 
-    Text is strict: `1_5` is no number, though Python takes it for 15.
+    Text is strict: `1_5` is not a number, though Python takes it for 15.
     """
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)

@@ -77,7 +77,7 @@ def structure_files(path: str | PathLike[str]) -> list[Path]:
     if not found:
         kinds = ", ".join((*ENDINGS, *TABLES, *OTHERS))
         raise CrystalError(
-            f"there is no structure file in this folder (looked for {kinds}, POSCAR*)", str(path)
+            f"there is not a structure file in this folder (looked for {kinds}, POSCAR*)", str(path)
         )
     return found
 

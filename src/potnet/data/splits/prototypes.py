@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from potnet.crystals import Crystal
-from potnet.data.table import CrystalTable, Removal
+from potnet.data.table import CrystalTable
 from potnet.files import write_whole
 
 if TYPE_CHECKING:
@@ -78,24 +78,22 @@ def _anonymous(counts: list[int]) -> str:
     return "".join(f"{name}{n if n > 1 else ''}" for name, n in zip(names, amounts, strict=True))
 
 
-def with_prototypes(table: CrystalTable, source: Source, on_error: str, folder: Path) -> CrystalTable:
+def with_prototypes(table: CrystalTable, source: Source, folder: Path) -> CrystalTable:
     """The table with the prototype of each of its crystals, found once and then kept in a file.
 
     Args:
-        table: Crystals of the source.
-        source: Has their structures.
-        on_error: As the source was read.
-        folder: Of the file; its name is that of the data set with a checksum.
+        table: Crystals of the source, whose structures can be read.
+        source: Its name and checksum name the file.
+        folder: Of the file.
     """
     file = folder / f"{source.name}-prototypes{_FORMAT}-{source.content_hash()[:16]}.json"
     known = _read(file)
-    wanted = {id for id in table.ids if id not in known}
-    if wanted:
+    rows = np.array([row for row, id in enumerate(table.ids) if id not in known], dtype=np.int64)
+    if len(rows):
         log.info("prototypes of %s: searched once, and kept in %s", source.name, file)
-        for item in source.read(on_error):
-            if not isinstance(item, Removal) and item.crystal.id in wanted:
-                # The first of several crystals with one id is the one that is kept.
-                known.setdefault(item.crystal.id, prototype(item.crystal))
+        assert table.structures is not None
+        for crystal in table.structures(rows):
+            known[crystal.id] = prototype(crystal)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             write_whole(file, json.dumps(known))

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from potnet.config import flat
+from potnet.config.paths import groups
 
 _ELSEWHERE = (
     "logger", "runs_dir", "published", "resume", "name", "data.cache_dir", "data.num_workers",
@@ -75,12 +76,14 @@ def name_rows(rows: Sequence[tuple[Sequence[str], Mapping[str, Any]]], over: Seq
     ]
     counts = Counter(override for overrides in given for override in set(overrides))
     varying = [[override for override in overrides if counts[override] < len(rows)] for overrides in given]
-    groups = {override.partition("=")[0] for overrides in varying for override in overrides}
-    short = short_keys(groups)
+    chosen = {override.partition("=")[0] for overrides in varying for override in overrides}
+    short = short_keys(chosen)
+    # The name of an option says what it is; a value needs its key.
+    alone = len(chosen) == 1 and chosen <= set(groups())
     names = []
     for overrides in varying:
         pairs = [override.partition("=")[::2] for override in overrides]
-        texts = [short_value(v) if len(groups) == 1 else f"{short[k]}={short_value(v)}" for k, v in pairs]
+        texts = [short_value(v) if alone else f"{short[k]}={short_value(v)}" for k, v in pairs]
         names.append(", ".join(texts))
     keys = varying_keys([settings for _, settings in rows])
     short = short_keys(keys)

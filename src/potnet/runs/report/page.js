@@ -2,20 +2,11 @@
 // Fills the page of potnet.runs.report from the JSON in #data. Text goes in as text, never as HTML.
 // The address may end in #sort=COLUMN or #sort=-COLUMN, which sorts every table.
 
-const MARK = "#e08214", OTHER = "#2166ac", INK = "#222222", GRID = "#e3e3e3";
+const SVG = "http://www.w3.org/2000/svg";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
 window.addEventListener("error", event => { document.body.dataset.error = event.message; });
 window.addEventListener("unhandledrejection", event => { document.body.dataset.error = String(event.reason); });
-
-// Plotly's script lies in the page compressed, as it is large: gzip, then base64.
-async function loadPlotly() {
-  const bytes = Uint8Array.from(atob(document.getElementById("plotly").textContent), c => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  const script = document.createElement("script");
-  script.textContent = await new Response(stream).text();
-  document.head.append(script);
-}
 
 function element(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -60,7 +51,7 @@ function sortableTable(section) {
 
   function fill(rows) {
     body.replaceChildren(...rows.map(row => element(
-      "tr", row.name === section.reference ? { class: "reference" } : {},
+      "tr", { "data-name": row.name, ...(row.name === section.reference ? { class: "reference" } : {}) },
       ...cols.map(([, , text]) => element("td", {}, String(text(row)))))));
   }
   function sort(id, descending) {
@@ -90,56 +81,46 @@ function sortableTable(section) {
     element("table", { class: "rows" }, element("thead", {}, element("tr", {}, ...heads)), body));
 }
 
-function layout(x, y, more = {}) {
-  return {
-    font: { family: "system-ui, sans-serif", color: INK },
-    margin: { l: 60, r: 12, t: 30, b: 48 }, hoverlabel: { align: "left" }, paper_bgcolor: "white", plot_bgcolor: "white",
-    xaxis: { title: { text: x }, gridcolor: GRID, zeroline: false, automargin: true, ...more.xaxis },
-    yaxis: { title: { text: y }, gridcolor: GRID, zeroline: false, automargin: true, ...more.yaxis },
-    showlegend: false, ...more.layout,
-  };
+// A picture, drawn as SVG when the report was made.
+function picture(data, name) {
+  const node = element("div", { class: name });
+  node.innerHTML = data.pictures[name] ?? "";
+  return node;
 }
 
-// Plotly's own list of buttons has one that sends the plot elsewhere.
-const BUTTONS = [["zoom2d", "pan2d", "resetScale2d", "toImage"]];
-const draw = (node, traces, shape) =>
-  Plotly.newPlot(node, traces, shape, { responsive: true, displaylogo: false, modeBarButtons: BUTTONS });
-
-function drawErrors(node, section) {
-  const rows = section.rows.filter(row => row[section.part]);
-  const color = row => row.color;
-  const means = {
-    type: "scatter", mode: "markers", x: rows.map(row => row[section.part].mean), y: rows.map(row => row.name),
-    marker: { symbol: "line-ns-open", size: 13, color: rows.map(color), line: { width: 2 } },
-    error_x: { type: "data", array: rows.map(row => row[section.part].sd ?? 0), color: "#7a93ad", thickness: 1.6 },
-    hovertemplate: "%{y}: %{x:.4f}<extra></extra>",
-  };
-  const dots = rows.flatMap(row => row.runs.map(run => ({ row, run })));
-  const runs = {
-    type: "scatter", mode: "markers", x: dots.map(d => d.run.mae), y: dots.map(d => d.row.name),
-    text: dots.map(d => d.run.folder), marker: { size: 7, opacity: 0.55, color: dots.map(d => color(d.row)) },
-    hovertemplate: "%{text}<br>%{x:.4f}<extra></extra>",
-  };
-  node.style.height = `${140 + 26 * rows.length}px`;
-  draw(node, [means, runs], layout(
-    section.labels[section.part], "", { yaxis: { autorange: "reversed", type: "category" } }));
-}
-
-function drawCurves(node, section) {
-  const traces = section.rows.filter(row => row.curve.length).map(row => {
-    const reference = row.name === section.reference;
-    const x = row.curve.map(point => point[0]), y = row.curve.map(point => point[1]);
-    return {
-      type: "scatter", mode: x.length < 3 ? "lines+markers" : "lines", name: row.name, x, y,
-      line: { color: row.color, dash: row.dash, width: reference ? 3.5 : 1.6 },
-      customdata: row.curve.map(point => point.slice(2)),
-      hovertemplate: "epoch %{x}: %{y:.4f} (%{customdata[0]:.4f} to %{customdata[1]:.4f})",
-    };
+// Pointing at a row of a table brings out what belongs to it in the pictures of its section.
+function connect(section) {
+  const marks = [...section.querySelectorAll("[data-row]")];
+  section.addEventListener("mouseover", event => {
+    const row = event.target.closest("[data-row], tr[data-name]"), name = row?.dataset.row ?? row?.dataset.name;
+    section.classList.toggle("pointed", marks.some(mark => mark.dataset.row === name));
+    for (const mark of marks) mark.classList.toggle("here", mark.dataset.row === name);
   });
-  node.style.height = `${Math.max(440, 140 + 26 * section.rows.length)}px`;
-  draw(node, traces, layout(
-    "epoch", section.labels.val,
-    { yaxis: { type: section.measure === "MAE" ? "log" : "linear" }, layout: { showlegend: true, hovermode: "closest" } }));
+}
+
+// Points in a square from 0 to the largest value, with the diagonal; drawn here, as the two rows are chosen here.
+function square(x, y, titles, xlabel, ylabel) {
+  const size = 460, left = 56, top = 10, side = size - left - 44, most = [...x, ...y].reduce((a, b) => Math.max(a, b), 1e-12);
+  const at = value => side * value / most;
+  const node = (tag, attributes, ...children) => {
+    const made = document.createElementNS(SVG, tag);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  };
+  const step = 10 ** Math.floor(Math.log10(most / 2)), every = [1, 2, 5, 10].find(n => most / (n * step) <= 6) * step;
+  const ticks = [...Array(Math.floor(most / every) + 1).keys()].map(n => +(n * every).toPrecision(3));
+  const grid = ticks.flatMap(tick => [
+    node("path", { d: `M${at(tick)} 0V${side}M0 ${side - at(tick)}H${side}`, stroke: "#ddd" }),
+    node("text", { x: at(tick), y: side + 16, "text-anchor": "middle" }, String(tick)),
+    node("text", { x: -6, y: side - at(tick) + 4, "text-anchor": "end" }, String(tick))]);
+  const dots = x.map((value, i) => node("circle",
+    { cx: at(value).toFixed(1), cy: (side - at(y[i])).toFixed(1), r: 3, fill: "#2166ac", "fill-opacity": 0.5 },
+    node("title", {}, `${titles[i]}: ${value.toFixed(4)}, ${y[i].toFixed(4)}`)));
+  return node("svg", { viewBox: `0 0 ${size} ${size}`, "font-size": 11 }, node("g", { transform: `translate(${left},${top})` },
+    ...grid, node("path", { d: `M0 ${side}L${side} 0`, stroke: "#222" }), ...dots,
+    node("text", { x: side / 2, y: side + 36, "text-anchor": "middle" }, xlabel),
+    node("text", { x: -side / 2, y: -42, "text-anchor": "middle", transform: "rotate(-90)" }, ylabel)));
 }
 
 function comparison(section) {
@@ -163,17 +144,11 @@ function comparison(section) {
         element("thead", {}, element("tr", {}, ...["setting", a.name, b.name].map(t => element("th", { scope: "col" }, t)))),
         element("tbody", {}, ...keys.map(key => element("tr", {},
           ...[key, a.settings[key], b.settings[key]].map(t => element("td", {}, t ?? "")))))));
-    const ids = Object.keys(a.errors).filter(id => id in b.errors);
-    const x = ids.map(id => a.errors[id]), y = ids.map(id => b.errors[id]);
+    const both = section.crystals.map((id, i) => [id, a.errors[i], b.errors[i]]).filter(each => each[1] != null && each[2] != null);
+    const [ids, x, y] = [0, 1, 2].map(i => both.map(each => each[i]));
     const unit = section.unit ? ", " + section.unit : "";
-    const range = [0, [...x, ...y].reduce((a, b) => Math.max(a, b), 0)];
-    const better = ids.filter(id => b.errors[id] < a.errors[id]).length;
-    plot.style.height = "520px";
-    draw(plot, [
-      { type: "scatter", mode: "lines", x: range, y: range, line: { color: INK, width: 1 }, hoverinfo: "skip" },
-      { type: "scatter", mode: "markers", x, y, text: ids, marker: { size: 6, opacity: 0.5, color: OTHER },
-        hovertemplate: "%{text}<br>%{x:.4f}, %{y:.4f}<extra></extra>" },
-    ], layout(`|error| of ${a.name}${unit}`, `|error| of ${b.name}${unit}`));
+    const better = ids.filter((_, i) => y[i] < x[i]).length;
+    plot.replaceChildren(square(x, y, ids, `|error| of ${a.name}${unit}`, `|error| of ${b.name}${unit}`));
     caption.textContent = `Each dot is a ${section.part} crystal, the mean over runs: ${b.name} is better on ${better} of `
       + `${ids.length}, those below the line.`;
   }
@@ -185,26 +160,26 @@ function comparison(section) {
 }
 
 function study(data) {
-  const errors = element("div", { class: "errors" }), curves = element("div", { class: "curves" });
   const [compared, show] = data.rows.length > 1 ? comparison(data) : ["", () => {}];
-  document.getElementById("report").append(element("section", { id: data.key },
+  const section = element("section", { id: data.key },
     element("h2", {}, data.title), sortableTable(data),
     element("ul", { class: "note" }, ...data.published.map(line => element("li", {}, line))),
     element("div", { class: "plots" },
-      element("div", {}, element("h3", {}, "Every run, mean and standard deviation"), errors),
-      element("div", {}, element("h3", {}, "Validation by epoch, mean over runs"),
-        element("p", { class: "note" }, "A click on a name hides it, two clicks leave it alone."), curves)), compared,
+      titled("Every run, mean and standard deviation", "Point at a row, here or in the table, to see it alone.", picture(data, "errors")),
+      titled("Validation by epoch, mean over runs", "The band is from the least to the most of the runs.", picture(data, "learning"))),
+    compared,
     element("details", {}, element("summary", {}, "Settings that all rows share"), element("table", { class: "settings" },
-      element("tbody", {}, ...Object.entries(data.common).map(pair => element("tr", {}, ...pair.map(t => element("td", {}, t)))))))));
-  drawErrors(errors, data);
-  drawCurves(curves, data);
+      element("tbody", {}, ...Object.entries(data.common).map(pair => element("tr", {}, ...pair.map(t => element("td", {}, t))))))));
+  document.getElementById("report").append(section);
+  connect(section);
   show();
 }
 
-function plainTable(heads, rows, name, marked = () => "") {
+function plainTable(heads, rows, name, marked = () => "", names = []) {
   return element("div", { class: "scroll" }, element("table", { class: name },
     element("thead", {}, element("tr", {}, ...heads.map(text => element("th", { scope: "col" }, text)))),
-    element("tbody", {}, ...rows.map((cells, i) => element("tr", marked(i) ? { class: marked(i) } : {},
+    element("tbody", {}, ...rows.map((cells, i) => element("tr",
+      { ...(marked(i) ? { class: marked(i) } : {}), ...(names[i] ? { "data-name": names[i] } : {}) },
       ...cells.map(text => element("td", {}, text)))))));
 }
 
@@ -214,12 +189,11 @@ function titled(heading, note, node) {
 
 // One run by itself.
 function single(data) {
-  const parity = element("div", { class: "parity" }), curves = element("div", { class: "curves" });
   const names = { mae: "MAE", rmse: "RMSE", r2: "R²", roc_auc: "ROC AUC", log_loss: "log loss", n: "crystals" };
   const keys = [...new Set(data.metrics.flatMap(row => Object.keys(row)))].filter(key => data.metrics.some(row => row[key]));
   const parts = [];
-  if (data.pairs.length) parts.push(titled(`Predictions of the ${data.part} part`, "", parity));
-  if (data.val_curve.length || data.train_curve.length) parts.push(titled("Error by epoch", "", curves));
+  if (data.pictures.parity) parts.push(titled(`Predictions of the ${data.part} part`, "Point at a dot to see its crystal.", picture(data, "parity")));
+  if (data.pictures.learning) parts.push(titled("Error by epoch", "", picture(data, "learning")));
   const nodes = [element("h2", {}, data.title),
     plainTable(keys.map(key => key === "part" ? "" : names[key] ?? key), data.metrics.map(row => keys.map(key => row[key] ?? "")), "rows"),
     element("ul", { class: "note" }, ...data.published.map(line => element("li", {}, line))),
@@ -231,30 +205,6 @@ function single(data) {
     ["crystal", "formula", `value${data.target_unit ? ", " + data.target_unit : ""}`, "predicted",
       `error${data.unit ? ", " + data.unit : ""}`], data.worst, "worst")));
   document.getElementById("report").append(element("section", { id: data.key }, ...nodes));
-  if (data.pairs.length) drawParity(parity, data);
-  if (data.val_curve.length || data.train_curve.length) drawEpochs(curves, data);
-}
-
-function drawParity(node, data) {
-  const x = data.pairs.map(p => p[1]), y = data.pairs.map(p => p[2]);
-  const both = [...x, ...y].filter(value => !data.log || value > 0);
-  const range = [both.reduce((a, b) => Math.min(a, b)), both.reduce((a, b) => Math.max(a, b))];
-  const unit = data.target_unit ? ` (${data.target_unit})` : "", type = data.log ? "log" : "linear";
-  node.style.height = "480px";
-  draw(node, [
-    { type: "scatter", mode: "lines", x: range, y: range, line: { color: INK, width: 1 }, hoverinfo: "skip" },
-    { type: "scatter", mode: "markers", x, y, text: data.pairs.map(p => p[0]), marker: { size: 6, opacity: 0.55, color: OTHER },
-      hovertemplate: "%{text}<br>%{x:.4g}, predicted %{y:.4g}<extra></extra>" },
-  ], layout(`${data.name}${unit}`, `predicted${unit}`, { xaxis: { type }, yaxis: { type } }));
-}
-
-function drawEpochs(node, data) {
-  const line = (name, points, color) => ({ type: "scatter", mode: points.length < 3 ? "lines+markers" : "lines", name,
-    x: points.map(p => p[0]), y: points.map(p => p[1]), line: { color, width: 2 }, hovertemplate: "epoch %{x}: %{y:.4f}" });
-  node.style.height = "480px";
-  draw(node, [line("training", data.train_curve, "#9aa5b1"), line("validation", data.val_curve, MARK)],
-    layout("epoch", data.labels[""], { yaxis: { type: data.measure === "MAE" ? "log" : "linear" },
-      layout: { showlegend: true, legend: { x: 1, xanchor: "right", y: 1 } } }));
 }
 
 function elementTable(data) {
@@ -276,43 +226,22 @@ function elementTable(data) {
 
 // Trials of a search, the best first.
 function search(data) {
-  const parallel = element("div", { class: "parallel" }), order = element("div", { class: "trials" });
   const heads = ["rank", "trial", ...data.parameters, `val ${data.measure}`, `test ${data.measure}`, "epochs", "min in all"];
   const rows = data.rows.map((row, i) => [row.val ? i + 1 : "-", row.trial, ...row.shown, spread(row.val), spread(row.test), row.epochs,
     row.total == null ? "" : digits(row.total.mean / 60, 1)].map(String));
-  document.getElementById("report").append(element("section", { id: data.key }, element("h2", {}, data.title),
-    plainTable(heads, rows, "rows", i => data.rows[i].name === data.reference ? "best" : ""),
-    titled("All trials", "A line is a trial; the best is orange, darker lines are better.", parallel),
-    titled("In the order in which they ran", "", order)));
-  if (!data.trials.length) return;
-  const { axes, labels, lines } = data.coordinates, n = lines.length;
-  const traces = [...lines.entries()].reverse().map(([rank, line]) => {
-    const grey = Math.round(40 + 180 * rank / Math.max(n - 1, 1));
-    return { type: "scatter", mode: "lines", x: axes.map((_, i) => i), y: line.places, name: line.name,
-      line: rank === 0 ? { color: MARK, width: 4 } : { color: `rgb(${grey},${grey},${grey + 8})`, width: 1.4 },
-      text: axes.map(() => `${line.name}<br>${line.error.toFixed(4)}`), hovertemplate: "%{text}<extra></extra>" };
-  });
-  const annotations = axes.flatMap((name, i) => [
-    { x: i, y: 1.12, text: name, showarrow: false, font: { size: 13 } },
-    ...labels[i].map(([y, text]) => ({ x: i, y, text, showarrow: false, xanchor: "left", xshift: 5, font: { size: 11, color: OTHER } }))]);
-  const shapes = axes.map((_, i) => ({ type: "line", x0: i, x1: i, y0: 0, y1: 1, line: { color: INK, width: 1 } }));
-  parallel.style.height = "440px";
-  draw(parallel, traces, layout("", "", { layout: { annotations, shapes, hovermode: "closest" },
-    xaxis: { visible: false, range: [-0.2, axes.length - 0.4] }, yaxis: { visible: false, range: [-0.08, 1.2] } }));
-  order.style.height = "360px";
-  draw(order, [
-    { type: "scatter", mode: "markers", x: data.trials.map(t => t[0]), y: data.trials.map(t => t[1]), marker: { color: OTHER, size: 7 },
-      hovertemplate: "trial %{x}: %{y:.4f}<extra></extra>" },
-    { type: "scatter", mode: "lines", x: data.trials.map(t => t[0]), y: data.trials.map(t => t[2]), line: { color: MARK, shape: "hv" },
-      hovertemplate: "best so far %{y:.4f}<extra></extra>" },
-  ], layout("trial", data.labels.val, { yaxis: { type: "log" } }));
+  const section = element("section", { id: data.key }, element("h2", {}, data.title),
+    plainTable(heads, rows, "rows", i => data.rows[i].name === data.reference ? "best" : "", data.rows.map(row => row.name)),
+    titled("All trials", "A line is a trial; the best is orange, darker lines are better. Point at one, or at its row above.",
+      picture(data, "parallel")),
+    titled("In the order in which they ran", "", picture(data, "trials")));
+  document.getElementById("report").append(section);
+  connect(section);
 }
 
-async function show() {
+function show() {
   const facts = Object.entries(DATA.facts);
   if (facts.length) document.getElementById("report").append(element("table", { class: "facts" }, element("tbody", {},
     ...facts.map(pair => element("tr", {}, ...pair.map(text => element("td", {}, text)))))));
-  await loadPlotly();
   DATA.sections.forEach({ run: single, study, search }[DATA.kind]);
   if (DATA.missing.length) {
     document.getElementById("report").append(element("h2", {}, "Not in these figures"),

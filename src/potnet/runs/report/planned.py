@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from potnet.config import config_dir
+from potnet.runs.folder import RunFolder
 from potnet.runs.report.collect import Run, overrides_of
 
 
@@ -43,11 +44,18 @@ def not_begun(runs: Iterable[Run]) -> list[str]:
 
 
 def sweeper_of(folder: Path) -> str:
-    """The class that chose the jobs of a sweep, from the multirun.yaml in its folder; "" if there is none."""
-    file = folder / "multirun.yaml"
+    """The class that chose the settings of a run; "" for a run by itself.
+
+    From what Hydra leaves in the run's folder: a multirun.yaml in the sweep's is written by its own sweeper
+    alone, and not by Optuna's.
+    """
+    file = RunFolder(folder).hydra / "hydra.yaml"
     if not file.is_file():
         return ""
-    return str(OmegaConf.select(OmegaConf.load(file), "hydra.sweeper._target_"))
+    config = OmegaConf.load(file)
+    if "MULTIRUN" not in str(OmegaConf.select(config, "hydra.mode")):
+        return ""
+    return str(OmegaConf.select(config, "hydra.sweeper._target_"))
 
 
 def _jobs(multirun: Path) -> list[tuple[str, ...]]:
@@ -58,7 +66,7 @@ def _jobs(multirun: Path) -> list[tuple[str, ...]]:
     from hydra.errors import HydraException
 
     hydra: Any = OmegaConf.load(multirun).hydra
-    if "BasicSweeper" not in sweeper_of(multirun.parent):
+    if "BasicSweeper" not in str(hydra.sweeper.get("_target_")):
         return []
     task = list(map(str, hydra.overrides.task))
     given = {text.partition("=")[0] for text in task}

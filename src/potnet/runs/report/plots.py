@@ -1,30 +1,30 @@
-"""The pictures of a report, and the colour of each row, which the page uses as well.
-
-matplotlib is imported when the first one is drawn.
-"""  # fmt: skip
+"""The pictures of a report: files beside it, and parts of its page."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from potnet.runs.figures import BLUE, INK, ORANGE, new_figure
+from potnet.runs.figures import BLUE, INK, ORANGE, new_figure, plain_log, save, title_marks
 from potnet.runs.report.rows import Row, Section
 from potnet.runs.report.search import axis_of, parameters_of
+
+if TYPE_CHECKING:
+    from potnet.runs.figures import Destination
 
 _PALETTE = (
     "#2166ac", "#1b9e77", "#7570b3", "#a6761d", "#e7298a", "#66a61e", "#4d4d4d", "#17becf",
     "#b2182b", "#9970ab",
 )  # fmt: skip
-_DASHES = (("solid", "-"), ("dash", "--"), ("dot", ":"), ("dashdot", "-."))
-"""Of a line: for Plotly, and for matplotlib."""
+_DASHES = ("-", "--", ":", "-.")
 
 
-def looks(section: Section) -> dict[str, tuple[str, tuple[str, str]]]:
-    """Name of a row -> its colour, and the dashes of its line; the same in pictures and on the page.
+def looks(section: Section) -> dict[str, tuple[str, str]]:
+    """Name of a row -> its colour, and the dashes of its line.
 
     The reference row is orange; further rows take the palette in order, once for each kind of dashes.
     """
@@ -45,11 +45,11 @@ def curve(row: Row, part: str = "val") -> list[tuple[int, float, float, float]]:
     return [(epoch, statistics.fmean(v), min(v), max(v)) for epoch, v in sorted(values.items())]
 
 
-def error_plot(path: Path, section: Section) -> None:
+def error_plot(path: Destination, section: Section) -> None:
     """Errors of all rows on one axis: every run a dot, the mean a line, the standard deviation a bar.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         section: With at least one finished run.
     """
     rows = [row for row in section.rows if row.error(section.part)]
@@ -63,24 +63,28 @@ def error_plot(path: Path, section: Section) -> None:
             error.mean, place, xerr=error.deviation or 0, color=color, capsize=3, marker="|", markersize=11
         )
         dots = [value for run in row.finished if (value := run.error(section.part)) is not None]
-        axes.scatter(dots, [place] * len(dots), s=14, color=color, alpha=0.55, linewidths=0, zorder=3)
+        points = axes.scatter(
+            dots, [place] * len(dots), s=14, color=color, alpha=0.55, linewidths=0, zorder=3
+        )
+        names = [run.folder.name for run in row.finished if run.error(section.part) is not None]
+        title_marks(points, [f"{n}: {x:.4f}" for n, x in zip(names, dots, strict=True)], row.name)
     best = section.reference.error(section.part)
     if best:
         axes.axvline(best.mean, color=ORANGE, linewidth=0.9, linestyle=":", zorder=1)
     axes.set_yticks(range(len(rows)), [row.name for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel(label_of(section, section.part))
-    figure.savefig(path)
+    save(figure, path)
 
 
-def learning_plot(path: Path, section: Section) -> None:
+def learning_plot(path: Destination, section: Section) -> None:
     """Validation error by epoch: the mean of each row, and a band from the least to the most of its runs.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         section: With at least one epoch in a run.
     """
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator
 
     figure, axes = new_figure(7.5, 4.6, dpi=140)
     look = looks(section)
@@ -88,24 +92,26 @@ def learning_plot(path: Path, section: Section) -> None:
     if len(section.rows) == 1:  # a single configuration is shown with its training error
         lines.insert(0, ("training", curve(section.rows[0], "train"), "#9aa5b1", _DASHES[0]))
         lines[1] = ("validation", *lines[1][1:])
-    for name, points, color, (_, dashes) in lines:
+    for name, points, color, dashes in lines:
         if not points:
             continue
         epochs, mean, low, high = zip(*points, strict=True)
         width = 2.2 if color == ORANGE else 1.2
         marker = "o" if len(epochs) < 3 else None
-        axes.plot(epochs, mean, color=color, linestyle=dashes, linewidth=width, marker=marker, label=name)
-        axes.fill_between(epochs, low, high, color=color, alpha=0.12, linewidth=0)
+        (line,) = axes.plot(
+            epochs, mean, color=color, linestyle=dashes, linewidth=width, marker=marker, label=name
+        )
+        title_marks(line, [f"{name}: at last {mean[-1]:.4f}, at best {min(mean):.4f}"], name)
+        band = axes.fill_between(epochs, low, high, color=color, alpha=0.12, linewidth=0)
+        title_marks(band, [f"{name}: the least and the most of its runs"], name)
     if section.measure == "MAE":
         axes.set_yscale("log")
-        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-            formatter(ScalarFormatter())
-    axes.tick_params(axis="y", which="minor", labelsize=7)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        plain_log(axes.yaxis)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
     axes.set_ylabel(label_of(section, "val" if len(section.rows) > 1 else ""))
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    figure.savefig(path)
+    save(figure, path)
 
 
 def coordinates(section: Section) -> dict[str, Any]:
@@ -136,11 +142,11 @@ def coordinates(section: Section) -> dict[str, Any]:
     }
 
 
-def parallel_plot(path: Path, section: Section) -> None:
+def parallel_plot(path: Destination, section: Section) -> None:
     """Parallel coordinates of a search, dark for a small error, the best trial in orange.
 
     Args:
-        path: PNG to write.
+        path: Where it goes.
         section: Of `search.ranked`, with at least one finished trial.
     """
     found = coordinates(section)
@@ -151,13 +157,11 @@ def parallel_plot(path: Path, section: Section) -> None:
         best = rank == 0
         shade = 0.15 + 0.7 * rank / max(len(lines) - 1, 1)
         color: Any = ORANGE if best else (shade, shade + 0.02, shade + 0.05)
-        axes.plot(
-            range(axes_count),
-            line["places"],
-            color=color,
-            linewidth=2.6 if best else 1.0,
-            zorder=3 if best else 2,
-        )
+        (drawn,) = axes.plot(
+            range(axes_count), line["places"], color=color,
+            linewidth=2.6 if best else 1.0, zorder=3 if best else 2,
+        )  # fmt: skip
+        title_marks(drawn, [f"{line['name']}: {line['error']:.4f}"], line["name"])
     for x, (name, labels) in enumerate(zip(found["axes"], found["labels"], strict=True)):
         axes.plot([x, x], [0, 1], color=INK, linewidth=0.8, zorder=1)
         for y, text in labels:
@@ -167,20 +171,24 @@ def parallel_plot(path: Path, section: Section) -> None:
         axes.annotate(name, (x, 1.0), xytext=(0, 12), textcoords="offset points", fontsize=8, ha="center")
     axes.set(xlim=(-0.3, axes_count - 0.4), ylim=(-0.05, 1.12), xticks=[], yticks=[])
     axes.spines[["left", "bottom"]].set_visible(False)
-    figure.savefig(path)
+    save(figure, path)
 
 
-def trial_plot(path: Path, section: Section) -> None:
+def trial_plot(path: Destination, section: Section) -> None:
     """Validation error of each trial in the order in which they ran, and the best so far."""
     figure, axes = new_figure(7.0, 3.6, dpi=140)
     points = trials(section)
-    axes.scatter([n for n, _, _ in points], [error for _, error, _ in points], s=18, color=BLUE, linewidths=0)
+    dots = axes.scatter(
+        [n for n, _, _ in points], [error for _, error, _ in points], s=18, color=BLUE, linewidths=0
+    )
+    title_marks(dots, [f"trial {n}: {error:.4f}" for n, error, _ in points])
     axes.step(
         [n for n, _, _ in points], [best for _, _, best in points], where="post", color=ORANGE, linewidth=1.6
     )
     axes.set_yscale("log")
+    plain_log(axes.yaxis)
     axes.set(xlabel="trial", ylabel=label_of(section, "val"))
-    figure.savefig(path)
+    save(figure, path)
 
 
 def trials(section: Section) -> list[tuple[int, float, float]]:
@@ -205,46 +213,59 @@ def label_of(section: Section, part: str) -> str:
     return f"{name}{section.measure} of {section.name}{unit}"
 
 
-def pictures(folder: Path, sections: Sequence[Section], kind: str) -> list[Path]:
-    """Draw what a report of this kind shows of its sections; what has no data is left out.
+def drawings(section: Section, kind: str) -> dict[str, Callable[[Destination], None]]:
+    """What a report of this kind draws of a section, by name; what has no data is left out.
 
     Args:
-        folder: To write to.
-        sections: Of the report.
+        section: Of the report.
         kind: "run", "study" or "search".
     """
-    drawn: list[Path] = []
-
-    def draw(name: str, function: Any, section: Section, *arguments: Any) -> None:
-        drawn.append(folder / f"{name}_{section.key}.png")
-        function(drawn[-1], *arguments)
-
-    for section in sections:
-        if kind == "run":
-            _single(draw, section)
-        elif kind == "search" and any(row.error("val") for row in section.rows):
-            draw("parallel", parallel_plot, section, section)
-            draw("trials", trial_plot, section, section)
-        elif kind == "study" and any(row.error(section.part) for row in section.rows):
-            draw("errors", error_plot, section, section)
-        if kind != "search" and any(curve(row) for row in section.rows):
-            draw("learning", learning_plot, section, section)
-    return drawn
+    found: dict[str, Callable[[Destination], None]] = {}
+    if kind == "run":
+        found |= _single(section)
+    elif kind == "search" and any(row.error("val") for row in section.rows):
+        found["parallel"] = partial(parallel_plot, section=section)
+        found["trials"] = partial(trial_plot, section=section)
+    elif kind == "study" and any(row.error(section.part) for row in section.rows):
+        found["errors"] = partial(error_plot, section=section)
+    if kind != "search" and any(curve(row) for row in section.rows):
+        found["learning"] = partial(learning_plot, section=section)
+    return found
 
 
-def _single(draw: Any, section: Section) -> None:
+def _single(section: Section) -> dict[str, Callable[[Destination], None]]:
     from potnet.runs.periodic_table import plot_error_by_element
     from potnet.runs.plots import parity_plot
     from potnet.runs.report.single import element_errors, pairs
 
     (run,) = section.rows[0].runs
+    found: dict[str, Callable[[Destination], None]] = {}
     points = pairs(run, section.part)
     if points:
-        metrics = (run.metrics or {}).get(section.part, {}).get(section.key, {})
-        _, values, predictions = zip(*points, strict=True)
-        log = run.target.get("transform") == "log10"
-        draw("parity", parity_plot, section, values, predictions, metrics, section.name,
-             str(run.target.get("unit") or ""), log)  # fmt: skip
+        ids, values, predictions = zip(*points, strict=True)
+        found["parity"] = partial(
+            parity_plot,
+            target=values,
+            prediction=predictions,
+            metrics=(run.metrics or {}).get(section.part, {}).get(section.key, {}),
+            name=section.name,
+            unit=str(run.target.get("unit") or ""),
+            log=run.target.get("transform") == "log10",
+            ids=ids,
+        )
     elements = element_errors(run)
     if elements:
-        draw("elements", plot_error_by_element, section, elements, section.name, section.unit)
+        found["elements"] = partial(
+            plot_error_by_element, errors=elements, name=section.name, unit=section.unit
+        )
+    return found
+
+
+def pictures(folder: Path, sections: Sequence[Section], kind: str) -> list[Path]:
+    """Draw a report's pictures into files NAME_TARGET.png of a folder."""
+    drawn: list[Path] = []
+    for section in sections:
+        for name, draw in drawings(section, kind).items():
+            drawn.append(folder / f"{name}_{section.key}.png")
+            draw(drawn[-1])
+    return drawn

@@ -14,7 +14,7 @@ from potnet.runs.report.rows import Row, Section
 
 def is_search(runs: Sequence[Run]) -> bool:
     """Whether all runs are trials of sweepers that choose them as they go, such as Optuna."""
-    sweepers = {sweeper_of(run.folder.parent) for run in runs}
+    sweepers = {sweeper_of(run.folder) for run in runs}
     return all(sweeper and "BasicSweeper" not in sweeper for sweeper in sweepers)
 
 

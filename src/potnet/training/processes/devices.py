@@ -81,7 +81,7 @@ def devices(trainer: Mapping[str, Any]) -> int:
     """Number of devices on this node that a config of the Trainer asks for.
 
     Raises:
-        ConfigError: `devices` is no number, list of numbers or "auto".
+        ConfigError: `devices` is not a number, list of numbers or "auto".
     """
     wanted = trainer.get("devices", 1)
     numbers = wanted if isinstance(wanted, list) else str(wanted).split(",")
