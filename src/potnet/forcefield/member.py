@@ -207,7 +207,7 @@ def checked_crystal(crystal: Crystal) -> Crystal:
     problems = implausible(crystal, boxed=True)
     if problems:
         raise ForceFieldError(
-            f"{problems[0]}. The cell has collapsed or atoms have met: take a smaller time step, and "
-            "compare with the configurations of the training"
+            f"{problems[0]}. The cell has collapsed or atoms have met: take smaller steps, and compare with "
+            "the configurations of the training"
         )
     return crystal
