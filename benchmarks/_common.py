@@ -26,6 +26,8 @@ PACKAGES = (
     "numpy",
     "moyopy",
     "vesin",
+    "pyarrow",
+    "ray",
 )
 
 

@@ -42,9 +42,10 @@ COMMANDS = {
     "evaluate": Command("potnet.evaluate", "repeat the test of a trained model", "runs/mp_bulk_modulus"),
     "screen": Command(
         "potnet.screen",
-        "predict very many crystals, in processes",
+        "predict very many crystals, in processes or on a cluster",
         "source=candidates/ output=out/ model=k_vrh",
     ),
+    "serve": Command("potnet.serve", "a local page: drop a CIF, see what is predicted", "model=k_vrh"),
     "export": Command(
         "potnet.export", "weights alone, as one safetensors file", "runs/mp_bulk_modulus output=k.safetensors"
     ),

@@ -51,7 +51,7 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "report"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "report", "screen", "serve"])
 def test_help_teaches_and_imports_nothing_heavy(name: str, tmp_path: Path) -> None:
     done = command("-X", "importtime", "-m", "potnet.cli", name, "--help", cwd=tmp_path)
     assert done.returncode == 0
@@ -297,6 +297,13 @@ def test_the_wheel_carries_its_configuration(tmp_path: Path) -> None:
         "-c", "import potnet.config as c; print(c.config_dir())", cwd=elsewhere, PYTHONPATH=str(site)
     )
     assert where.stdout.strip() == str(site / "potnet" / "conf")
+    # A CIF to an answer, with nothing but the installed package: any request would meet a closed port.
+    bulk("NaCl", "rocksalt", a=5.64).write(elsewhere / "salt.cif")
+    closed = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = command("-m", "potnet.cli", "predict", "salt.cif", cwd=elsewhere, PYTHONPATH=str(site), **closed)
+    assert done.returncode == 0, done.stderr
+    assert {"k_vrh", "salt"} <= set(done.stdout.split())
+    assert os.listdir(elsewhere) == ["salt.cif"]
     done = command(
         *("-m", "potnet.train", "model.width=16", "data.limit=60", "trainer.max_epochs=1"),
         *("trainer.accelerator=cpu", "experiment=mp_shear_modulus", f"data.cache_dir={tmp_path / 'cache'}"),

@@ -15,6 +15,8 @@ from small_models import K, registry
 
 import potnet
 from potnet.config import ConfigError
+from potnet.data import EmbeddedSource
+from potnet.inference.ensemble import Calibration
 from potnet.predict import predict_files
 from potnet.pretrained import measure
 from potnet.pretrained.build import build_entry, main
@@ -63,8 +65,16 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
     for text in ("## For what", "Not for: molecules", "| test | ", "Licence: CC BY 4.0", "potnet train ..."):
         assert text in card
     assert str(Path.home()) not in card
+    around = Calibration.load(built / "bulk.calibration.safetensors").surroundings
+    assert around is not None
+    assert len(around.known) == 50
+    labels = {crystal.id: crystal.properties["k_vrh"] for crystal in EmbeddedSource().load().crystals}
+    for known in around.known:
+        assert known.value == pytest.approx(labels[known.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()
     assert entry["figures"]["outside"]["rows"]["flagged"]["n"] == 2
+    assert "| spread normalised | " in card
+    assert potnet.load("bulk", "cpu", registry=built / "registry.yaml").calibration.local_errors  # type: ignore[attr-defined]
     assert "## Crystals of another kind\n\nmade-up sulfides: 2 crystals" in card
 
 

@@ -28,7 +28,7 @@ POSITIONAL = {
 LISTS = {"models"}
 """Keys that take several names without a sweep: `models=k_vrh,gap`."""
 
-OTHER_KEYS = {("predict", "model"): "models", ("screen", "model"): "models"}
+OTHER_KEYS = {(command, "model"): "models" for command in ("predict", "screen", "serve")}
 """What a key is called in a configuration: `model` is a group there, of which `predict` knows nothing."""
 
 PATHS = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -86,6 +86,19 @@ DIRECTIONS = 16
 """Principal directions of the embedding that are kept."""
 
 
+class Reference(NamedTuple):
+    """A training crystal that others are compared with.
+
+    Attributes:
+        id, formula: What it is.
+        value: Its label, in the unit of the target.
+    """
+
+    id: str
+    formula: str
+    value: float
+
+
 class Surroundings:
     """How far a crystal is from the training crystals, in the embedding of a network.
 
@@ -98,17 +111,26 @@ class Surroundings:
         directions: (G, D) orthonormal columns.
         references: (R, D) training crystals in these directions, R at least 5.
         threshold: 99th percentile of the distances of held-out crystals.
+        known: What the R training crystals are; empty where it was not kept.
     """
 
     def __init__(
-        self, center: Tensor, directions: Tensor, references: Tensor, threshold: float = math.inf
+        self,
+        center: Tensor,
+        directions: Tensor,
+        references: Tensor,
+        threshold: float = math.inf,
+        known: Sequence[Reference] = (),
     ) -> None:
         self.center, self.directions = center.float(), directions.float()
         self.references, self.threshold = references.float(), float(threshold)
+        self.known = list(known)
 
     @classmethod
-    def fit(cls, training: Tensor, held_out: Tensor, seed: int = 0) -> Surroundings:
-        """From embeddings of training crystals (n, G) and of others like them (m, G).
+    def fit(
+        cls, training: Tensor, held_out: Tensor, seed: int = 0, known: Sequence[Reference] = ()
+    ) -> Surroundings:
+        """From embeddings of training crystals (n, G), with what they are, and of others like them (m, G).
 
         Raises:
             ValueError: Fewer training crystals than are needed for a distance, or no others.
@@ -125,14 +147,33 @@ class Surroundings:
         order = torch.randperm(len(training), generator=torch.Generator().manual_seed(seed))[:REFERENCES]
         # As they are stored, so that the threshold belongs to what is compared later.
         references = ((training - center) @ kept)[order].half()
-        found = cls(center, kept, references)
+        chosen = [known[n] for n in order.tolist()] if known else []
+        found = cls(center, kept, references, known=chosen)
         found.threshold = float(torch.quantile(found.distances(held_out).double(), 0.99))
         return found
 
+    def places(self, embeddings: Tensor) -> Tensor:
+        """(B, G) embeddings to (B, D), in the directions that are kept."""
+        return (embeddings.float() - self.center) @ self.directions
+
     def distances(self, embeddings: Tensor) -> Tensor:
         """(B, G) embeddings to (B,) distances."""
-        found = torch.cdist((embeddings.float() - self.center) @ self.directions, self.references)
+        found = torch.cdist(self.places(embeddings), self.references)
         return found.topk(min(NEAREST, found.shape[1]), largest=False).values.mean(1)
+
+    def nearest(self, embeddings: Tensor, count: int = NEAREST) -> list[list[tuple[Reference, float]]]:
+        """Of each of B crystals the nearest training crystals, with distances in parts of the threshold.
+
+        Empty where it was not kept what they are.
+        """
+        if not self.known:
+            return [[] for _ in embeddings]
+        found = torch.cdist(self.places(embeddings), self.references)
+        distances, rows = found.topk(min(count, found.shape[1]), largest=False)
+        return [
+            [(self.known[n], d / self.threshold) for n, d in zip(*pair, strict=True)]
+            for pair in zip(rows.tolist(), distances.tolist(), strict=True)
+        ]
 
     def flags(self, embeddings: Tensor) -> list[str]:
         """B texts, "" for crystals that are near."""
@@ -154,8 +195,10 @@ class Surroundings:
         }
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Surroundings | None:
-        """From `tensors()`; None if there are none.
+    def from_tensors(
+        cls, tensors: Mapping[str, Tensor], known: Sequence[Sequence[Any]] = ()
+    ) -> Surroundings | None:
+        """From `tensors()`, and what the references are; None if there are none.
 
         Raises:
             KeyError: Some are missing.
@@ -165,4 +208,6 @@ class Surroundings:
         center, directions, references, threshold = (
             tensors[f"surroundings.{name}"] for name in ("center", "directions", "references", "threshold")
         )
-        return cls(center, directions, references, float(threshold))
+        if known and len(known) != len(references):
+            raise KeyError(f"{len(known)} names of {len(references)} training crystals")
+        return cls(center, directions, references, float(threshold), [Reference(*entry) for entry in known])

@@ -17,6 +17,12 @@ DEFAULT_LEVEL = 0.9
 class Limits:
     """How a prediction is done: what a batch may have at most, and the level of intervals.
 
+    Attributes:
+        crystals, pairs, edges: Most of them in a batch.
+        memory_gib: Working memory; None is a part of what is available.
+        level: Of intervals.
+        share: Processes that predict on this machine, and share what is available.
+
     Raises:
         ConfigError: A limit that makes no sense.
     """
@@ -26,6 +32,7 @@ class Limits:
     edges: int = 500_000
     memory_gib: float | None = None
     level: float = DEFAULT_LEVEL
+    share: int = 1
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -40,4 +47,6 @@ class Limits:
 
     def bytes(self, device: torch.device) -> float:
         """Working memory of a batch."""
-        return self.memory_gib * GIB if self.memory_gib is not None else SHARE * available_bytes(device)
+        if self.memory_gib is not None:
+            return self.memory_gib * GIB
+        return SHARE * available_bytes(device) / self.share

@@ -129,6 +129,17 @@ class Predictor(InPieces):
             ) from error
         return cls(model, scalers, targets, featurizer, record, device)
 
+    def to(self, device: str) -> None:
+        """Move the networks to a device, and let features be computed there; see the class.
+
+        Raises:
+            ConfigError: There is no such device here.
+        """
+        self.device = choose_device(device)
+        self.featurizer.device = str(self.device)
+        self.model.to(self.device)
+        self.scalers.to(self.device)
+
     @torch.no_grad()
     def learned(self, batch: CrystalBatch) -> dict[str, Tensor]:
         """Values of featurized crystals in the learned units, float64 on the CPU; see `outputs.values_of`."""

@@ -61,6 +61,11 @@ class PredictorSet(Predictor):
     def __repr__(self) -> str:
         return "\n".join(repr(model) for model in self.models.values())
 
+    def to(self, device: str) -> None:
+        super().to(device)
+        for model in self.models.values():
+            model.to(device)
+
     def table(
         self, crystals: list[Crystal], unread: list[Failure], skip: bool, limits: Limits
     ) -> Predictions:
@@ -133,6 +138,15 @@ class _Shared:
         if name.startswith("__") or name == "_featurizer":
             raise AttributeError(name)  # while it is unpickled
         return getattr(self._featurizer, name)
+
+    @property
+    def device(self) -> str:
+        """See `Featurizer`."""
+        return self._featurizer.device
+
+    @device.setter
+    def device(self, name: str) -> None:
+        self._featurizer.device = name
 
     def featurize(
         self, crystals: Sequence[Crystal], failures: list[Failure] | None = None, labels: bool = True

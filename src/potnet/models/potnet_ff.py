@@ -51,13 +51,13 @@ class PotNetFF(Network):
         layers: Of message passing.
         cutoff: Å, of the local edges: the cutoff of the features.
         bins: Bessel functions of a distance.
-        angular: Radial functions of the angular moments (`potnet.nn.angular`) that each layer begins with; 0
-            leaves them out.
         pairs: What the pair branch sees: "complete" sums, sums cut at `pair_cutoff`, or "none" for no branch.
         pair_cutoff: Å, for `pairs="radius"`; the sums end there with a jump, so only for an ablation.
         long_range: Which complete energies: any of "coulomb", "london", "pauli".
         alpha: 1/Å, of the repulsion exp(-alpha r).
         accuracy: Of sums and energies.
+        angular: Radial functions of the angular moments (`potnet.nn.angular`) that each layer begins with; 0
+            leaves them out.
         heads: What it gives, by key; one extensive scalar named "energy" by default.
         fold: Not possible: atoms that symmetry makes equal have different forces.
 
@@ -73,12 +73,12 @@ class PotNetFF(Network):
         layers: int = 2,
         cutoff: float = 5.0,
         bins: int = 16,
-        angular: int = 16,
         pairs: Literal["complete", "radius", "none"] = "none",
         pair_cutoff: float = 6.0,
         long_range: Sequence[str] = ("coulomb", "london"),
         alpha: float = 3.0,
         accuracy: float = 1e-4,
+        angular: int = 16,
         heads: HeadSpecs | None = None,
         fold: bool = False,
     ) -> None:

@@ -1,11 +1,15 @@
 """Make an entry of a registry from finished runs.
 
-    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml [key=value ...]
+    potnet register name=NAME 'runs=[RUN,...]' registry=FILE [key=value ...]
+
+Examples
+    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml cards=my/cards
+    potnet register name=gap 'runs=[runs/gap]' registry=my/registry.yaml ood=others.jsonl ood_atoms=21-40
+    potnet predict x.cif model=k_vrh registry=my/registry.yaml
 
 Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card NAME.md
-with a plot. The test part, which no member was trained on or chosen by, calibrates the
-intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
-tested.
+with a plot. The test part, which no member was trained on or chosen by, calibrates the intervals. Figures of
+coverage are means over 20 divisions of it by formula, one half calibrating, the other tested.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -23,8 +27,9 @@ import yaml
 from potnet.config import ConfigError, did_you_mean
 from potnet.files import file_hash, write_whole
 from potnet.inference.ensemble import Calibration, Ensemble
-from potnet.inference.flags import Surroundings
+from potnet.inference.flags import Reference, Surroundings
 from potnet.inference.intervals import Intervals
+from potnet.inference.local_errors import LocalErrors
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
@@ -34,6 +39,9 @@ from potnet.runs.checkpoint import export, find_checkpoint
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
+
+FLOOR = 0.1
+"""Least scale of intervals, in parts of the median error of the validation part."""
 
 TOLERANCE = 1e-3
 """What storing weights with fewer digits may change predictions by, in parts of the test MAE."""
@@ -123,14 +131,27 @@ def build_entry(
 
     test = parts["test"]
     formulas = [_formula(kinds, module, id) for kinds, id in zip(test.elements, test.ids, strict=True)]
-    floor = measure.floor_of(parts["val"])
-    intervals = Intervals.fit(test.label, test.mean, test.spread, floor)
+    train = parts["train"]
+    known = [
+        Reference(id, _formula(kinds, module, id), float(f"{value:.4g}"))
+        for id, kinds, value in zip(
+            train.ids, train.elements, target.physical(torch.from_numpy(train.label)).tolist(), strict=True
+        )
+    ]
+    held_out = torch.cat([parts["val"].embedding, test.embedding])
+    surroundings = Surroundings.fit(train.embedding, held_out, known=known)
+    local = LocalErrors.fit(surroundings.places(parts["val"].embedding), parts["val"].error)
     calibration = Calibration(
-        {key: intervals},
-        Surroundings.fit(parts["train"].embedding, torch.cat([parts["val"].embedding, test.embedding])),
+        {},
+        surroundings,
         _domain(module),
-        {"split_hash": hashes.pop(), "part": "test", "crystals": len(intervals)},
+        {"split_hash": hashes.pop(), "part": "test", "crystals": int(np.isfinite(test.label).sum())},
+        {key: local},
     )
+    floor = FLOOR * float(local.errors.median()) or 1e-9
+    hard = calibration.difficulty(key, test.spread, test.embedding)
+    intervals = Intervals.fit(test.label, test.mean, hard, floor)
+    calibration.intervals[key] = intervals
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
@@ -142,7 +163,7 @@ def build_entry(
             **judge_outside(Ensemble(members, calibration, name), others),
         }
     sigma = measure.last_layer(parts["train"], parts["val"], test)
-    reliability = measure.judged(test, formulas, floor, sigma=sigma)
+    reliability = measure.judged(test, formulas, floor, sigma=sigma, difficulty=hard)
     source = module.source
     entry = {
         "title": title or target.title,
@@ -174,8 +195,8 @@ def build_entry(
     _write(registry, name, entry)
     write_card(
         Path(cards or registry.parent), name, entry, reliability["classes"], measure.errors_by_element(test),
-        measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
-        members[0],
+        measure.errors_by_size(test), test, intervals.half_width(hard, 0.9), reliability["curve"]["coverage"],
+        notes, _costs(runs), members[0],
     )  # fmt: skip
     return entry
 

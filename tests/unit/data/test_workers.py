@@ -21,7 +21,7 @@ from crystal_tables import moduli, write_table
 
 from potnet.crystals import CrystalError
 from potnet.data import CacheError, DataError, Failure, Featurizer, TableSource
-from potnet.data.features import build, workers
+from potnet.data.features import build, ray_tasks
 from potnet.data.features.cache import cached_features
 from potnet.data.features.staging import stage
 from potnet.data.features.workers import run_tasks
@@ -129,7 +129,7 @@ def test_a_crystal_that_fails_and_what_is_logged_before(
 def test_killed_for_its_memory(source: TableSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     featurizer = odd(tmp_path, monkeypatch, "dies", "os.kill(os.getpid(), signal.SIGKILL)")
     message = r"killed by SIGKILL at shard 0 \(crystals of up to 2 atoms\).*data\.featurize_workers=1"
-    with pytest.raises(CacheError, match=message):
+    with pytest.raises(CacheError, match=message), build._advice():
         run_one(source, featurizer, tmp_path / "cache")
 
 
@@ -185,14 +185,26 @@ def test_what_is_defined_in_a_notebook(source: TableSource):
 
 
 def test_backends(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(DataError, match=r"data\.featurize_backend=rya; did you mean ray\?"):
+    with pytest.raises(DataError, match=r"backend=rya; did you mean ray\?"):
         run_tasks(abs, [1], 1, backend="rya")
-    monkeypatch.setattr(workers, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_tasks, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r'pip install "potnet\[ray\]"'):
         list(run_tasks(abs, [1], 1, backend="ray"))
 
 
 LONDON = "potnet.lattice.potentials.London"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Ray, which leaves sockets and processes to the interpreter's end
+def test_ray_writes_the_bytes_of_one_process(source: TableSource, tmp_path: Path):
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "potnet[ray]"')
+    featurizer = Featurizer(potentials=[{"_target_": LONDON}])
+    alone = cached_features(source, featurizer, tmp_path / "alone", workers=1)
+    there = cached_features(source, featurizer, tmp_path / "there", backend="ray")
+    assert len(there.shards) == 4
+    assert files(there.folder) == files(alone.folder)
+
 
 _PROCESS = """
 import os, sys

@@ -6,8 +6,9 @@ ASE drops values beyond the announced columns, takes `1_5` for 15 and the id `00
 from __future__ import annotations
 
 import io
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,26 +52,31 @@ def xyz_frames(file: Path) -> Iterator[tuple[str, Atoms | CrystalError]]:
         `info` are `WrittenNumber`.
     """
     with open_binary(file) as binary:
-        lines = (decode(line) for line in binary)
-        for frame_number in range(1_000_000_000):
-            first = next((line for line in lines if line.strip()), None)
-            if first is None:
-                return
-            where = f"frame {frame_number}"
-            if not re.fullmatch(r"[0-9]+", first.strip()):
-                text = first.strip()[:60]
-                yield where, CrystalError(f"a frame begins with its number of atoms, got {text!r}")
-                return
-            count = int(first)
-            frame = [first.strip() + "\n", *islice(lines, count + 1)]
-            if len(frame) < count + 2:
-                there = max(0, len(frame) - 2)
-                yield where, CrystalError(f"it breaks off: {count} atoms announced, {there} there")
-                return
-            try:
-                yield where, _frame(frame)
-            except CrystalError as error:
-                yield where, error
+        yield from frames_of(binary)
+
+
+def frames_of(content: Iterable[bytes], first: int = 0) -> Iterator[tuple[str, Atoms | CrystalError]]:
+    """The same of some lines, whose first frame has this number."""
+    lines = (decode(line) for line in content)
+    for frame_number in itertools.count(first):
+        head = next((line for line in lines if line.strip()), None)
+        if head is None:
+            return
+        where = f"frame {frame_number}"
+        if not re.fullmatch(r"[0-9]+", head.strip()):
+            text = head.strip()[:60]
+            yield where, CrystalError(f"a frame begins with its number of atoms, got {text!r}")
+            return
+        count = int(head)
+        frame = [head.strip() + "\n", *islice(lines, count + 1)]
+        if len(frame) < count + 2:
+            there = max(0, len(frame) - 2)
+            yield where, CrystalError(f"it breaks off: {count} atoms announced, {there} there")
+            return
+        try:
+            yield where, _frame(frame)
+        except CrystalError as error:
+            yield where, error
 
 
 def _frame(frame: list[str]) -> Atoms:

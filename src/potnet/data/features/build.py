@@ -20,7 +20,7 @@ from potnet.data.features.label_file import LABELS, REMOVED, write_labels, write
 from potnet.data.features.shards import ShardRecord, finished_shard, write_shard
 from potnet.data.features.staging import Stage, stage
 from potnet.data.features.store import MANIFEST, manifest_file
-from potnet.data.features.workers import run_tasks, usable_cores
+from potnet.data.features.workers import ProcessKilled, run_tasks, usable_cores
 from potnet.data.sources.base import Source
 from potnet.data.table import CrystalTable
 from potnet.files import file_hash, replacing, write_whole
@@ -143,12 +143,13 @@ def build(
         if progress:
             progress(sum(plan[number][1] - plan[number][0] for number in shards))
         if count > 1 or backend != "processes":
-            for result in run_tasks(featurize_shard, tasks, count, backend):
-                shards[result.number] = result.record
-                for name, spent in result.seconds.items():
-                    featurizer.seconds[name] += spent
-                if progress:
-                    progress(plan[result.number][1] - plan[result.number][0])
+            with _advice():
+                for result in run_tasks(featurize_shard, tasks, count, backend):
+                    shards[result.number] = result.record
+                    for name, spent in result.seconds.items():
+                        featurizer.seconds[name] += spent
+                    if progress:
+                        progress(plan[result.number][1] - plan[result.number][0])
         else:
             _import_libraries(featurizer)
             with _one_thread():
@@ -259,6 +260,17 @@ def writing(folder: Path) -> Iterator[None]:
         raise CacheError(
             f"cannot write the feature cache in {folder}: {error.strerror or error}. "
             "Make room, or choose another folder with data.cache_dir or POTNET_CACHE"
+        ) from error
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    """Say what may be done about a process that was killed."""
+    try:
+        yield
+    except ProcessKilled as error:
+        raise CacheError(
+            f"{error}; data.featurize_workers=1 works without further processes. Finished shards are kept"
         ) from error
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import threading
 import time
@@ -15,12 +16,13 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
-from importlib.util import find_spec
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from potnet.config.suggest import did_you_mean
 from potnet.data.errors import CacheError, DataError
+
+log = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -40,99 +42,111 @@ def run_tasks(
     tasks: Iterable[Task],
     workers: int,
     backend: str = "processes",
+    address: str | None = None,
+    tries: int = 1,
+    gpus: bool | None = False,
 ) -> Iterator[Result]:
     """Call a function for each task in other processes, each with one thread.
 
-    Tasks are taken one by one as processes become free, so `tasks` may be a long generator. However it ends,
-    by an error or because the caller stops, the processes are gone afterwards. What the function logs below
-    `potnet` is logged here, and an error that it raises is raised here.
+    Tasks are taken one by one as processes become free, so `tasks` may be long. However it ends, by an error
+    or because the caller stops, the processes are gone afterwards. What the function logs below `potnet` is
+    logged here, and an error that it raises is raised here.
 
     Args:
         function: Called with one task; it and the tasks are pickled (by cloudpickle).
-        tasks: Each with a `str` that names it in messages.
-        workers: Number of processes at a time.
+        tasks: Each with a `str` that names it in messages. With Ray, `tasks` is pickled and iterated on the
+            cluster, always in the same order; an iterator is made a list first.
+        workers: Number of processes at a time. With Ray, which starts as many as the cluster has room for,
+            at most.
         backend: "processes" of this machine, or "ray" for a cluster whose machines share the folders that the
-            function reads and writes.
+            function reads and writes. Ray does a task again whose machine is lost.
+        address: Of a Ray cluster, as for `ray.init`; None is that of $RAY_ADDRESS, or a new one on this
+            machine.
+        tries: How often processes of this machine may be killed before it is an error; their tasks are done
+            again. Then a task may be done twice.
+        gpus: With Ray, whether each process gets a GPU; None gives it one if the cluster has any.
 
     Yields:
         Results, in the order in which they are done.
 
     Raises:
         DataError: An unknown backend, or one that is not installed.
-        CacheError: A process was killed.
+        ProcessKilled: Processes were killed as often as `tries`, or Ray gave up.
     """
     if backend == "ray":
-        return _by_ray(function, iter(tasks), workers)
+        from potnet.data.features.ray_tasks import run_on_ray
+
+        call = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
+        return (outcome.value() for outcome in run_on_ray(call, tasks, workers, address, gpus))
     if backend == "processes":
-        return _by_processes(function, iter(tasks), workers)
-    raise DataError(f"data.featurize_backend={backend}{did_you_mean(backend, BACKENDS)}")
+        return _by_processes(function, iter(tasks), workers, tries)
+    raise DataError(f"backend={backend}{did_you_mean(backend, BACKENDS)}")
+
+
+class ProcessKilled(CacheError):
+    """A process was killed, mostly because memory ran out.
+
+    Args:
+        how: It ended.
+        tasks: That were being done.
+    """
+
+    def __init__(self, how: str, tasks: Sequence[Any] = ()) -> None:
+        self.how = how
+        self.tasks = list(tasks)
+        at = f" at {' or '.join(map(str, tasks))}" if tasks else ""
+        super().__init__(f"{how}{at}: use fewer processes at a time")
 
 
 def _by_processes(
-    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int
+    function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, tries: int
 ) -> Iterator[Result]:
+    again: list[Task] = []
+    for attempt in range(1, tries + 1):
+        try:
+            yield from _by_one_pool(function, chain(again, tasks), workers)
+            return
+        except ProcessKilled as error:
+            if attempt == tries:
+                raise
+            again = error.tasks
+            log.warning("%s; %d tasks are done again", error.how, len(again))
+
+
+def _by_one_pool(function: Callable[[Task], Result], tasks: Iterator[Task], workers: int) -> Iterator[Result]:
+    """In one pool of processes, which is gone when one of them is killed."""
+    import cloudpickle
     from loky import ProcessPoolExecutor
     from loky.process_executor import BrokenProcessPool
 
+    call = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
     executor = ProcessPoolExecutor(
         max_workers=workers,
         initializer=_begin,
-        initargs=(os.getpid(),),
+        initargs=(os.getpid(), cloudpickle.dumps(call)),
         env=dict.fromkeys(_THREADS, "1"),
     )
-    call = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
     running: dict[Future[_Outcome[Result]], Task] = {}
     try:
-        running.update((executor.submit(call, task), task) for task in islice(tasks, workers))
+        running.update((executor.submit(_done, task), task) for task in islice(tasks, workers))
         while running:
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 try:
                     outcome = future.result()
                 except BrokenProcessPool as error:
-                    raise _killed(error, list(running.values())) from None
+                    # What is done, and not yet reported, is not done again.
+                    whole = [other for other in running if other.done() and other.exception() is None]
+                    for other in whole:
+                        del running[other]
+                        yield other.result().value()
+                    how = "was killed by SIGKILL" if "SIGKILL" in str(error) else "ended unexpectedly"
+                    raise ProcessKilled(f"a process {how}", list(running.values())) from None
                 del running[future]
                 yield outcome.value()
-                running.update((executor.submit(call, task), task) for task in islice(tasks, 1))
+                running.update((executor.submit(_done, task), task) for task in islice(tasks, 1))
     finally:
         executor.shutdown(wait=True, kill_workers=True)
-
-
-def _by_ray(function: Callable[[Task], Result], tasks: Iterator[Task], workers: int) -> Iterator[Result]:
-    if find_spec("ray") is None:
-        raise DataError(
-            'data.featurize_backend=ray needs Ray, which is not installed: pip install "potnet[ray]", or '
-            "take "
-            "data.featurize_backend=processes"
-        )
-    import ray
-
-    if not ray.is_initialized():
-        # RAY_ADDRESS names a cluster; without it Ray starts one on this machine.
-        ray.init(log_to_driver=False, include_dashboard=False)
-    wrapped = _Call(function, logging.getLogger("potnet").getEffectiveLevel())
-
-    def call(task: Task) -> _Outcome[Result]:
-        return wrapped(task)
-
-    remote = ray.remote(num_cpus=1, max_retries=3)(call)
-    running = {remote.remote(task): task for task in islice(tasks, workers)}
-    try:
-        while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            task = running.pop(ready)
-            try:
-                outcome = ray.get(ready)
-            except ray.exceptions.RayError as error:
-                raise CacheError(
-                    f"Ray could not finish {task}: {' '.join(str(error).split())[:300]}. Finished shards are "
-                    f"kept"
-                ) from error
-            yield outcome.value()
-            running.update((remote.remote(task), task) for task in islice(tasks, 1))
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
 
 
 @dataclass(frozen=True)
@@ -187,8 +201,19 @@ class _Keep(logging.Handler):
         self.messages.append((record.name, record.levelno, record.getMessage()))
 
 
-def _begin(parent: int) -> None:
-    """In a new process: leave Ctrl-C to the one that started it, and end when that one is gone."""
+_here: _Call[Any, Any] | None = None
+
+
+def _done(task: Any) -> Any:
+    """What comes of a task, in a process that `_begin` has prepared."""
+    assert _here is not None
+    return _here(task)
+
+
+def _begin(parent: int, call: bytes) -> None:
+    """In a new process: keep the function, leave Ctrl-C to the starting process, and end when it is gone."""
+    global _here
+    _here = pickle.loads(call)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.name == "posix":
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
@@ -198,15 +223,3 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
-
-
-def _killed(error: BaseException, tasks: Sequence[Any]) -> CacheError:
-    text = str(error)
-    how = "was killed by SIGKILL" if "SIGKILL" in text else "ended unexpectedly"
-    memory = "; if memory ran out, use fewer processes" if "SIGKILL" in text else ""
-    at = " or ".join(map(str, tasks))
-    return CacheError(
-        f"a process {how} at {at}{memory}: data.featurize_workers=1 works without further processes. "
-        f"Finished "
-        "shards are kept"
-    )

@@ -12,7 +12,7 @@ import io
 import json
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +28,7 @@ Rows = Iterator[tuple[str, Row | DataError]]
 _PARQUET_ROWS = 256
 
 
-def reader_of(path: Path) -> Callable[[Path], Rows]:
+def reader_of(path: Path) -> Callable[..., Rows]:
     """What reads the rows of a file, by its ending.
 
     Raises:
@@ -47,42 +47,53 @@ def reader_of(path: Path) -> Callable[[Path], Rows]:
 def json_lines(path: Path) -> Rows:
     """One object a line; empty lines are skipped."""
     with _text(path) as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
-                yield f"line {number}", DataError(f"not valid JSON ({error})")
-                continue
-            if isinstance(row, dict):
-                yield f"line {number}", row
-            else:
-                yield (
-                    f"line {number}",
-                    DataError(f"expected an object with id, lattice, z and frac; got {type(row).__name__}"),
-                )
+        yield from json_rows(lines)
+
+
+def json_rows(lines: Iterable[str], first: int = 1) -> Rows:
+    """The same of some lines, of which the first has this number."""
+    for number, line in enumerate(lines, first):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            yield f"line {number}", DataError(f"not valid JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            yield f"line {number}", row
+        else:
+            yield (
+                f"line {number}",
+                DataError(f"expected an object with id, lattice, z and frac; got {type(row).__name__}"),
+            )
 
 
 def csv_rows(path: Path) -> Rows:
     """Comma-separated, with a header; cells are text, None where empty."""
-    csv.field_size_limit(2**31 - 1)  # a structure is longer than the 128 KiB that Python allows
     with _text(path) as lines:
-        reader = csv.reader(lines, skipinitialspace=True, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header)
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                where = f"line {reader.line_num}"
-                if len(cells) != len(header):
-                    yield where, DataError(f"{len(cells)} values for {len(header)} columns")
-                else:
-                    values = [cell.strip() or None for cell in cells]
-                    yield where, dict(zip(header, values, strict=True))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+        yield from rows_of_csv(path, lines)
+
+
+def rows_of_csv(path: Path, lines: Iterable[str], left_out: int = 0) -> Rows:
+    """The same of some lines, the header first; after it so many lines of the file were left out."""
+    csv.field_size_limit(2**31 - 1)  # a structure is longer than the 128 KiB that Python allows
+    reader = csv.reader(lines, skipinitialspace=True, strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            where = f"line {reader.line_num + left_out}"
+            if len(cells) != len(header):
+                yield where, DataError(f"{len(cells)} values for {len(header)} columns")
+            else:
+                values = [cell.strip() or None for cell in cells]
+                yield where, dict(zip(header, values, strict=True))
+    except csv.Error as error:
+        line = reader.line_num + left_out
+        raise DataError(f"{path}, line {line}: not valid CSV ({error})") from error
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -111,39 +122,71 @@ def parquet_rows(path: Path) -> Rows:
 
 def xyz_rows(path: Path) -> Rows:
     """Frames of extended XYZ: the comment line and the results of a calculation are the columns."""
-    from potnet.crystals.reading.xyz import xyz_frames
+    from potnet.crystals.reading.foreign import open_binary
 
-    with guarded(path):
-        for where, frame in xyz_frames(path):
-            if isinstance(frame, CrystalError):
-                yield where, DataError(frame.reason)
-            else:
-                yield where, {**labels_of_atoms(frame), "structure": frame}
+    with guarded(path), open_binary(path) as lines:
+        yield from rows_of_xyz(lines)
 
 
-def database_rows(path: Path) -> Rows:
-    """Rows of an ASE database (SQLite): its key-value pairs and numbers are the columns."""
+def rows_of_xyz(lines: Iterable[bytes], first: int = 0) -> Rows:
+    """The same of some lines, whose first frame has this number."""
+    from potnet.crystals.reading.xyz import frames_of
+
+    for where, frame in frames_of(lines, first):
+        if isinstance(frame, CrystalError):
+            yield where, DataError(frame.reason)
+        else:
+            yield where, {**labels_of_atoms(frame), "structure": frame}
+
+
+def database_rows(path: Path, first: int | None = None, last: int | None = None) -> Rows:
+    """Rows of an ASE database (SQLite): its key-value pairs and numbers are the columns.
+
+    Args:
+        path: The file.
+        first, last: Ids of the rows to read; None reads all.
+    """
     from ase.db import connect
 
-    with guarded(path), path.open("rb") as file:
-        if not file.read(16).startswith(b"SQLite format 3"):
-            raise DataError(f"{path}: not a database of ASE (its .db files are SQLite)")
+    chosen = None if first is None else f"id>={first},id<={last}"
     try:
-        # Asked first, as ASE would make its tables in the database of another program.
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as plain:
-            own = plain.execute("SELECT 1 FROM sqlite_master WHERE name = 'systems'").fetchone() is not None
-        if not own:
-            raise DataError("it has no table of systems, so another program made it")
-        with connect(path, type="db") as database:
-            for row in database.select():
+        with database(path):  # ASE would make its tables in the database of another program
+            pass
+        with connect(path, type="db") as content:
+            for row in content.select(chosen):
                 atoms = row.toatoms()
                 known = {"unique_id": row.unique_id, **labels_of_atoms(atoms), **row.key_value_pairs}
                 yield f"row {row.id}", {"id": str(row.id), **known, "structure": atoms}
+    except DataError:
+        raise
     except Exception as error:  # ASE passes on whatever SQLite and its decoders raise
         raise DataError(f"{path}: ASE cannot read this database ({_brief(error)})") from error
 
 
-READERS: Mapping[str, Callable[[Path], Rows]] = {
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection to an ASE database, which is not changed.
+
+    Raises:
+        DataError: It is none.
+    """
+    with guarded(path), path.open("rb") as file:
+        if not file.read(16).startswith(b"SQLite format 3"):
+            raise DataError(f"{path}: not a database of ASE (its .db files are SQLite)")
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as plain:
+            own = plain.execute("SELECT 1 FROM sqlite_master WHERE name = 'systems'").fetchone() is not None
+            if not own:
+                raise DataError(
+                    f"{path}: ASE cannot read this database (it has no table of systems, so another program "
+                    "made it)"
+                )
+            yield plain
+    except sqlite3.Error as error:
+        raise DataError(f"{path}: ASE cannot read this database ({_brief(error)})") from error
+
+
+READERS: Mapping[str, Callable[..., Rows]] = {
     ".jsonl": json_lines,
     ".csv": csv_rows,
     ".parquet": parquet_rows,

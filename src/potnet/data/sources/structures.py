@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from os import PathLike
@@ -73,13 +74,40 @@ def structure_files(path: str | PathLike[str]) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise CrystalError(f"no such file or folder (working folder: {Path.cwd()})", str(path))
-    found = [file for file in sorted(path.rglob("*")) if file.is_file() and _holds_structures(file)]
-    if not found:
+    return sorted(walk_structures(path))
+
+
+def walk_structures(folder: Path, leave_out: Path | None = None) -> Iterator[Path]:
+    """The same files one by one, as the file system lists them, so that a folder may have any number.
+
+    Args:
+        folder: Where to look, and below.
+        leave_out: A folder below that is not looked into, absolute.
+
+    Raises:
+        CrystalError: There is no structure file, or a folder that cannot be read.
+    """
+    empty = True
+    folders = [folder]
+    try:
+        while folders:
+            # Not by os.walk, which has all names of a folder in memory.
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    path = Path(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        if leave_out is None or path.absolute() != leave_out:
+                            folders.append(path)
+                    elif entry.is_file() and _holds_structures(path):
+                        empty = False
+                        yield path
+    except OSError as error:
+        raise CrystalError(f"can't be read ({error.strerror or error})", str(error.filename)) from error
+    if empty:
         kinds = ", ".join((*ENDINGS, *TABLES, *OTHERS))
         raise CrystalError(
-            f"there is not a structure file in this folder (looked for {kinds}, POSCAR*)", str(path)
+            f"there is no structure file in this folder (looked for {kinds}, POSCAR*)", str(folder)
         )
-    return found
 
 
 def _of_file(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[Outcome]:

@@ -18,7 +18,7 @@ from potnet.crystals.reading.names import ID_KEYS, STRUCTURE_KEYS
 from potnet.data.errors import DataError
 from potnet.data.sources.base import NOT_STATED, Item, ReadableSource, Sample, refused
 from potnet.data.sources.labels import Label, label_of
-from potnet.data.sources.rows import Row, csv_rows, reader_of
+from potnet.data.sources.rows import Row, Rows, csv_rows, reader_of
 from potnet.data.sources.where import Where
 from potnet.files import file_hash_once
 
@@ -163,16 +163,21 @@ class TableSource(ReadableSource):
             DataError: The file cannot be read, or is empty.
         """
         empty = True
-        for where, row in self._reader(self.path):
+        for _, outcome in self.located(self._reader(self.path)):
             empty = False
+            yield outcome
+        if empty:
+            raise DataError(f"{self.path}: there is no crystal in it")
+
+    def located(self, rows: Rows) -> Iterator[tuple[str, Crystal | CrystalError]]:
+        """Crystals of some rows, each with where it stands ("line 3"), or what is wrong with it."""
+        for where, row in rows:
             try:
                 if isinstance(row, DataError):
                     raise row
-                yield self.sample(row, where, unnamed=True).crystal
+                yield where, self.sample(row, where, unnamed=True).crystal
             except (DataError, CrystalError) as error:
-                yield CrystalError(str(error), f"{self.path}, {where}")
-        if empty:
-            raise DataError(f"{self.path}: there is no crystal in it")
+                yield where, CrystalError(str(error), f"{self.path}, {where}")
 
     def sample(self, row: Row, where: str, unnamed: bool = False) -> Sample:
         """The crystal of one row, with its labels and its part.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from potnet.config.suggest import did_you_mean
@@ -29,27 +29,28 @@ class Where:
         condition: Text: comparisons (`==`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`) of columns with
             numbers, quoted text or lists, joined by `and`, `or`, `not`. Or a mapping column -> value, or list
             of values, all of which have to hold.
+        setting: What it is called in messages.
 
     Raises:
         DataError: It is neither.
     """
 
-    def __init__(self, condition: str | Mapping[str, Any]) -> None:
+    def __init__(self, condition: str | Mapping[str, Any], setting: str = "data.source.where") -> None:
         self.condition = condition
+        self.setting = setting
         self._tree: ast.expr | None = None
         if isinstance(condition, str):
             try:
                 self._tree = ast.parse(condition.strip(), mode="eval").body
             except SyntaxError as error:
                 raise DataError(
-                    f"data.source.where={condition}: not a condition ({error.msg}); write it such as "
+                    f"{setting}={condition}: not a condition ({error.msg}); write it such as "
                     "'set==\"Si\" and energy<0'"
                 ) from None
             self._check(self._tree)
         elif not isinstance(condition, Mapping):
             raise DataError(
-                f"data.source.where={condition!r}: give a condition, such as 'set==\"Si\"', or "
-                "{column: value}"
+                f"{setting}={condition!r}: give a condition, such as 'set==\"Si\"', or {{column: value}}"
             )
 
     def __call__(self, row: Mapping[str, Any]) -> bool:
@@ -66,6 +67,23 @@ class Where:
                 return False
         return True
 
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it names."""
+        if self._tree is None:
+            return [str(column) for column in self.condition]
+        return [node.id for node in ast.walk(self._tree) if isinstance(node, ast.Name)]
+
+    def check_columns(self, names: Iterable[str]) -> None:
+        """Refuse a condition on a column that a table does not have, before its rows are there.
+
+        Raises:
+            DataError: The column and the nearest one are named.
+        """
+        known = dict.fromkeys(names)
+        for column in self.columns:
+            self._column(column, known)
+
     def _check(self, node: ast.expr) -> None:
         """Refuse what is no comparison before any row is read."""
         parts: list[ast.expr]
@@ -81,7 +99,7 @@ class Where:
             parts = []
         else:
             raise DataError(
-                f"data.source.where={self.condition}: {ast.unparse(node)!r} is not understood; compare "
+                f"{self.setting}={self.condition}: {ast.unparse(node)!r} is not understood; compare "
                 f"columns "
                 "with values, joined by and, or, not"
             )
@@ -114,9 +132,7 @@ class Where:
 
     def _column(self, name: str, row: Mapping[str, Any]) -> Any:
         if name not in row:
-            raise DataError(
-                f"data.source.where: there is no column {name}{did_you_mean(name, map(str, row))}"
-            )
+            raise DataError(f"{self.setting}: there is no column {name}{did_you_mean(name, map(str, row))}")
         return row[name]
 
 
