@@ -58,6 +58,14 @@ COMMANDS = {
     "elastic": Command(
         "potnet.elastic", "elastic constants of a force field", "POSCAR checkpoint=runs/mlearn_Si"
     ),
+    "phonons": Command(
+        "potnet.phonons", "phonons and heat capacity of a force field", "POSCAR checkpoint=runs/mlearn_Si"
+    ),
+    "rank": Command(
+        "potnet.rank",
+        "rank structures by energy or by what a committee of force fields disputes",
+        "candidates.extxyz checkpoint=[runs/a,runs/b]",
+    ),
     "report": Command("potnet.report", "tables and plots of runs and sweeps", "multirun/mp_bulk_modulus"),
     "wandb_report": Command(
         "potnet.wandb_report", "a report in W&B, of runs that are there", "entity=me group=baselines by=model"

@@ -12,6 +12,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from potnet.config import compose, config_dir, plain
+from potnet.crystals.elements import symbol
 from potnet.data import Target
 from potnet.train import train
 
@@ -65,6 +66,29 @@ def matbench_file(source: dict[str, Any], folder: Path) -> Path:
     return file
 
 
+def mptrj_file(folder: Path) -> Path:
+    """Frames of chlorides in the layout of MPtrj."""
+    content = {}
+    for number, z in enumerate(range(19, 39)):
+        frame = {
+            "structure": {
+                "lattice": {"matrix": [[3.5, 0, 0], [0, 3.5, 0], [0, 0, 3.5]]},
+                "sites": [
+                    {"species": [{"element": name, "occu": 1}], "abc": [place, place, place]}
+                    for name, place in ((symbol(z), 0.0), ("Cl", 0.49))
+                ],
+            },
+            "corrected_total_energy": -7.0 - number / 10,
+            "bandgap": 1.0,
+            "force": [[0.1, 0.1, 0.1], [-0.1, -0.1, -0.1]],
+            "stress": [[9.0, 1.0, 1.0], [1.0, 9.0, 1.0], [1.0, 1.0, 9.0]] if number % 2 else None,
+        }
+        content[f"mp-{number}"] = {f"mp-{number}-0-0": frame}
+    file = folder / "MPtrj_2022.9_full.json"
+    file.write_text(json.dumps(content))
+    return file
+
+
 @pytest.fixture(scope="module")
 def table_file(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Crystals with the properties that the small tables of studies have, and a split."""
@@ -80,6 +104,7 @@ def table_file(embedded: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "e_form": -number / 10,
             "gap_pbe": number / 10,
             "coulomb_energy": -number / 3,
+            "lj_energy_per_atom": -number / 4,
             "g_vrh": crystal.properties["g_vrh"],
         }
         for number, crystal in enumerate(crystals)
@@ -100,6 +125,8 @@ def on_fixture(config: DictConfig, folder: Path, table: Path) -> dict[str, Any]:
         config.data.source.path = str(table)
     elif kind == "MatbenchSource":
         config.data.path = str(matbench_file(source, folder))
+    elif kind == "MPtrjSource":
+        config.data.path = str(mptrj_file(folder))
     else:
         config.data.path = str(PUBLISHED / FILES[kind][source["name"]])
     settings: dict[str, Any] = plain(config)

@@ -92,6 +92,16 @@ def test_commands_relax_move_and_strain(
     # Central forces: Cauchy's relation.
     assert float(constants["c12"]) == pytest.approx(float(constants["c44"]), rel=0.05)
     assert float(constants["bulk_hill"]) > 10
+    words = [f"checkpoint=[{fitted},{fitted}]", "limit=0.1", "by=energy", "device=cpu"]
+    assert main(["rank", "relaxed.vasp", "POSCAR.vasp", *words]) == 0
+    assert "POSCAR.vasp: Cu" in capsys.readouterr().out
+    assert Path("ranking.csv").read_text().splitlines()[1].startswith("relaxed.vasp,Cu,")
+    pytest.importorskip("phonopy")
+    assert main(["phonons", "relaxed.vasp", f"checkpoint={fitted}", "repeat=[2,2,2]", "device=cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "1 atoms in the primitive cell, supercell 2x2x2" in said
+    assert "imaginary" not in said
+    assert (Path("phonons") / "bands.png").stat().st_size > 5000
     words = [f"checkpoint=[{fitted},{fitted}]", "time=0.02", "temperature=100", "every=2", "device=cpu"]
     assert main(["md", "relaxed.vasp", *words]) == 0
     assert "drift of the total energy" in capsys.readouterr().out

@@ -49,7 +49,8 @@ EXTRA: dict[str, Callable[[], Network]] = {
         width=8, layers=2, cutoff=CUTOFF, bins=8, reduce="sum", heads=ENERGY, fold=False
     ),
     "leignn_alone": lambda: LEIGNN(8, 2, CUTOFF, 8, virtual_node=False, heads=ENERGY),
-    "potnet_ff_local": lambda: PotNetFF(8, 2, CUTOFF, 8, long_range=[], heads=ENERGY),
+    "potnet_ff_local": lambda: PotNetFF(8, 2, CUTOFF, 8, angular=0, long_range=[], heads=ENERGY),
+    "potnet_ff_angular": lambda: PotNetFF(8, 2, CUTOFF, 8, angular=4, long_range=[], heads=ENERGY),
     "potnet_ff_pairs": lambda: PotNetFF(
         8, 1, CUTOFF, 8, "complete", long_range=["coulomb", "london", "pauli"], accuracy=1e-9, heads=ENERGY
     ),

@@ -21,7 +21,7 @@ POSITIONAL = {
     "evaluate": "checkpoint",
     "export": "checkpoint",
     "screen": "source",
-    **dict.fromkeys(("relax", "md", "elastic"), "inputs"),
+    **dict.fromkeys(("relax", "md", "elastic", "phonons", "rank"), "inputs"),
 }
 """Commands that take words without a key, and the key that they are values of."""
 

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from potnet.config.suggest import did_you_mean
 from potnet.crystals import CrystalBatch
+from potnet.data.consistency import problems_of
 from potnet.data.errors import DataError
 from potnet.data.features.cache import cached_features
 from potnet.data.features.featurizer import Featurizer
@@ -158,6 +159,8 @@ class CrystalDataModule(lightning.LightningDataModule):
         self._split, self._removed, self._labels = self._divide(table)
         self._align(store)
         self._store = store
+        for problem in problems_of(self.targets, self._labels, store, self._split.train):
+            log.warning("%s", problem)
         if self._removed:
             log.warning("%s", self._describe_removed())
         if not self._split.val:

@@ -1,4 +1,4 @@
-"""What `potnet relax`, `potnet md` and `potnet elastic` do with their settings."""
+"""What `potnet relax`, `md`, `elastic`, `phonons` and `rank` do with their settings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from potnet.forcefield.calculator import Calculator
+    from potnet.forcefield.committee import Judged
 
 
 def relax_files(
@@ -102,10 +103,7 @@ def run_md(
     """
     from potnet.forcefield.dynamics import radial_distribution, run_dynamics
 
-    found = _structures(inputs)
-    if len(found) != 1:
-        raise ConfigError(f"inputs: {len(found)} structures; molecular dynamics takes one at a time")
-    atoms = found[0][1] * tuple(repeat)
+    atoms = _one_structure(inputs, "molecular dynamics")[1] * tuple(repeat)
     atoms.calc = _calculator(checkpoint, device, dtype)
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,6 +187,118 @@ def elastic_files(
     return tensors
 
 
+def phonon_files(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "phonons",
+    cell: bool = True,
+    fmax: float = 0.001,
+    steps: int = 500,
+    repeat: Sequence[int] | None = None,
+    length: float = 10.0,
+    displacement: float = 0.01,
+    mesh: float = 60.0,
+    symprec: float = 1e-3,
+    device: str = "auto",
+    dtype: str = "float64",
+) -> Path:
+    """Relax one structure and compute its harmonic phonons: tables and pictures of bands, states and C_V.
+
+    Args:
+        checkpoint: A force field, or several for a committee.
+        inputs: One file that ASE reads.
+        output: Folder, see `write_phonons`.
+        cell: Whether the cell is relaxed, too.
+        fmax, steps: Of the relaxation.
+        repeat, length, displacement, mesh, symprec: See `phonons`.
+        device, dtype: See `Calculator`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ForceFieldError: See `relax` and `phonons`.
+        ConfigError: More than one structure.
+    """
+    from potnet.forcefield.dynamics import relax
+    from potnet.forcefield.phonons import phonons, write_phonons
+    from potnet.progress import progress_bar
+
+    name, atoms = _one_structure(inputs, "phonons")
+    atoms.calc = _calculator(checkpoint, device, dtype)
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    relax(atoms, fmax, steps, cell)
+    with progress_bar(None, "Forces", "displaced structures") as report:
+        found = phonons(atoms, repeat, length, displacement, mesh, symprec=symprec, report=report)
+    write_phonons(found, folder)
+    supercell = "x".join(str(int(n)) for n in np.diag(found.phonopy.supercell_matrix))
+    heat = float(np.interp(300.0, found.temperature, found.heat_capacity))
+    print(f"{name}: {found.atoms} atoms in the primitive cell, supercell {supercell}")
+    print(
+        f"  highest frequency {found.bands.frequency.max():.3f} THz, C_V(300 K) {heat:.3f} J/(K mol of atoms)"
+    )
+    if not found.stable:
+        print(
+            f"  imaginary modes, to {found.lowest:.3f} THz: this structure is no minimum of the force field; "
+            "thermal properties leave them out"
+        )
+    print(f"written: {folder}")
+    return folder
+
+
+def rank_files(
+    checkpoint: str | Sequence[str],
+    inputs: str | Sequence[str],
+    output: str = "ranking.csv",
+    by: Literal["spread", "energy"] = "spread",
+    reference: str | Sequence[str] | None = None,
+    limit: float | None = None,
+    device: str = "auto",
+    dtype: str = "float64",
+) -> list[Judged]:
+    """Rank structures by what a committee says of them, and write a CSV.
+
+    Args:
+        checkpoint: Several force fields.
+        inputs: Files that ASE reads.
+        output: CSV file.
+        by: See `ranked`.
+        reference: Files of structures like those of the training: what is more disputed than 99 % of them is
+            flagged.
+        limit: eV/Å, in place of a reference.
+        device, dtype: See `Calculator`.
+
+    Raises:
+        ForceFieldError: One force field alone, or a structure that it refuses.
+        ConfigError: A limit and a reference.
+    """
+    from potnet.forcefield.committee import judge, ranked, spread_limit
+
+    if limit is not None and reference is not None:
+        raise ConfigError(f"limit={limit} and reference={reference}: give one of them")
+    calculator = _calculator(checkpoint, device, dtype)
+    check_writable(Path(output))
+    if reference is not None:
+        limit = spread_limit(judge(calculator, _structures(reference)))
+        print(f"limit of the spread of forces, from {reference}: {limit:.4f} eV/Å")
+    found = ranked(judge(calculator, _structures(inputs), limit), by)
+    rows = [[f"{x:.6f}" if isinstance(x, float) else str(x) for x in one] for one in found]
+    header = (
+        "id", "formula", "energy_ev_per_atom", "energy_spread_ev_per_atom", "above_lowest_ev_per_atom",
+        "above_lowest_spread_ev_per_atom", "forces_spread_ev_per_angstrom", "extrapolates",
+    )  # fmt: skip
+    write_whole(Path(output), csv_text(header, rows))
+    for one in found[:10]:
+        print(
+            f"{one.id}: {one.formula}, {one.energy:.4f} eV/atom, {1e3 * one.above:.1f} ± "
+            f"{1e3 * one.above_spread:.1f} meV/atom above the lowest, spread of forces "
+            f"{one.forces_spread:.3f} eV/Å{', extrapolates' if one.extrapolates else ''}"
+        )
+    print(f"{len(found)} structures: {output}")
+    return found
+
+
 def checked(function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of a command line as the arguments of a function; paths become text.
 
@@ -198,8 +308,10 @@ def checked(function: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
     from potnet.predict import path_setting
 
     found = dict(settings)
-    for name in ("checkpoint", "inputs", "output"):
-        value = found[name]
+    for name in ("checkpoint", "inputs", "output", "reference"):
+        value = found.get(name)
+        if value is None:
+            continue
         found[name] = (
             [path_setting(name, one) for one in value]
             if isinstance(value, list)
@@ -232,6 +344,13 @@ def _structures(inputs: str | Sequence[str]) -> list[tuple[str, Atoms]]:
         for number, atoms in enumerate(frames):
             found.append((Path(file).name if len(frames) == 1 else f"{Path(file).name}:{number}", atoms))
     return found
+
+
+def _one_structure(inputs: str | Sequence[str], what: str) -> tuple[str, Atoms]:
+    found = _structures(inputs)
+    if len(found) != 1:
+        raise ConfigError(f"inputs: {len(found)} structures; {what} takes one at a time")
+    return found[0]
 
 
 def _volume(atoms: Atoms) -> float:

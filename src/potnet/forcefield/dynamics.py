@@ -65,7 +65,11 @@ def relax(
         raise ForceFieldError(f"fmax={fmax}, steps={steps}: give positive numbers")
     moving: Any = FrechetCellFilter(atoms) if cell else atoms
     optimizer = BFGS(moving, logfile=logfile)
-    if not optimizer.run(fmax=fmax, steps=steps):
+    try:
+        converged = optimizer.run(fmax=fmax, steps=steps)
+    except ForceFieldError as error:
+        raise ForceFieldError(f"in step {optimizer.nsteps} of the relaxation: {error}") from error
+    if not converged:
         largest = float(np.linalg.norm(atoms.get_forces(), axis=1).max())
         raise ForceFieldError(
             f"the relaxation has not converged in {steps} steps (largest force {largest:.3g} eV/Å, "

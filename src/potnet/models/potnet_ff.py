@@ -31,6 +31,7 @@ from potnet.nn import (
     SmoothBasis,
     aggregate,
 )
+from potnet.nn.angular import AngularMoments
 from potnet.nn.equivariant import VectorMessage, VectorUpdate, mlp, vector_norm
 
 LONG_RANGE = ("coulomb", "london", "pauli")
@@ -55,6 +56,8 @@ class PotNetFF(Network):
         long_range: Which complete energies: any of "coulomb", "london", "pauli".
         alpha: 1/Å, of the repulsion exp(-alpha r).
         accuracy: Of sums and energies.
+        angular: Radial functions of the angular moments (`potnet.nn.angular`) that each layer begins with; 0
+            leaves them out.
         heads: What it gives, by key; one extensive scalar named "energy" by default.
         fold: Not possible: atoms that symmetry makes equal have different forces.
 
@@ -75,6 +78,7 @@ class PotNetFF(Network):
         long_range: Sequence[str] = ("coulomb", "london"),
         alpha: float = 3.0,
         accuracy: float = 1e-4,
+        angular: int = 16,
         heads: HeadSpecs | None = None,
         fold: bool = False,
     ) -> None:
@@ -88,11 +92,18 @@ class PotNetFF(Network):
             raise ValueError(f"long_range may hold {', '.join(LONG_RANGE)}; got {', '.join(sorted(unknown))}")
         if layers < 1 or width < 2 or width % 2:
             raise ValueError(f"width must be even and layers positive, got {width} and {layers}")
+        if angular < 0:
+            raise ValueError(f"angular={angular}: give a number of radial functions, or 0")
         self.smooth = pairs != "radius"
         self.width, self.pairs, self.pair_cutoff = width, pairs, pair_cutoff
         self.long_range, self.alpha, self.accuracy = tuple(long_range), alpha, accuracy
+        # Of the crystals of a batch, for complete energies; two of three for slabs, with charges alone.
+        self.periodic: tuple[bool, bool, bool] = (True, True, True)
         self.elements = ElementEmbedding(width)
         self.basis = SmoothBasis(BesselBasis(cutoff, bins), Envelope(cutoff))
+        self.angular = nn.ModuleList(
+            AngularMoments(width, bins, angular) for _ in range(layers if angular else 0)
+        )
         self.messages = nn.ModuleList(VectorMessage(width, bins) for _ in range(layers))
         self.updates = nn.ModuleList(VectorUpdate(width) for _ in range(layers))
         self.pair_embedding: PairChannels | None = None
@@ -121,6 +132,8 @@ class PotNetFF(Network):
         edges = self._pair_edges(batch)
         scale = batch.num_atoms.to(s.dtype).rsqrt().index_select(0, batch.batch).unsqueeze(1)
         for i, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
+            if self.angular:
+                s = self.angular[i](s, batch.edge_index, basis, unit)
             s, v = message(s, v, batch.edge_index, basis, unit, first=i == 0)
             if edges is not None:
                 s = s + self.pair_layers[i](s, edges, scale)
@@ -178,6 +191,7 @@ class PotNetFF(Network):
             sources.double(),
             [potentials[name] for name in self.long_range],
             accuracy=self.accuracy,
+            periodic=self.periodic,
         ).atom
         return (found * found.new_tensor([factors[name] for name in self.long_range])).sum(-1)
 

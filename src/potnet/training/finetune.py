@@ -62,8 +62,12 @@ def with_source(config: Mapping[str, Any]) -> dict[str, Any]:
         other = [f"{part}.{key}" for key in kept if key in before and before[key] != kept[key]]
         if part == "model" and other:
             log.info("fine-tuning keeps the network of %s: %s are as there", file, ", ".join(other))
-        # The sums are computed where this run computes them.
-        found[part] = {**kept, **{k: before[k] for k in ("device", "memory_mib") if k in before}}
+        # The sums are computed where this run computes them, and a network without sums says nothing of their
+        # accuracy.
+        free = ["device", "memory_mib"]
+        if part == "features" and kept.get("accuracy") is None:
+            free.append("accuracy")
+        found[part] = {**kept, **{k: before[k] for k in free if k in before}}
     rates = dict((config.get("optimizer") or {}).get("rates") or {})
     factor = float(settings.get("rate", 1.0))
     if factor != 1:

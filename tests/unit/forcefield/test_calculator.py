@@ -185,18 +185,65 @@ def test_forces_that_are_no_numbers_are_refused():
         atoms.get_forces()
 
 
-def test_molecules_and_slabs():
-    """A molecule is put in a box; a slab is a crystal with vacuum, in a cell however deep."""
+def test_molecules_have_no_images():
     model = predictor(PotNetFF(16, 1, CUTOFF, 8, long_range=[], heads=ENERGY))
     water = Atoms("OMgO", [[0, 0, 0], [0, 0, 1.9], [0, 1.9, 0]])
     boxed = water.copy()
     boxed.set_cell([30, 30, 30])
     boxed.pbc = True
+    tight = water.copy()
+    tight.set_cell([4, 4, 4])
     found = []
-    for atoms in (water, boxed):
+    for atoms in (water, boxed, tight):
         atoms.calc = Calculator(model)
         found.append(atoms.get_potential_energy())
     assert found[0] == pytest.approx(found[1], abs=1e-5)
+    assert found[0] == pytest.approx(found[2], abs=1e-5)
+    with pytest.raises(NotImplementedError, match="gives no stress"):
+        water.get_stress()
+
+
+def slab(height: float) -> Atoms:
+    """Two polar layers of MgO, with vacuum along the second vector, which is not normal to the others."""
+    places = [[0.1, 0, 0], [1.6, 1.2, 1.3], [0.2, 1.4, 1.5], [1.5, 0.1, 0.2]]
+    return Atoms("MgOMgO", places, cell=[[4, 0, 0], [0.5, height, 0.3], [0, 0, 4.4]], pbc=[True, False, True])
+
+
+@pytest.mark.parametrize("long_range", [[], ["coulomb"]])
+def test_slabs_have_no_images_however_little_vacuum_they_have(long_range):
+    model = PotNetFF(16, 1, CUTOFF, 8, long_range=long_range, accuracy=1e-8, heads=ENERGY)
+    given = predictor(model)
+    atoms, deep = slab(3.0), slab(40.0)
+    atoms.calc = deep.calc = calculator = Calculator(given, dtype="float64")
+    assert atoms.get_potential_energy() == pytest.approx(deep.get_potential_energy(), abs=1e-6)
+    np.testing.assert_allclose(atoms.get_forces(), deep.get_forces(), atol=1e-6)
+    times = deep.get_volume() / atoms.get_volume()
+    np.testing.assert_allclose(atoms.get_stress(), times * deep.get_stress(), atol=1e-6)
+    h, energies = 1e-4, []
+    for sign in (1, -1):
+        moved = atoms.copy()
+        moved.calc = calculator
+        moved.positions[1, 1] += sign * h
+        energies.append(moved.get_potential_energy())
+    assert atoms.get_forces()[1, 1] == pytest.approx(-(energies[0] - energies[1]) / (2 * h), abs=1e-5)
+    # As a crystal it has images across the vacuum, and the same calculator goes on with crystals.
+    crystal = slab(40.0)
+    crystal.pbc = True
+    crystal.calc = calculator
+    difference = abs(crystal.get_potential_energy() - atoms.get_potential_energy())
+    assert (difference > 1e-5) == bool(long_range)
+
+
+def test_complete_sums_that_cannot_leave_out_images_are_refused():
+    atoms = slab(20.0)
+    atoms.calc = Calculator(predictor(networks()))
+    with pytest.raises(ForceFieldError, match=r"periodic in 2 directions, .* \(london\) run over three"):
+        atoms.get_potential_energy()
+    atoms.pbc = [True, False, False]
+    with pytest.raises(ForceFieldError, match=r"\(coulomb, london\)"):
+        atoms.get_potential_energy()
+    atoms.pbc = True
+    assert np.isfinite(atoms.get_potential_energy())
 
 
 def test_networks_that_are_no_force_fields_are_refused():

@@ -66,6 +66,19 @@ def test_relaxation_that_does_not_converge_says_so():
         relax(atoms, fmax=1e-6, steps=2)
 
 
+def test_a_cell_that_collapses_in_a_relaxation_names_the_step():
+    class Collapsing(LennardJones):
+        def calculate(self, *args, **kwargs):
+            super().calculate(*args, **kwargs)
+            if self.atoms.get_volume() < 0.99 * argon().get_volume():
+                raise ForceFieldError("the cell has collapsed")
+
+    atoms = argon()
+    atoms.calc = Collapsing(sigma=2.0, epsilon=0.0104, rc=8.0, smooth=True)
+    with pytest.raises(ForceFieldError, match=r"in step [1-9]\d* of the relaxation: the cell has collapsed"):
+        relax(atoms)
+
+
 def test_dynamics_record_energies_and_name_the_time_of_a_failure(tmp_path):
     atoms = argon(2)
     found = run_dynamics(atoms, 0.2, 40, timestep=2.0, every=5, trajectory=tmp_path / "md.traj")

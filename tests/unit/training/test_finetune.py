@@ -78,19 +78,20 @@ def test_the_network_and_features_of_the_source_are_kept(tmp_path: Path) -> None
         {
             "state_dict": {"model.body.weight": torch.zeros(1), "model.heads.k.output.bias": torch.zeros(1)},
             "hyper_parameters": {"model": {"_target_": "potnet.models.PotNet", "width": 7}},
-            "potnet": {"format": FORMAT, "features": {"symprec": 0.02}},
+            "potnet": {"format": FORMAT, "features": {"symprec": 0.02, "accuracy": None}},
         },
         file,
     )
     config = {
         "model": {"_target_": "potnet.models.CGCNN", "width": 64},
-        "features": {"symprec": 0.01, "device": "cpu"},
+        "features": {"symprec": 0.01, "device": "cpu", "accuracy": 1e-8},
         "optimizer": {"learning_rate": 1e-3, "rates": {}},
         "finetune": {"from": str(file), "except": ["heads"], "freeze": ["atoms"], "rate": 0.1},
     }
     found = with_source(config)
     assert found["model"] == {"_target_": "potnet.models.PotNet", "width": 7}
-    assert found["features"] == {"symprec": 0.02, "device": "cpu"}
+    # A network without sums says nothing of their accuracy.
+    assert found["features"] == {"symprec": 0.02, "device": "cpu", "accuracy": 1e-8}
     assert found["optimizer"]["rates"] == {"body": 0.1, "atoms": 0.0}
     assert config["optimizer"]["rates"] == {}
     assert with_source({"finetune": {"from": None}}) == {"finetune": {"from": None}}

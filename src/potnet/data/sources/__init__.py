@@ -12,6 +12,7 @@ from potnet.data.sources.folder import FolderSource
 from potnet.data.sources.jarvis import JarvisSource
 from potnet.data.sources.matbench import MatbenchSource
 from potnet.data.sources.mp_api import MaterialsProjectSource
+from potnet.data.sources.mptrj import MPtrjSource
 from potnet.data.sources.structures import open_structures, structure_files
 from potnet.data.sources.table import TableSource
 
@@ -20,6 +21,7 @@ __all__ = [
     "EmbeddedSource",
     "FolderSource",
     "JarvisSource",
+    "MPtrjSource",
     "MatbenchSource",
     "MaterialsProjectSource",
     "ReadableSource",

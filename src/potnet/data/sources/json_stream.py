@@ -1,5 +1,4 @@
-"""The elements of a long JSON list one by one, so that neither the text nor the list is in memory as a "
-"whole."""
+"""The parts of a long JSON file one by one: neither its text nor its content is in memory as a whole."""
 
 from __future__ import annotations
 
@@ -39,11 +38,11 @@ class JsonStream:
         if self._mark() == "}":
             raise KeyError(key)
         while True:
-            name = self._value()
+            name = self.value()
             self._expect(":", "a colon is wanted")
             if name == key:
                 return
-            self._value()
+            self.value()
             if self._mark() != ",":
                 raise KeyError(key)
             self._place += 1
@@ -54,7 +53,7 @@ class JsonStream:
         if self._mark() == "]":
             return
         while True:
-            yield self._value()
+            yield self.value()
             mark = self._mark()
             if mark == "]":
                 return
@@ -62,7 +61,26 @@ class JsonStream:
                 raise json.JSONDecodeError("the list breaks off", self._buffer, self._place)
             self._place += 1
 
-    def _value(self) -> Any:
+    def entries(self) -> Iterator[str]:
+        """The keys of the object that comes next. What a key stands for comes after it and has to be read, by
+        any method, before the next key is asked for.
+        """
+        self._expect("{", "an object is wanted")
+        if self._mark() == "}":
+            self._place += 1
+            return
+        while True:
+            name = self.value()
+            self._expect(":", "a colon is wanted")
+            yield name
+            mark = self._mark()
+            if mark not in (",", "}"):
+                raise json.JSONDecodeError("the object breaks off", self._buffer, self._place)
+            self._place += 1
+            if mark == "}":
+                return
+
+    def value(self) -> Any:
         """The value that comes next."""
         self._mark()
         while True:
