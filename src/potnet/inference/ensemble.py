@@ -57,7 +57,7 @@ class Calibration:
         }
         if self.surroundings is not None:
             tensors |= self.surroundings.tensors()
-        settings = {
+        settings: dict[str, Any] = {
             "floors": {key: entry.floor for key, entry in self.intervals.items()},
             "domain": self.domain,
             "facts": self.facts,
