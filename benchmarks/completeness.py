@@ -1,4 +1,4 @@
-"""What complete sums are worth, from the runs of `python -m potnet.train -m study=completeness`.
+"""What complete sums are worth, from the runs of `potnet train -m study=completeness`.
 
     python benchmarks/completeness.py multirun/completeness --json benchmarks/results/completeness.json
 

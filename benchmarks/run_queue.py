@@ -3,7 +3,7 @@
     python benchmarks/run_queue.py benchmarks/queues/device.txt --cores 16 --seconds 480 --runs multirun
 
 A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a core, roughly, its folder
-below --runs, and what `python -m potnet.train` is told; `#` begins a comment. Lines are begun in their order,
+below --runs, and what `potnet train` is told; `#` begins a comment. Lines are begun in their order,
 but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same
 command can be given again. A run with `finetune.from=FOLDER` below --runs waits for the run there. At the end
 of the time what runs is told to stop, and keeps its last checkpoint.

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Predictions", "Predictor", "__version__", "load", "train"]
+__all__ = ["Predictions", "Predictor", "PropertyCalculator", "__version__", "load", "train"]
 
 if TYPE_CHECKING:
     from potnet.api import Predictions, Predictor, load
+    from potnet.inference.calculator import PropertyCalculator
     from potnet.runs.trained import train_from_python as train
 
 
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from potnet import api
 
         return getattr(api, name)
+    if name == "PropertyCalculator":
+        from potnet.inference.calculator import PropertyCalculator
+
+        return PropertyCalculator
     if name == "train":
         import importlib
 

@@ -1,5 +1,6 @@
 """Completion of `potnet` in a shell: subcommands, groups with their options, keys, files.
 
+Examples
     eval "$(potnet completion bash)"                                  in ~/.bashrc
     source <(potnet completion zsh)                                   in ~/.zshrc, after compinit
     potnet completion fish > ~/.config/fish/completions/potnet.fish

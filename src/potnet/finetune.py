@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from potnet.config.errors import ConfigError
@@ -25,15 +25,16 @@ Examples
   potnet finetune my.csv --from=formation_energy --target=gap --unit=eV
   potnet finetune my.csv --from=runs/pretrained --target=bulk --unit=GPa --transform=log10
   potnet finetune structures/ --from=k_vrh --target=hardness --unit=GPa --folds=5 trainer.max_epochs=30
+  potnet finetune my.csv --from=formation_energy --target=bulk,gap --unit=GPa,eV --transform=log10,none
   potnet finetune my.csv --from=gap --target=is_metal --classes=no,yes --freeze=atom_embedding,edge_embedding
 
 DATA is a table (CSV, JSON lines, Parquet, extended XYZ, ASE database) or a folder with id_prop.csv:
 docs/data.md. The network, its features and its elements are those of the source; the head is new.
 
   --from=       name of a model of `potnet predict`, a run's folder, or a checkpoint
-  --target=     column that is learned
-  --unit=       of its values
-  --transform=  none or log10
+  --target=     column that is learned, or several by commas: a crystal may lack some of them
+  --unit=       of its values; of several columns one for all, or one each
+  --transform=  none or log10; likewise
   --classes=    names of classes, for a column of classes
   --folds=N     cross-validation, for small sets: N runs, whose mean and spread the report shows
   --rate=       learning rate of the weights that are taken over, as a factor (1)
@@ -73,25 +74,18 @@ def train_words(arguments: Sequence[str]) -> list[str]:
             raise ConfigError(f"missing --{name}: potnet finetune --help")
     if not Path(data[0]).exists():
         raise ConfigError(f"{data[0]}: no such file or folder (working folder: {Path.cwd()})")
-    key = given["target"]
+    keys = [key.strip() for key in given["target"].split(",") if key.strip()]
     words = [
         f"data={'folder' if Path(data[0]).is_dir() else 'table'}",
         f"data.source.path={data[0]}",
         "data.on_missing=drop",
-        "target=own",
-        f"target.key={key}",
-        f"name=finetuned_{key}",
+        f"name=finetuned_{'_'.join(keys)}",
         f"finetune.from={given['from']}",
         "optimizer.learning_rate=1e-3",
         "data.batch_size=16",  # so that few labels make some steps
         "trainer.max_epochs=100",
     ]
-    if "unit" in given:
-        words.append(f"target.unit={given['unit']}")
-    if "transform" in given:
-        words.append(f"target.transform={given['transform']}")
-    if "classes" in given:
-        words += ["+target.kind=classification", f"+target.classes=[{given['classes']}]"]
+    words += _one_target(keys[0], given) if len(keys) == 1 else _several_targets(keys, given)
     if "rate" in given:
         words.append(f"finetune.rate={given['rate']}")
     if "freeze" in given:
@@ -101,11 +95,42 @@ def train_words(arguments: Sequence[str]) -> list[str]:
         if not folds.isdigit() or int(folds) < 2:
             raise ConfigError(f"--folds={folds}: give 2 or more")
         numbers = ",".join(map(str, range(int(folds))))
-        words += ["-m", "split=kfold", f"data.split.folds={folds}", f"data.split.fold={numbers}",
+        # Before all others: behind them Hydra takes what follows for something else.
+        words = ["-m", *words]
+        words += ["split=kfold", f"data.split.folds={folds}", f"data.split.fold={numbers}",
                   "data.split.by=formula"]  # fmt: skip
     elif not any(word.startswith("split=") for word in rest):
         words.append("split=formula")
     return [*words, *rest]
+
+
+def _one_target(key: str, given: Mapping[str, str]) -> list[str]:
+    words = ["target=own", f"target.key={key}"]
+    if "unit" in given:
+        words.append(f"target.unit={given['unit']}")
+    if "transform" in given:
+        words.append(f"target.transform={given['transform']}")
+    if "classes" in given:
+        words += ["+target.kind=classification", f"+target.classes=[{given['classes']}]"]
+    return words
+
+
+def _several_targets(keys: Sequence[str], given: Mapping[str, str]) -> list[str]:
+    """Columns of which a crystal may lack some; units and transforms one for all, or one each."""
+    if "classes" in given:
+        raise ConfigError("--classes goes with one --target: fine-tune on classes by themselves")
+    words = ["target=columns"]
+    for option in ("unit", "transform"):
+        values = given[option].split(",") if option in given else []
+        if len(values) not in (0, 1, len(keys)):
+            raise ConfigError(
+                f"--{option}={given[option]}: give one for all of {', '.join(keys)}, or {len(keys)}, one each"
+            )
+        words += [
+            f"+target.{key}.{option}={value}"
+            for key, value in zip(keys, values * len(keys) if len(values) == 1 else values, strict=False)
+        ]
+    return [*words, *(f"+target.{key}.on_missing=mask" for key in keys)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

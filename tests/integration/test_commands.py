@@ -297,6 +297,13 @@ def test_the_wheel_carries_its_configuration(tmp_path: Path) -> None:
         "-c", "import potnet.config as c; print(c.config_dir())", cwd=elsewhere, PYTHONPATH=str(site)
     )
     assert where.stdout.strip() == str(site / "potnet" / "conf")
+    # A CIF to an answer, with nothing but the installed package: any request would meet a closed port.
+    bulk("NaCl", "rocksalt", a=5.64).write(elsewhere / "salt.cif")
+    closed = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    done = command("-m", "potnet.cli", "predict", "salt.cif", cwd=elsewhere, PYTHONPATH=str(site), **closed)
+    assert done.returncode == 0, done.stderr
+    assert {"k_vrh", "salt"} <= set(done.stdout.split())
+    assert os.listdir(elsewhere) == ["salt.cif"]
     done = command(
         *("-m", "potnet.train", "model.width=16", "data.limit=60", "trainer.max_epochs=1"),
         *("trainer.accelerator=cpu", "experiment=mp_shear_modulus", f"data.cache_dir={tmp_path / 'cache'}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,8 @@ def whole(run_training: Callable[..., Run], settings: list[str]) -> Run:
 @pytest.mark.parametrize(
     ("place", "kept"),
     [
-        pytest.param((0, 0), "1 of 3 batches of epoch 1", id="amid the first epoch"),
-        pytest.param((1, 1), "2 of 3 batches of epoch 2", id="amid an epoch"),
+        pytest.param((0, 0), "1 of 3 batches of epoch 1", id="within the first epoch"),
+        pytest.param((1, 1), "2 of 3 batches of epoch 2", id="within an epoch"),
         pytest.param((1, BATCHES - 1), "2 epochs", id="at the end of an epoch"),
     ],
 )
@@ -82,7 +83,9 @@ def test_a_run_that_was_taken_away_gives_the_result_of_the_whole(
     with pytest.raises(SystemExit) as stopped:
         run_training(*settings, folder=tmp_path)
     assert stopped.value.code == 128 + signal.SIGTERM
-    assert f"stopped by SIGTERM; kept: {kept}" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"stopped by SIGTERM; kept: {kept}" in said
+    assert re.search(r"^continue: potnet train resume=\S+$", said, re.MULTILINE)
     assert not (tmp_path / "metrics.json").exists()
 
     train(resumed(tmp_path, [f"resume={tmp_path}", ALLOWED]), tmp_path, resume=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import bulk
+from small_models import K, registry
 
 import potnet
 from potnet.config import ConfigError
@@ -19,6 +20,7 @@ from potnet.inference.ensemble import Calibration
 from potnet.predict import predict_files
 from potnet.pretrained import measure
 from potnet.pretrained.build import build_entry, main
+from potnet.pretrained.outside import judge_outside, read_labelled
 from potnet.pretrained.registry import Registry
 
 pytestmark = pytest.mark.xdist_group("prediction")
@@ -33,9 +35,20 @@ def built(trained: Run, tmp_path_factory: pytest.TempPathFactory, cache_dir: Pat
     build_entry(
         "bulk", [str(trained.folder)] * 2, registry=folder / "registry.yaml", cards=folder / "cards",
         cache_dir=str(cache_dir), aliases=["k"], device="cpu", command=["potnet train ..."],
-        train_crystals=50,
+        train_crystals=50, ood=_sulfides(folder), ood_label="K", ood_title="made-up sulfides",
     )  # fmt: skip
     return folder
+
+
+def _sulfides(folder: Path) -> Path:
+    """A table of two crystals that no data have."""
+    file = folder / "sulfides.jsonl"
+    rows = [
+        {"id": str(n), "atoms": bulk("XeS", "rocksalt", a=a).todict(), "K": 50.0}
+        for n, a in enumerate((5.9, 6.1))
+    ]
+    file.write_text("".join(json.dumps(row, default=np.ndarray.tolist) + "\n" for row in rows))
+    return file
 
 
 def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, trained: Run) -> None:
@@ -59,6 +72,8 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
     for entry in around.known:
         assert entry.value == pytest.approx(labels[entry.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()
+    assert entry["figures"]["outside"]["rows"]["flagged"]["n"] == 2
+    assert "## Crystals of another kind\n\nmade-up sulfides: 2 crystals" in card
 
 
 def test_the_command_answers_with_intervals(built: Path, tmp_path: Path, capsys: Any) -> None:
@@ -84,9 +99,36 @@ def test_the_command_answers_with_intervals(built: Path, tmp_path: Path, capsys:
 def test_wrong_commands(built: Path, capsys: Any) -> None:
     assert main(["nam=x"]) == 1
     assert "did you mean name" in capsys.readouterr().err
+    assert main(["name=x", "ood_atoms=21"]) == 1
+    assert "such as 21-40" in capsys.readouterr().err
     assert main(["name=x"]) == 1
     assert "missing key runs" in capsys.readouterr().err
     assert main(["--help"]) == 0
+
+
+def test_crystals_of_another_kind_are_flagged_and_counted(tmp_path: Path) -> None:
+    """Shares, errors and coverage by flag, with labels put inside or outside of the intervals."""
+    model = potnet.load("k", "cpu", registry=registry(tmp_path, k=K))
+    atoms = [bulk("Cu"), bulk("Al"), bulk("Fe"), bulk("Si")]
+    found = model.predict(atoms, level=0.9)
+    labels = [found["k_vrh"][0], 2 * found["upper"][1], found["k_vrh"][2], 1e-9]
+    rows = [{"id": str(n), "atoms": a.todict(), "k": k, "set": "x" if n < 3 else "y"}
+            for n, (a, k) in enumerate(zip(atoms, labels, strict=True))]  # fmt: skip
+    file = tmp_path / "more.jsonl"
+    file.write_text("".join(json.dumps(row, default=np.ndarray.tolist) + "\n" for row in rows))
+    crystals = read_labelled(file, "k_vrh", "k", where='set=="x"', without=["Si"])
+    assert {crystal.id for crystal in crystals} == {"0", "1", "2"}
+    judged = judge_outside(model, crystals)  # type: ignore[arg-type]
+    assert judged["n"] == 3
+    # Iron is in no training crystal of these models, and all are far from the training crystals.
+    assert judged["rows"]["an element that no training crystal has"]["n"] == 1
+    assert judged["rows"]["an element that no training crystal has"]["coverage"] == 1
+    assert judged["rows"]["all"]["coverage"] == pytest.approx(2 / 3, rel=1e-3)
+    error = np.log10(2 * found["upper"][1] / found["k_vrh"][1])
+    assert judged["rows"]["all"]["mae"] == pytest.approx(error / 3, rel=1e-3)
+    assert len(read_labelled(file, "k_vrh", "k", most=2)) == 2
+    with pytest.raises(ConfigError, match="no crystal with a label"):
+        read_labelled(file, "k_vrh", "k", atoms=(5, 6))
 
 
 def test_divisions_keep_formulas_together() -> None:

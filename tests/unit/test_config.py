@@ -250,6 +250,12 @@ def test_a_class_given_alone_drops_the_keys_of_the_one_before() -> None:
         build(config.model, "model")
 
 
+def test_an_added_class_takes_added_keys() -> None:
+    end = "callbacks.end"
+    config = compose("train", [f"+{end}._target_={__name__}.Toy", f"+{end}.width=7"])
+    assert config.callbacks.end.width == 7
+
+
 def test_the_name_of_a_property_follows_its_key() -> None:
     assert compose("train", ["target.key=e_form", "target.unit=eV/atom"]).target.name == "e_form"
     assert compose("train", ["target.key=e_form", "target.name=energy"]).target.name == "energy"

@@ -15,10 +15,10 @@ def with_own_keys(overrides: Sequence[str]) -> list[str]:
     """Overrides in which a class given by `_target_` may have keys that the configuration does not know.
 
     `model._target_=mynet.Net model.size=16` becomes `model._target_=mynet.Net ++model.size=16`; whether the
-    class takes the key is checked when it is built.
+    class takes the key is checked when it is built. An override that begins with `+` or `~` stays as it is.
     """
     keys = [override.partition("=")[0] for override in overrides]
-    places = tuple(key.removesuffix("_target_") for key in keys if key.endswith("._target_"))
+    places = tuple(key.lstrip("+").removesuffix("_target_") for key in keys if key.endswith("._target_"))
     return [
         f"++{override}" if key.startswith(places) and not key.endswith("._target_") else override
         for key, override in zip(keys, overrides, strict=True)

@@ -7,6 +7,7 @@ from potnet.crystals.batch import (
     complete_pairs,
     edge_vectors,
 )
+from potnet.crystals.batched_neighbors import batched_edges
 from potnet.crystals.crystal import Crystal, CrystalError
 from potnet.crystals.descriptor import Descriptor
 from potnet.crystals.labels import is_atom_label
@@ -31,6 +32,7 @@ __all__ = [
     "CrystalGraph",
     "Descriptor",
     "Plausibility",
+    "batched_edges",
     "collate",
     "complete_pairs",
     "edge_vectors",

@@ -1,9 +1,12 @@
-"""Local edges: neighbours within a radius, or the nearest ones in whole shells; angles between them."""
+"""Local edges of a crystal: neighbours within a radius, or the nearest in whole shells; angles between them.
+
+`batched_neighbors` finds the same for many crystals at once.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,10 @@ from potnet.crystals.crystal import Crystal
 RADIUS_TOLERANCE = 1e-4
 """Å. Added to every radius, so that equivalent neighbours just at it, which differ by the rounding of
 coordinates in files, are all kept. A cubic crystal with a = 4 Å has its images exactly at 4 Å."""
+
+MOST_TO_BEGIN_WITH = 6.0
+"""Å. The first radius of a search for k neighbours: atoms crowd together when there is vacuum, so the mean
+density can ask for far too much."""
 
 
 def local_edges(
@@ -50,15 +57,7 @@ def local_edges(
     Raises:
         ValueError: If neither cutoff nor k is given, or one makes no sense.
     """
-    if cutoff is None and k is None:
-        raise ValueError("neighbours need a cutoff (Å), a number k, or both")
-    if cutoff is not None and not 0 < cutoff < math.inf:
-        raise ValueError(f"cutoff must be a positive number of Å, got {cutoff}")
-    if k is not None and k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    if not 0 <= shell_tolerance < math.inf:
-        raise ValueError(f"shell_tolerance must be a number of Å, 0 or more, got {shell_tolerance}")
-
+    check_neighbors(cutoff, k, shell_tolerance)
     compact = _compact(crystal)
     cell, positions = compact.cell, compact.positions
     if k is None:
@@ -66,7 +65,8 @@ def local_edges(
         index, _, shift = _within(cell, positions, cutoff + RADIUS_TOLERANCE)
         return index, compact.shift_as_given(index, shift)
     limit = math.inf if cutoff is None else cutoff + RADIUS_TOLERANCE
-    radius = min(limit, _first_radius(cell, len(positions), k))
+    volume = abs(float(np.linalg.det(cell)))
+    radius = min(limit, MOST_TO_BEGIN_WITH, mean_radius(volume, len(positions), k))
     while True:
         index, distance, shift = _within(cell, positions, radius)
         keep, complete = _whole_shells(index[1], distance, len(positions), k, shell_tolerance, radius)
@@ -76,6 +76,18 @@ def local_edges(
             index, shift = index[:, keep], shift[keep]
             return index, compact.shift_as_given(index, shift)
         radius = min(limit, 1.25 * radius)
+
+
+def check_neighbors(cutoff: float | None, k: int | None, shell_tolerance: float) -> None:
+    """Raise a ValueError for settings of `local_edges` that make no sense."""
+    if cutoff is None and k is None:
+        raise ValueError("neighbours need a cutoff (Å), a number k, or both")
+    if cutoff is not None and not 0 < cutoff < math.inf:
+        raise ValueError(f"cutoff must be a positive number of Å, got {cutoff}")
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if not 0 <= shell_tolerance < math.inf:
+        raise ValueError(f"shell_tolerance must be a number of Å, 0 or more, got {shell_tolerance}")
 
 
 def local_vectors(
@@ -180,13 +192,9 @@ def _reverses(index: NDArray[np.int64], shift: NDArray[np.int32]) -> NDArray[np.
     return reverse
 
 
-def _first_radius(cell: NDArray[np.float64], num_atoms: int, k: int) -> float:
-    """Radius of the sphere that holds k atoms at the mean density, but at most 6 Å to begin with.
-
-    Atoms crowd together when there is vacuum, so the mean density can ask for far too much.
-    """
-    volume = abs(float(np.linalg.det(cell)))
-    return min(6.0, (0.75 * (k + 1) * volume / (math.pi * num_atoms)) ** (1 / 3) * 1.15)
+def mean_radius(volume: Any, num_atoms: Any, k: int) -> Any:
+    """Radius of the sphere that holds k atoms, and some more, at the mean density, of numbers or tensors."""
+    return (0.75 * (k + 1) * volume / (math.pi * num_atoms)) ** (1 / 3) * 1.15
 
 
 def _whole_shells(

@@ -19,6 +19,16 @@ if TYPE_CHECKING:
     from potnet.data.features.store import FeatureStore
 
 
+EXAMPLES = """\
+Examples
+  potnet data prepare data=table data.source.path=my.jsonl.gz
+  potnet data list
+  potnet data show mp_elastic
+  potnet data verify
+  potnet data clear mp_megnet
+"""
+
+
 def prepare(overrides: Sequence[str]) -> None:
     """Download and featurize a data set, as training would, and say what it holds.
 
@@ -183,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="potnet data",
         description="Prepare data sets without training, and manage what is kept on disk.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     work = commands.add_parser(

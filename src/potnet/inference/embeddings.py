@@ -14,7 +14,7 @@ import torch
 from potnet.config import ConfigError
 from potnet.crystals import CrystalGraph, Plausibility, collate
 from potnet.data.features.featurizer import Failure
-from potnet.inference.inputs import Inputs, crystals_of, expand
+from potnet.inference.inputs import Inputs, chunks, crystals_of, expand
 from potnet.inference.limits import Limits
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ def embed(
     _check_embeds(predictor)
     found = Embeddings()
     crystals = []
-    for graphs in featurized_batches(
-        predictor, inputs, on_error, batch_size, box, plausibility, found.failures
-    ):
+    limits = Limits(batch_size)
+    for graphs in featurized_batches(predictor, inputs, on_error, limits, box, plausibility, found.failures):
         batch = collate(graphs)
         with torch.no_grad():
             vectors = predictor.model.embed(batch.to(predictor.device))  # type: ignore[operator]
@@ -119,17 +118,15 @@ def featurized_batches(
     predictor: Predictor,
     inputs: Inputs,
     on_error: str,
-    batch_size: int,
+    limits: Limits,
     box: float | None,
     plausibility: Plausibility,
     failures: list[Failure],
 ) -> Iterator[list[CrystalGraph]]:
     """Featurized crystals of inputs, batch by batch within the limits of prediction; collects failures."""
-    from potnet.inference.pieces import chunks
-
     if on_error not in ("raise", "skip"):
         raise ConfigError(f"on_error={on_error!r}: give 'raise' or 'skip'")
-    skip, limits = on_error == "skip", Limits(batch_size)
+    skip = on_error == "skip"
     items = expand(inputs)
     for crystals, unread in chunks(items, crystals_of(items, box, plausibility), skip):
         failures += unread

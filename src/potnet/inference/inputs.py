@@ -16,13 +16,22 @@ from potnet.crystals import (
     from_serialized,
     unique_id,
 )
+from potnet.data.features.featurizer import Failure
 from potnet.data.sources.structures import open_structures, structure_files
+from potnet.inference.frames import Named, frame_rows, is_frame
 
 Inputs = str | os.PathLike[str] | Crystal | Any | Sequence[Any]
-"""A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, or a list of these."""
+"""A file, a folder, a pattern, a `Crystal`, ASE Atoms, a pymatgen Structure, a list of these, or a pandas
+DataFrame with a column of structures."""
 
 Outcome = tuple[int, Crystal | CrystalError]
 """The number of an input, and a crystal of it or what is wrong with it."""
+
+CHUNK = 512
+"""Most crystals that are featurized at a time: the sums are computed together, memory stays bounded."""
+
+CHUNK_PAIRS = 4_000_000
+"""Most pairs of atoms that are featurized at a time, unless one crystal has more."""
 
 
 def expand(inputs: Inputs) -> list[Any]:
@@ -30,6 +39,7 @@ def expand(inputs: Inputs) -> list[Any]:
 
     Raises:
         CrystalError: Nothing matches; the path or pattern is named.
+        ConfigError: A DataFrame without structures.
     """
     # A structure of pymatgen is a sequence, too: of its sites.
     if isinstance(inputs, Iterator) or (
@@ -39,7 +49,7 @@ def expand(inputs: Inputs) -> list[Any]:
     ):
         return [item for entry in inputs for item in expand(entry)]
     if not isinstance(inputs, str | os.PathLike):
-        return [inputs]
+        return list(frame_rows(inputs)) if is_frame(inputs) else [inputs]
     path = Path(inputs).expanduser()
     if path.exists():
         return list(structure_files(path))
@@ -70,7 +80,30 @@ def crystals_of(items: Sequence[Any], box: float | None, plausibility: Plausibil
 
 def name_of(item: Any, number: int) -> str:
     """What an item is called in a list of failures."""
+    if isinstance(item, Named):
+        return item.name
     return str(item) if isinstance(item, Path) else f"input {number}"
+
+
+def chunks(
+    items: list[Any], outcomes: Iterator[Outcome], skip: bool
+) -> Iterator[tuple[list[Crystal], list[Failure]]]:
+    """Crystals of some inputs at a time, with the inputs between them that could not be read."""
+    crystals: list[Crystal] = []
+    failures: list[Failure] = []
+    pairs = 0
+    for number, outcome in outcomes:
+        if isinstance(outcome, CrystalError):
+            if not skip:
+                raise outcome
+            failures.append(Failure(name_of(items[number], number), str(outcome)))
+            continue
+        if crystals and (len(crystals) == CHUNK or pairs + len(outcome) ** 2 > CHUNK_PAIRS):
+            yield crystals, failures
+            crystals, failures, pairs = [], [], 0
+        crystals.append(outcome)
+        pairs += len(outcome) ** 2
+    yield crystals, failures
 
 
 def _outcomes(
@@ -79,8 +112,10 @@ def _outcomes(
     if isinstance(item, Path):
         yield from open_structures(item, box, plausibility)
         return
+    name, structure = (item.name, item.structure) if isinstance(item, Named) else (str(number), item)
     try:
-        yield _from_object(item, box, plausibility, str(number))
+        crystal = _from_object(structure, box, plausibility, name)
+        yield replace(crystal, id=name) if isinstance(item, Named) and crystal.id != name else crystal
     except CrystalError as error:
         yield error
 

@@ -7,13 +7,15 @@ one of them takes depends on the network, so it is measured, once, on a crystal 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from potnet.crystals import Crystal
 
 GIB = 2**30
 
@@ -108,3 +110,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error)
     return isinstance(error, RuntimeError) and ("allocate memory" in text or "bad_alloc" in text)
+
+
+def disordered_crystal(elements: Sequence[int]) -> Crystal:
+    """96 atoms without symmetry, at a usual density."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(range(4), range(4), range(6), indexing="ij"), -1).reshape(-1, 3)
+    positions = 2.6 * (grid + 0.25 * random.random((96, 3)))
+    kinds = list(elements)[:8] or [8, 13, 14, 22, 26, 29]
+    return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")

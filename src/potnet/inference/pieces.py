@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, collate
 from potnet.data.features.featurizer import Failure, Featurizer
 from potnet.inference.flags import TrainingDomain
-from potnet.inference.inputs import Outcome, name_of
+from potnet.inference.inputs import Outcome, chunks
 from potnet.inference.limits import Limits
-from potnet.inference.memory import FEATURE_BYTES, GIB, SAFETY, is_out_of_memory, peak_bytes
+from potnet.inference.memory import (
+    FEATURE_BYTES,
+    GIB,
+    SAFETY,
+    disordered_crystal,
+    is_out_of_memory,
+    peak_bytes,
+)
 from potnet.inference.predictions import Predictions, joined
 from potnet.progress import progress_bar
-
-CHUNK = 512
-"""Most crystals that are featurized at a time: the sums are computed together, memory stays bounded."""
-
-CHUNK_PAIRS = 4_000_000
-"""Most pairs of atoms that are featurized at a time, unless one crystal has more."""
 
 UNMEASURED = 100_000
 """Pairs and edges of a batch up to which its memory is not looked at."""
@@ -165,7 +165,7 @@ class InPieces(ABC):
         if self._bytes_each is None:
             self._bytes_each = 0.0
             try:
-                (graph,) = self.featurizer.featurize([_disordered(sorted(self.domain.elements))])
+                (graph,) = self.featurizer.featurize([disordered_crystal(sorted(self.domain.elements))])
                 batch = collate([graph])
                 self._bytes_each = peak_bytes(lambda: self.learned(batch)) / max(sum(self._size(graph)), 1)
             except ValueError:
@@ -198,33 +198,3 @@ class InPieces(ABC):
         if not skip:
             raise CrystalError(reason, f"crystal {id!r}")
         failures.append(Failure(id, reason))
-
-
-def _disordered(elements: Sequence[int]) -> Crystal:
-    """96 atoms without symmetry, at a usual density."""
-    random = np.random.default_rng(0)
-    grid = np.stack(np.meshgrid(range(4), range(4), range(6), indexing="ij"), -1).reshape(-1, 3)
-    positions = 2.6 * (grid + 0.25 * random.random((96, 3)))
-    kinds = list(elements)[:8] or [8, 13, 14, 22, 26, 29]
-    return Crystal(np.diag([10.4, 10.4, 15.6]), positions, random.choice(kinds, 96), id="disordered")
-
-
-def chunks(
-    items: list[Any], outcomes: Iterator[Outcome], skip: bool
-) -> Iterator[tuple[list[Crystal], list[Failure]]]:
-    """Crystals of some inputs at a time, with the inputs between them that could not be read."""
-    crystals: list[Crystal] = []
-    failures: list[Failure] = []
-    pairs = 0
-    for number, outcome in outcomes:
-        if isinstance(outcome, CrystalError):
-            if not skip:
-                raise outcome
-            failures.append(Failure(name_of(items[number], number), str(outcome)))
-            continue
-        if crystals and (len(crystals) == CHUNK or pairs + len(outcome) ** 2 > CHUNK_PAIRS):
-            yield crystals, failures
-            crystals, failures, pairs = [], [], 0
-        crystals.append(outcome)
-        pairs += len(outcome) ** 2
-    yield crystals, failures

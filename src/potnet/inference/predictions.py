@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, overload
@@ -45,6 +45,7 @@ class Predictions:
         flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly
             empty.
         failures: Inputs that could not be predicted, and why.
+        index: Of predictions of a pandas DataFrame, the label of its index by id; see `to_dataframe`.
     """
 
     targets: Targets
@@ -53,6 +54,7 @@ class Predictions:
     atoms: dict[str, list[np.ndarray]] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    index: Mapping[str, Hashable] | None = field(default=None, repr=False)
 
     @property
     def key(self) -> str:
@@ -108,6 +110,7 @@ class Predictions:
                 {name: column[key] for name, column in self.columns.items()},
                 {name: arrays[key] for name, arrays in self.atoms.items()},
                 self.flags[key],
+                index=self.index,
             )
         row = range(len(self))[key]
         values = {name: column[row].item() if column.dtype.kind == "f" else column[row]
@@ -166,6 +169,9 @@ class Predictions:
     def to_dataframe(self) -> pandas.DataFrame:
         """The table in pandas, with the ids as its index.
 
+        Predictions of a DataFrame have the index of that frame instead, without rows that could not be
+        predicted: `frame.join(model.predict(frame).to_dataframe())`.
+
         Raises:
             ImportError: pandas is not installed.
         """
@@ -174,7 +180,11 @@ class Predictions:
         except ModuleNotFoundError:
             raise ImportError("to_dataframe needs pandas: pip install pandas") from None
         columns = {**self.columns, FLAGS: np.array(self.flags, dtype=object)}
-        return pandas.DataFrame(columns, index=pandas.Index(self.ids, name="id", dtype=object))
+        if self.index is None:
+            index = pandas.Index(self.ids, name="id", dtype=object)
+        else:
+            index = pandas.Index([self.index[id] for id in self.ids])
+        return pandas.DataFrame(columns, index=index)
 
     def rows(self) -> list[list[str]]:
         """The table as text, numbers with six digits."""

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from potnet.config import ConfigError
 from potnet.config.trusted import check_trusted
-from potnet.crystals import Crystal, CrystalBatch, CrystalGraph, Plausibility, collate
+from potnet.crystals import Crystal, CrystalBatch, CrystalError, CrystalGraph, Plausibility, collate
 from potnet.data.features.featurizer import Featurizer
 from potnet.data.targets import Targets
 from potnet.inference.flags import TrainingDomain
+from potnet.inference.frames import Named, index_of, is_frame
 from potnet.inference.inputs import Inputs, crystals_of, expand
 from potnet.inference.intervals import check_level
 from potnet.inference.limits import DEFAULT_LEVEL, Limits
@@ -162,7 +163,7 @@ class Predictor(InPieces):
 
         Args:
             inputs: A file, a folder, a pattern such as "structures/*.cif", a `Crystal`, ASE Atoms, a pymatgen
-                Structure, or a list of these.
+                Structure, a list of these, or a pandas DataFrame with a column of structures.
             on_error: "raise" stops at the first crystal that cannot be used, "skip" lists it in `failures`.
             batch_size: Most crystals that the network sees at a time.
             box: Å of vacuum around molecules without a cell; None refuses them.
@@ -194,7 +195,34 @@ class Predictor(InPieces):
             progress,
             level,
         )
-        return joined([self._empty(), *tables])
+        found = joined([self._empty(), *tables])
+        if is_frame(inputs):
+            found.index = index_of(inputs)
+        return found
+
+    def predict_structure(self, structure: Any, **options: Any) -> float | str | dict[str, float | str]:
+        """The value of one structure, as a plain number; of several targets all, by key.
+
+        Args:
+            structure: A pymatgen Structure, ASE Atoms, a `Crystal`, CIF text, a dictionary of these, or the
+                file of one structure.
+            options: `box`, `plausibility`, `max_memory_gib`, as for `predict`.
+
+        Returns:
+            In the physical unit of the target; of a classification the name of the class.
+
+        Raises:
+            CrystalError: It cannot be used, or it is not one structure.
+        """
+        given = structure if isinstance(structure, os.PathLike) else Named("structure", structure)
+        if isinstance(structure, str) and "\n" not in structure:
+            given = Path(structure)
+        found = self.predict(given, **options)
+        if len(found) != 1:
+            raise CrystalError(f"one structure is wanted, got {len(found)}: use predict", str(given))
+        row = found[0]
+        values = {key: row[key] for key in self.targets if key in row}
+        return next(iter(values.values())) if len(self.targets) == 1 and values else values
 
     def tables(
         self,
@@ -234,17 +262,21 @@ class Predictor(InPieces):
 
         return embed(self, inputs, atoms, **options)
 
-    def explain(self, inputs: Inputs, target: str | None = None, **options: Any) -> Explanation:
+    def explain(
+        self, inputs: Inputs, target: str | None = None, pairs: bool = False, **options: Any
+    ) -> Explanation:
         """What each atom contributes to the prediction, and what it is without the complete potentials.
 
         Args:
             inputs: As for `predict`.
             target: Key; None is the first.
+            pairs: Whether to divide what the complete potentials change among the pairs of atoms: some
+                seconds a crystal.
             options: `on_error`, `box`, `plausibility`, as for `predict`.
         """
         from potnet.inference.explain import explain
 
-        return explain(self, inputs, target, **options)
+        return explain(self, inputs, target, pairs, **options)
 
     def _rows(self, graphs: list[CrystalGraph], crystals: list[Crystal], level: float) -> Predictions:
         return self._filled(self.learned(collate(graphs)), graphs, crystals)

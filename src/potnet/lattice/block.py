@@ -17,7 +17,7 @@ from torch import Tensor
 
 from potnet.lattice import cells
 from potnet.lattice.kernels import Kernel
-from potnet.lattice.plan import FEW_ATOMS
+from potnet.lattice.plan import FEW_ATOMS, FEW_ATOMS_WITH_SLOPES
 from potnet.lattice.real import VOIGT, RealSum, Slopes
 from potnet.lattice.reciprocal import ReciprocalSum, pairs_of
 
@@ -39,9 +39,10 @@ class Block:
     kernels: list[Kernel]
     working_set: float  # bytes
     dense: bool = False
-    images: list[int] | None = None  # largest integer coordinates of lattice points, where known
-    waves: list[int] | None = None
+    images: list[int] | None = None  # largest integer coordinates of images, where known
+    waves: list[int] | None = None  # and of wave vectors
     widths: tuple[int, int] | None = None  # counts of both, where known
+    dtype: torch.dtype = torch.float64  # of most of the arithmetic of terms; results are float64
 
     def __post_init__(self) -> None:
         n, device = self.positions.shape[1], self.cell.device
@@ -72,15 +73,26 @@ class Block:
             if self.positions.shape[1] > 1:
                 radius = radius + cells.farthest_corner(cell)
         known = self.widths or (None, None)
-        images, mask = cells.points_within(cell, radius, largest=self.images, width=known[0])
+        largest = self.images or cells.reach_of(inverse, radius).amax(0).int().tolist()
+        images, mask = cells.points_within(cell, radius, largest=largest, width=known[0])
         self.real_sum = RealSum(
-            self.eta, self.real_cutoff, self.kernels, images, mask, self.pairs, self.working_set, self.dense
+            self.eta,
+            self.real_cutoff,
+            self.kernels,
+            images,
+            mask,
+            self.pairs,
+            self.working_set,
+            self.dense,
+            self.dtype,
         )
         dual = 2 * math.pi * inverse.transpose(1, 2)
         miller, mask = cells.points_within(
             dual, self.reciprocal_cutoff, half=True, largest=self.waves, width=known[1]
         )
-        self.reciprocal_sum = ReciprocalSum(self.eta, self.kernels, miller, mask, self.working_set)
+        self.reciprocal_sum = ReciprocalSum(
+            self.eta, self.kernels, miller, mask, self.working_set, self.dtype
+        )
 
     def sums(self) -> tuple[Tensor, Tensor, Tensor]:
         """Kernel sums (b, m, Q), and the sums of absolute terms in real space and of all others (b, Q).
@@ -89,7 +101,7 @@ class Block:
         computed in the same pass.
         """
         wanted = torch.is_grad_enabled() and (self.cell.requires_grad or self.vectors.requires_grad)
-        few = self.positions.shape[1] <= FEW_ATOMS
+        few = self.positions.shape[1] <= (FEW_ATOMS_WITH_SLOPES if wanted else FEW_ATOMS)
         fused = wanted and not any(kernel.requires_grad() for kernel in self.kernels)
         # How a sum changes with a parameter that follows the volume is known for the sum as a whole only.
         fused = fused and (few or not any(kernel.volume_exponent for kernel in self.kernels))

@@ -223,3 +223,36 @@ def rounding(
     terms = 4 / 3 * math.pi * cutoff**3 / heights.prod(-1)
     summed = (4 + 0.1 * terms)[:, None] * real + 4 * smooth
     return torch.finfo(torch.float64).eps * (summed + moved + stretched)
+
+
+def rounding_in_single(
+    kernels: list[Kernel],
+    real: Tensor,
+    smooth: Tensor,
+    nearest: Tensor,
+    corner: Tensor,
+    eta: Tensor,
+    cutoff: Tensor,
+    heights: Tensor,
+) -> Tensor:
+    """Estimate of what float32 loses of terms whose distances are made in float64, (B, Q).
+
+    As in `rounding`, but a distance, and a parameter, is off by eps times itself, and so is a phase: at most
+    `corner` times a wave number, which is about sqrt(eta) where waves count. Terms below 1e-38 vanish.
+
+    Args:
+        kernels: Q kernels.
+        real: (B, Q), as for `rounding`, like all others.
+        smooth: (B, Q).
+        nearest: (B,) Å.
+        corner: (B,) half of the longest diagonal of the reduced cell, Å.
+        eta: (B,) 1/Å².
+        cutoff: (B,) Å.
+        heights: (B, 3) Å.
+    """
+    slope = nearest[:, None] * steepness(kernels, nearest)
+    terms = 4 / 3 * math.pi * cutoff**3 / heights.prod(-1)
+    summed = (4 + 0.1 * terms)[:, None] * real + 4 * smooth
+    moved = 2 * slope * real + (corner * eta.sqrt())[:, None] * smooth
+    precision = torch.finfo(torch.float32)
+    return precision.eps * (summed + moved) + precision.tiny * (1 + terms)[:, None]

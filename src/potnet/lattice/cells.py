@@ -118,7 +118,12 @@ def farthest_corner(cell: Tensor) -> Tensor:
 
 def reach(basis: Tensor, radius: Tensor) -> Tensor:
     """Largest integer coordinates of lattice points within `radius` (b,) of the origin, (b, 3) as floats."""
-    return (radius[:, None] * inverse(basis).norm(dim=1)).floor()
+    return reach_of(inverse(basis), radius)
+
+
+def reach_of(inverses: Tensor, radius: Tensor) -> Tensor:
+    """The same from the inverse of each basis."""
+    return (radius[:, None] * inverses.norm(dim=1)).floor()
 
 
 def half_box(largest: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:

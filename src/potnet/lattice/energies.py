@@ -21,7 +21,7 @@ from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
 from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Coulomb, Potential
-from potnet.lattice.slab import free_axis, make_slab, slab_correction
+from potnet.lattice.slab import free_axis, make_slab, slab_correction, without_free_vector
 from potnet.lattice.structure_factors import Field
 from potnet.lattice.task import distinct_kernels
 
@@ -105,15 +105,20 @@ def lattice_energies(
     """
     potentials = checked_potentials(potentials)
     with torch.autocast(cell.device.type, enabled=False):
+        if (axis := free_axis(periodic)) is not None:
+            cell = without_free_vector(cell, axis)
         inputs = _checked(cell, positions, batch, charges, potentials, method, bound)
         if inputs is None:
             return _nothing(cell, positions, len(potentials), forces, stress)
         cell, positions, batch, charges, num_atoms = inputs
         tolerance = tolerances(accuracy, len(potentials), cell)
         slab = None
-        if (axis := free_axis(periodic)) is not None:
+        if axis is not None:
             if stress or not all(isinstance(potential, Coulomb) for potential in potentials):
-                raise ValueError("slabs: Coulomb() alone, and stress by autograd alone, in the two periods")
+                raise ValueError(
+                    "slabs: energies of Coulomb() alone (sums of pairs, `lattice_sums`, of others too), and "
+                    "stress by autograd alone, in the two periods"
+                )
             slab = make_slab(cell, positions, batch, charges, axis, 0.1 * float(tolerance.amin()))
             cell = slab.cell
         plan = make_energy_plan(

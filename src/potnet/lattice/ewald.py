@@ -8,7 +8,8 @@
     S(a, b) = sum' R(|v + k L|) + sum over G of cos(G v) F(|G|) - [a = b] origin,    v = x_a - x_b.
 
 Crystals of similar size form dense blocks (`plan`, `block`): distances, exponentials and structure factors
-are shared by all kernels, half of the pairs and half of the wave vectors suffice. Everything runs in float64.
+are shared by all kernels, half of the pairs and half of the wave vectors suffice. Distances, weights and sums
+are in float64; what lies between is in float32 where 1e-4 or less is asked for and no gradient is (`task`).
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice.inputs import checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
-from potnet.lattice.task import Task
+from potnet.lattice.slab import free_axis, without_free_vector
+from potnet.lattice.slab_pairs import layers_of, long_cells, refuse_unknown
+from potnet.lattice.task import Task, distinct_kernels
 
 Bound = Literal["rigorous", "estimate"]
 
@@ -33,8 +37,8 @@ class LatticeSums(NamedTuple):
             crystal, row-major.
         values: (M, P) float64, one column a potential, in the units of phi.
         bound: (B, P) float64, absolute error of every value of the crystal: a rigorous bound of the
-            truncation (an estimate of it where that was asked for), and an estimate of float64 rounding
-            from above.
+            truncation (an estimate of it where that was asked for), and an estimate of rounding from above,
+            in float32 for those crystals that were computed in it.
     """
 
     pair_index: Tensor
@@ -76,6 +80,7 @@ def lattice_sums(
     relative: bool = False,
     eta: float | Tensor | None = None,
     memory_mib: float | None = None,
+    periodic: tuple[bool, bool, bool] = (True, True, True),
 ) -> LatticeSums:
     """Sum pair potentials over all periodic images, for every pair of atoms of every crystal.
 
@@ -89,7 +94,8 @@ def lattice_sums(
         potentials: P potentials.
         accuracy: Absolute error permitted in each value, one number or one for each potential. Truncation
             always stays within it; where float64 rounding does not (1e-12 with 60 Å between atoms, 1/r^12
-            at 0.3 Å) the returned bound is larger and says so.
+            at 0.3 Å) the returned bound is larger and says so. From 1e-4 on, terms are computed in float32
+            where no gradient is wanted and the bound permits it.
         bound: "rigorous" chooses cutoffs that guarantee the accuracy. "estimate" chooses them as if lattice
             points were as dense everywhere as on average, which is faster: on crystals it was not fitted to
             (`benchmarks/estimate_mode.py`) more than 99.9 % of the sums were within the accuracy, and the
@@ -102,6 +108,9 @@ def lattice_sums(
             not depend on it.
         memory_mib: Working memory to stay within, in MiB, beside the result and, where gradients are
             wanted, what the backward pass needs (default 64 on a CPU, 4096 on a GPU).
+        periodic: Which cell vectors are periods. With one False, crystals are slabs: that vector is not used,
+            positions along the normal are taken as they are, and the sum runs over the two periods
+            (`slab_pairs`). Powers must be 1/r or steeper than 1/r³.
 
     Returns:
         Index of pairs, values and error bounds.
@@ -111,8 +120,14 @@ def lattice_sums(
             or two atoms are closer than 0.01 Å; the message names the crystal and the sites.
         TypeError: If `potentials` is not a list of potentials.
         ValueError: If shapes don't fit, `batch` is not sorted integers, an accuracy, `eta` or `memory_mib`
-            is not positive, or `eta` is so far from sensible that a sum needs over 1e6 lattice points.
+            is not positive, `eta` is so far from sensible that a sum needs over 1e6 lattice points, or a
+            potential is not known for slabs.
     """
+    if (axis := free_axis(periodic)) is not None:
+        if relative:
+            raise ValueError("relative accuracy is for crystals: give slabs an absolute one, relative=False")
+        slabs = _eager(_slab_sums) if torch.compiler.is_compiling() else _slab_sums
+        return slabs(cell, positions, batch, potentials, accuracy, axis, bound, eta, memory_mib)
     function = _eager(_sums) if torch.compiler.is_compiling() else _sums
     return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
 
@@ -128,11 +143,44 @@ def _sums(
 ) -> LatticeSums:
     with torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
-        rows = [task.values(block) for block in task.blocks()]
-        task.refuse_overlap()
+        rows = task.summed(task.values)
         place, index, _ = task.pairs()
         values = torch.cat(rows)[place] if rows else task.cell.new_zeros(0, len(task.self_terms))
         return LatticeSums(index, values, task.bound())
+
+
+def _slab_sums(
+    cell: Tensor,
+    positions: Tensor,
+    batch: Tensor,
+    potentials: Sequence[Potential],
+    accuracy: Any,
+    axis: int,
+    bound: Bound,
+    eta: float | Tensor | None,
+    memory_mib: float | None,
+) -> LatticeSums:
+    potentials = checked_potentials(potentials)
+    with torch.autocast(positions.device.type, enabled=False):
+        cell, positions, _ = checked(without_free_vector(cell, axis), positions, batch)
+        if len(cell) == 0:
+            return _sums(cell, positions, batch, potentials, accuracy, bound, False, eta, memory_mib)
+        batch, wanted = batch.to(torch.int64), tolerances(accuracy, len(potentials), cell)
+        kernels, coefficients, _ = distinct_kernels(potentials, cell.new_ones(len(cell)))
+        refuse_unknown(potentials, kernels)
+        weights = coefficients.detach().abs()
+        weights = weights if weights.ndim == 2 else weights.amax(0)
+        long = long_cells(cell, positions, batch, axis, kernels, weights, 0.1 * wanted)
+        settings = (bound, False, eta, memory_mib)
+        sums = _sums(long.cell, positions, batch, potentials, (0.9 * wanted).tolist(), *settings)
+        first, second = sums.pair_index
+        crystal = batch.index_select(0, first)
+        layers = layers_of(kernels, long.height[first] - long.height[second], crystal, long)
+        if coefficients.ndim == 2:
+            layers = layers @ coefficients.T
+        else:
+            layers = (coefficients.index_select(0, crystal) @ layers[..., None])[..., 0]
+        return LatticeSums(sums.pair_index, sums.values - layers, sums.bound + long.bound)
 
 
 def lattice_sums_and_derivatives(
@@ -181,8 +229,7 @@ def _sums_and_derivatives(
     with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, *settings)
         count = len(task.self_terms)
-        rows = [task.derivatives(block) for block in task.blocks()]
-        task.refuse_overlap()
+        rows = task.summed(task.derivatives)
         place, index, backwards = task.pairs()
         both = torch.cat(rows)[place] if rows else task.cell.new_zeros(0, count, 10)
         by_vector = torch.where(backwards[:, None, None], -both[..., 1:4], both[..., 1:4])

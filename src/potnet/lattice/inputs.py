@@ -126,26 +126,21 @@ def tolerances(accuracy: Any, count: int, like: Tensor) -> Tensor:
 
 def complete_pairs(num_atoms: Tensor) -> Tensor:
     """Every ordered pair of atoms of one crystal, row-major, (2, M), from the numbers of atoms (B,)."""
-    total = int((num_atoms * num_atoms).sum())
-    first, second, start, _ = pairs_within(num_atoms, total)
-    return torch.stack([start + first, start + second])
+    batch = torch.arange(len(num_atoms), device=num_atoms.device).repeat_interleave(num_atoms)
+    return torch.stack(ordered_pairs(num_atoms, batch, int((num_atoms * num_atoms).sum())))
 
 
-def pairs_within(num_atoms: Tensor, total: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The same with atoms counted within their crystals.
+def ordered_pairs(num_atoms: Tensor, batch: Tensor, total: int) -> tuple[Tensor, Tensor]:
+    """The same as two columns.
 
     Args:
         num_atoms: (B,) int64.
-        total: M, the sum of their squares.
-
-    Returns:
-        First and second atom, first atom of the crystal in the batch, and crystal, (M,) int64 each.
+        batch: (N,) int64, crystal of each atom.
+        total: M, the sum of squared numbers of atoms.
     """
-    squared = num_atoms * num_atoms
-    index = torch.arange(len(num_atoms), device=num_atoms.device)
-    crystal = index.repeat_interleave(squared, output_size=total)
-    n = num_atoms.index_select(0, crystal)
-    within = torch.arange(total, device=n.device) - (squared.cumsum(0) - squared).index_select(0, crystal)
-    first = within // n.clamp(min=1)
-    start = (num_atoms.cumsum(0) - num_atoms).index_select(0, crystal)
-    return first, within - first * n, start, crystal
+    # A row for each first atom; the second atom counts on from the first one of the crystal.
+    start = num_atoms.cumsum(0) - num_atoms
+    size = num_atoms.index_select(0, batch)
+    ahead = size.cumsum(0) - size - start.index_select(0, batch)
+    first = torch.arange(len(batch), device=batch.device).repeat_interleave(size, output_size=total)
+    return first, torch.arange(total, device=batch.device).sub_(ahead.index_select(0, first))

@@ -24,7 +24,7 @@ from torch import Tensor
 from potnet.lattice.special import exponential_integrals, gamma_q
 
 # exp of more than this overflows; what it multiplies has then long been exactly zero.
-_MAX_EXPONENT = 700.0
+_MAX_EXPONENT = {torch.float64: 700.0, torch.float32: 80.0}
 
 
 class RealTerms(NamedTuple):
@@ -55,6 +55,11 @@ class Kernel(ABC):
 
     #: Parameters are proportional to the volume to this power (published models: alpha V^(-1/6)).
     volume_exponent: float = 0.0
+
+    @property
+    def in_single(self) -> bool:
+        """Whether `real` and `real_slope` lose no more than rounding for terms in float32."""
+        return False
 
     def select(self, index: Tensor) -> Kernel:
         """The kernel with per-crystal parameters taken at `index` (any shape)."""
@@ -160,6 +165,10 @@ class PowerKernel(Kernel):
 
     p: float
 
+    @property
+    def in_single(self) -> bool:
+        return type(self) is PowerKernel and (2 * self.p) % 1 == 0 and self.p <= 6
+
     def value(self, r: Tensor) -> Tensor:
         return r ** (-2 * self.p)
 
@@ -218,6 +227,10 @@ class ExponentialKernel(Kernel):
     alpha: float | Tensor
     volume_exponent: float = 0.0
 
+    @property
+    def in_single(self) -> bool:
+        return type(self) is ExponentialKernel
+
     def value(self, r: Tensor) -> Tensor:
         return torch.exp(-self.alpha * r)
 
@@ -266,6 +279,10 @@ class ScreenedKernel(Kernel):
 
     alpha: float | Tensor
 
+    @property
+    def in_single(self) -> bool:
+        return type(self) is ScreenedKernel
+
     def value(self, r: Tensor) -> Tensor:
         return torch.exp(-self.alpha * r) / r
 
@@ -301,7 +318,7 @@ class ScreenedKernel(Kernel):
 
     def real_upper(self, r: Tensor, eta: Tensor) -> Tensor:
         root, c = eta.sqrt(), self.alpha / (2 * eta.sqrt())
-        grown = torch.exp((self.alpha * r).clamp(max=_MAX_EXPONENT)) * torch.erfc(root * r + c)
+        grown = torch.exp((self.alpha * r).clamp(max=_MAX_EXPONENT[torch.float64])) * torch.erfc(root * r + c)
         return 0.5 * (torch.exp(-self.alpha * r) * torch.erfc(root * r - c) + grown) / r
 
     def reciprocal_upper(self, g: Tensor, eta: Tensor, volume: Tensor) -> Tensor:
@@ -310,7 +327,7 @@ class ScreenedKernel(Kernel):
 
 
 def _per_term(alpha: float | Tensor, terms: RealTerms) -> float | Tensor:
-    return alpha[terms.crystal] if isinstance(alpha, Tensor) and alpha.ndim else alpha
+    return alpha[terms.crystal].to(terms.r.dtype) if isinstance(alpha, Tensor) and alpha.ndim else alpha
 
 
 def _per_crystal(alpha: float | Tensor) -> float | Tensor:
@@ -326,11 +343,11 @@ def _at_zero(kernel: Kernel, eta: float | Tensor, volume: Tensor) -> Tensor:
 def _screened_pair(alpha: float | Tensor, r: Tensor, eta: float | Tensor) -> tuple[Tensor, Tensor]:
     """exp(-αr) erfc(√eta r - α/2√eta) and exp(αr) erfc(√eta r + α/2√eta), (T,) each.
 
-    The second product is at most exp(-αr/2 ...): by (√eta r + α/2√eta)² >= 2αr it is below exp(-350)
-    wherever the exponent has to be clamped, so the clamp loses nothing.
+    The second product is at most exp(-αr), by (√eta r + α/2√eta)² >= 2αr: below exp(-700), in float32
+    below exp(-80), wherever the exponent has to be clamped, so the clamp loses nothing.
     """
     root = _root(eta)
     scaled, shift, exponent = root * r, alpha / (2 * root), alpha * r
     shrunk = torch.exp(-exponent) * torch.erfc(scaled - shift)
-    grown = torch.exp(exponent.clamp(max=_MAX_EXPONENT)) * torch.erfc(scaled + shift)
+    grown = torch.exp(exponent.clamp(max=_MAX_EXPONENT[exponent.dtype])) * torch.erfc(scaled + shift)
     return shrunk, grown

@@ -13,8 +13,9 @@ from potnet.lattice.bounds import FEW_CALLS, FEW_POINTS, cutoffs
 from potnet.lattice.inputs import CLOSEST, LatticeError
 from potnet.lattice.kernels import Kernel
 
-# Up to this many atoms, a cosine for each pair costs less than structure factors and their products.
-FEW_ATOMS = 20
+# Up to this many atoms, a cosine for each pair costs less than structure factors and their products; and the
+# same where derivatives are computed along.
+FEW_ATOMS, FEW_ATOMS_WITH_SLOPES = 7, 20
 # Relative costs (ns on one CPU core; only their ratios matter, and the optimum is flat): a real-space term; a
 # wave vector itself; its cosine for a pair; its phase for an atom; a product of structure factors. The same
 # on all devices, so that results are.
@@ -49,7 +50,7 @@ class Style:
     memory_mib: float
 
 
-STYLES = {"cpu": Style(1.5e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
+STYLES = {"cpu": Style(3e6, False, 2.0**22, 64), "cuda": Style(None, True, math.inf, 4096)}
 
 
 def style_of(device: torch.device) -> Style:
@@ -79,6 +80,7 @@ class Chunk:
         images: Largest integer coordinates of real-space lattice points, for `cells.points_within`.
         waves: The same in reciprocal space.
         widths: Counts of both in half a ball, where they are known beforehand.
+        single: Whether terms are computed in float32.
     """
 
     index: Tensor
@@ -87,6 +89,7 @@ class Chunk:
     images: list[int]
     waves: list[int]
     widths: tuple[int, int] | None = None
+    single: bool = False
 
 
 def make_plan(
@@ -155,7 +158,7 @@ def make_plan(
 
 
 def chunks(
-    plan: Plan, cell: Tensor, num_atoms: Tensor, num_kernels: int, limit: float
+    plan: Plan, cell: Tensor, num_atoms: Tensor, num_kernels: int, limit: float, single: bool
 ) -> tuple[list[Chunk], int]:
     """Crystals of similar size, as many at a time as `limit` (bytes) permits, with one transfer from a GPU.
 
@@ -165,6 +168,7 @@ def chunks(
         num_atoms: (B,) int64.
         num_kernels: Q.
         limit: Bytes of working memory.
+        single: Whether terms are computed in float32.
 
     Returns:
         The chunks, and the number of ordered pairs of all crystals.
@@ -196,7 +200,10 @@ def chunks(
     rows = table[:, :-1].tolist()
     if min(-row[5] for row in rows) < CLOSEST:
         _refuse_short_vectors(plan.heights[:, 0])
-    return _split(_merged(rows, style), order, num_kernels, limit), num_pairs
+    found = _split(_merged(rows, style, 0.5 if single else 1.0), order, num_kernels, limit, style)
+    for chunk in found:
+        chunk.single = single
+    return found, num_pairs
 
 
 # A row of the table, or several merged: number of crystals, and the largest number of atoms, negated smallest
@@ -204,15 +211,18 @@ def chunks(
 _Row = list[float]
 
 
-def _merged(rows: list[_Row], style: Style) -> list[_Row]:
-    """Neighbouring rows of the table together where that is cheaper."""
+def _merged(rows: list[_Row], style: Style, share: float) -> list[_Row]:
+    """Neighbouring rows of the table together where that is cheaper; padding costs `share` of what it does in
+    float64.
+    """
     merged = [rows[0]]
     for row in rows[1:]:
         both = [merged[-1][0] + row[0], *(max(a, b) for a, b in zip(merged[-1][1:], row[1:], strict=True))]
         if style.overhead is None:
             together = _coarse(merged[-1]) == _coarse(row)
         else:
-            together = _padded(both) <= _padded(merged[-1]) + _padded(row) + style.overhead
+            padding = _padded(both) - _padded(merged[-1]) - _padded(row)
+            together = share * padding <= style.overhead
         if together:
             merged[-1] = both
         else:
@@ -233,15 +243,18 @@ def _padded(row: _Row) -> float:
     return _COST_PADDING * count * (pairs * images + smooth + 10 * (images + waves))
 
 
-def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float) -> list[Chunk]:
+def _split(rows: list[_Row], order: Tensor, num_kernels: int, limit: float, style: Style) -> list[Chunk]:
     """Each row in parts that fit into memory."""
     result, start = [], 0
     for row in rows:
         count, n, fewest, images, waves = int(row[0]), row[1], -row[2], row[3], row[4]
         pairs = n * (n + 1) / 2
-        size = 8 * (images * (8 + 3 * pairs) + waves * (8 + n * (4 + 2 * num_kernels)))
-        size += 24 * pairs * num_kernels
-        parts = min(count, math.ceil(count * size / limit))
+        # What is held for each crystal, and what is made slice by slice where slices are small.
+        held = 16 * (images + waves) + 2 * num_kernels * waves + (8 + 6 * num_kernels) * pairs
+        sliced = 3 * images * pairs + waves * n * (4 + 2 * num_kernels)
+        if style.dense:
+            held, sliced = held + sliced, 0.0
+        parts = min(count, math.ceil(8 * count * held / (limit - min(0.5 * limit, 8 * count * sliced))))
         largest = [int(value) for value in row[6:]]
         for part in range(parts):
             index = order[start + part * count // parts : start + (part + 1) * count // parts]

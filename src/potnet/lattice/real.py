@@ -36,6 +36,7 @@ class RealSum:
     pairs: Tensor | None  # (b, m), False for padding; None if there is none
     working_set: float  # bytes
     dense: bool
+    dtype: torch.dtype = torch.float64  # of what follows from the distances; results are float64
 
     def __post_init__(self) -> None:
         #: (b,) squared shortest distance seen, Å²; infinite if none was within reach.
@@ -49,7 +50,7 @@ class RealSum:
             if together is not None:
                 return together[..., 0]
         part = self._dense_values if self.dense else self._picked_values
-        return _joined(self._in_slices(vectors, cell, partial(part, kernels)))
+        return self._joined(self._in_slices(vectors, cell, partial(part, kernels)))
 
     def derivatives(self, vectors: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """Sums (b, m, Q), and their derivatives (b, m, Q, 9) by the vector (3) and by strain (6, Voigt)."""
@@ -57,7 +58,7 @@ class RealSum:
             total = self._by_triton(vectors, cell)
             if total is None:
                 part = self._dense_slopes if self.dense else self._picked_slopes
-                total = _joined(self._in_slices(vectors, cell, part))
+                total = self._joined(self._in_slices(vectors, cell, part))
         return total[..., 0], total[..., 1:]
 
     def _by_triton(self, vectors: Tensor, cell: Tensor) -> Tensor | None:
@@ -69,7 +70,14 @@ class RealSum:
         if not triton_kernels.applies(self.kernels, vectors.device):
             return None
         found = triton_kernels.real_terms(
-            vectors, self.images @ cell, self.mask, self.pairs, self.eta, self.cutoff, self.kernels
+            vectors,
+            self.images @ cell,
+            self.mask,
+            self.pairs,
+            self.eta,
+            self.cutoff,
+            self.kernels,
+            single=self.dtype == torch.float32,
         )
         if found is None:
             return None
@@ -80,7 +88,7 @@ class RealSum:
         """Sums (b, m, Q), and the slopes of all terms, for `pull_back`. Not for `dense` terms."""
         saved: list[Slopes] = []
         with torch.no_grad():
-            values = _joined(self._in_slices(vectors, cell, partial(self._picked_with_slopes, saved)))
+            values = self._joined(self._in_slices(vectors, cell, partial(self._picked_with_slopes, saved)))
         return values, saved
 
     def pull_back(
@@ -116,6 +124,11 @@ class RealSum:
         for start in range(0, vectors.shape[1], step):
             yield part(vectors, translations, slice(start, min(start + step, vectors.shape[1])))
 
+    @staticmethod
+    def _joined(parts: Iterator[Tensor]) -> Tensor:
+        listed = list(parts)
+        return (listed[0] if len(listed) == 1 else torch.cat(listed, 1)).to(torch.float64)
+
     # ------------------------------------------------------- terms picked first, as a CPU likes it
 
     def _picked(
@@ -137,7 +150,8 @@ class RealSum:
         r2 = cells.squared_norm(separation)
         with torch.no_grad():
             self.nearest2 = self.nearest2.scatter_reduce(0, crystal, r2.detach(), "amin")
-        eta = self.eta.index_select(0, crystal)
+        r2 = r2.to(self.dtype)
+        eta = self.eta.to(self.dtype).index_select(0, crystal)
         x = eta * r2
         return chosen, row, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
 
@@ -146,7 +160,7 @@ class RealSum:
     ) -> Tensor:
         b, m = len(vectors), some.stop - some.start
         _, row, terms, eta = self._picked(vectors, translations, some)
-        columns = [vectors.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels]
+        columns = [terms.r.new_zeros(b * m).index_add(0, row, kernel.real(terms, eta)) for kernel in kernels]
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _picked_with_slopes(
@@ -156,7 +170,7 @@ class RealSum:
         chosen, row, terms, eta = self._picked(vectors, translations, some)
         both = [kernel.real_slope(terms, eta) for kernel in self.kernels]
         saved.append((some, chosen, row, [slope for _, slope in both]))
-        columns = [vectors.new_zeros(b * m).index_add_(0, row, value) for value, _ in both]
+        columns = [value.new_zeros(b * m).index_add_(0, row, value) for value, _ in both]
         return torch.stack(columns, -1).view(b, m, -1)
 
     def _picked_slopes(self, vectors: Tensor, translations: Tensor, some: slice) -> Tensor:
@@ -165,9 +179,9 @@ class RealSum:
         columns = []
         for kernel in self.kernels:
             value, slope = kernel.real_slope(terms, eta)
-            total = vectors.new_zeros(b * m).index_add_(0, row, value)
+            total = vectors.new_zeros(b * m).index_add_(0, row, value.to(vectors.dtype))
             # Back in their places, so that a matrix product adds them up: cheaper than ten columns a term.
-            placed = vectors.new_zeros(b * m * num_images).scatter_(0, chosen, slope)
+            placed = vectors.new_zeros(b * m * num_images).scatter_(0, chosen, slope.to(vectors.dtype))
             columns.append((total.view(b, m), placed.view(b, m, num_images)))
         return _with_moments(columns, vectors[:, some], translations)
 
@@ -209,8 +223,8 @@ class RealSum:
             if counts.shape[2]:
                 nearest2 = r2.detach().masked_fill(~counts, math.inf).amin((1, 2))
                 self.nearest2 = torch.minimum(self.nearest2, nearest2)
-        eta = self.eta[:, None, None]
-        r2 = torch.where(counts, r2, (self.cutoff**2)[:, None, None])
+        eta = self.eta.to(self.dtype)[:, None, None]
+        r2 = torch.where(counts, r2, (self.cutoff**2)[:, None, None]).to(self.dtype)
         x = eta * r2
         crystal = torch.arange(len(part), device=part.device)[:, None, None]
         return counts, RealTerms(r2.sqrt(), r2, x, torch.exp(-x), crystal), eta
@@ -227,7 +241,8 @@ class RealSum:
         columns = []
         for kernel in self.kernels:
             value, slope = kernel.real_slope(terms, eta)
-            columns.append((value.masked_fill(~counts, 0.0).sum(-1), slope.masked_fill(~counts, 0.0)))
+            value, slope = value.masked_fill(~counts, 0.0).sum(-1), slope.masked_fill(~counts, 0.0)
+            columns.append((value.to(vectors.dtype), slope.to(vectors.dtype)))
         return _with_moments(columns, vectors[:, some], translations)
 
 
@@ -252,8 +267,3 @@ def _with_moments(columns: list[tuple[Tensor, Tensor]], part: Tensor, translatio
 def _products(vectors: Tensor) -> Tensor:
     """Products of components in Voigt order, (..., 6)."""
     return torch.stack([vectors[..., i] * vectors[..., j] for i, j in VOIGT], -1)
-
-
-def _joined(parts: Iterator[Tensor]) -> Tensor:
-    listed = list(parts)
-    return listed[0] if len(listed) == 1 else torch.cat(listed, 1)

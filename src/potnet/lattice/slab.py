@@ -45,6 +45,32 @@ class Slab(NamedTuple):
     volume: Tensor
 
 
+class Plane(NamedTuple):
+    """Two periods of B slabs.
+
+    Attributes:
+        first: (B, 3) one of the periods, Å.
+        second: (B, 3) the other.
+        normal: (B, 3) unit vectors.
+        area: (B,) Å².
+        height: (N,) coordinates along the normal, Å.
+        middle: (B,) Å, of each slab.
+        thickness: (B,) Å.
+        wave: (B,) shortest wave vector of the plane, 1/Å.
+        heights: (B, 2) Gram-Schmidt lengths of its reduced periods, Å.
+    """
+
+    first: Tensor
+    second: Tensor
+    normal: Tensor
+    area: Tensor
+    height: Tensor
+    middle: Tensor
+    thickness: Tensor
+    wave: Tensor
+    heights: Tensor
+
+
 def free_axis(periodic: tuple[bool, bool, bool]) -> int | None:
     """The direction that is free, or None.
 
@@ -54,6 +80,52 @@ def free_axis(periodic: tuple[bool, bool, bool]) -> int | None:
     if len(periodic) != 3 or sum(map(bool, periodic)) < 2:
         raise ValueError(f"periodic must be three flags, one of them False at most, got {periodic}")
     return None if all(periodic) else [bool(flag) for flag in periodic].index(False)
+
+
+def without_free_vector(cell: Tensor, axis: int) -> Tensor:
+    """Cells (B, 3, 3) with a vector along the normal in the place of the unused one, which may be zero."""
+    if cell.ndim != 3 or cell.shape[1:] != (3, 3) or cell.is_complex():
+        return cell  # refused later on
+    first, second = (cell[:, (axis + step) % 3].detach() for step in (1, 2))
+    normal = torch.linalg.cross(first, second) / second.norm(dim=-1, keepdim=True).clamp(min=1e-30)
+    rows = list(cell.unbind(1))
+    rows[axis] = normal
+    return torch.stack(rows, 1)
+
+
+def plane_of(cell: Tensor, positions: Tensor, batch: Tensor, axis: int) -> Plane:
+    """The plane of each slab; the last four attributes carry no gradient.
+
+    Args:
+        cell: (B, 3, 3) Å; the vector `axis` is not used.
+        positions: (N, 3) Å, taken as they are along the normal.
+        batch: (N,) int64.
+        axis: The free direction.
+    """
+    first, second = (cell[:, (axis + step) % 3] for step in (1, 2))
+    cross = torch.linalg.cross(first, second)
+    area = cross.norm(dim=-1)
+    normal = cross / area[:, None]
+    height = (positions * normal.index_select(0, batch)).sum(-1)
+    with torch.no_grad():
+        top = height.new_full((len(cell),), -math.inf).scatter_reduce(0, batch, height, "amax")
+        bottom = height.new_full((len(cell),), math.inf).scatter_reduce(0, batch, height, "amin")
+        # The shortest wave vector of the plane from its reduced basis: 2π times the shortest vector / area.
+        far = normal * (first.norm(dim=-1) + second.norm(dim=-1))[:, None]
+        plane = torch.stack([first, second, far], 1)
+        shortest = (cells.reduce(plane) @ plane)[:, 0].norm(dim=-1)
+        heights = torch.stack([shortest, area / shortest], -1)
+        return Plane(
+            first,
+            second,
+            normal,
+            area,
+            height,
+            0.5 * (top + bottom),
+            top - bottom,
+            2 * math.pi * shortest / area,
+            heights,
+        )
 
 
 def make_slab(
@@ -72,12 +144,7 @@ def make_slab(
     Raises:
         LatticeError: If a slab is not neutral.
     """
-    number = len(cell)
-    first, second = (cell[:, (axis + step) % 3] for step in (1, 2))
-    cross = torch.linalg.cross(first, second)
-    area = cross.norm(dim=-1)
-    normal = cross / area[:, None]
-    height = (positions * normal.index_select(0, batch)).sum(-1)
+    plane, number = plane_of(cell, positions, batch, axis), len(cell)
     with torch.no_grad():
         net = charges.new_zeros(number, charges.shape[1]).index_add(0, batch, charges)
         size = charges.new_zeros(number, charges.shape[1]).index_add(0, batch, charges.abs())
@@ -89,20 +156,13 @@ def make_slab(
                 "subtract their mean",
                 which,
             )
-        top = height.new_full((number,), -math.inf).scatter_reduce(0, batch, height, "amax")
-        bottom = height.new_full((number,), math.inf).scatter_reduce(0, batch, height, "amin")
-        # The shortest wave vector of the plane from its reduced basis: 2π times the shortest vector / area.
-        far = normal * (first.norm(dim=-1) + second.norm(dim=-1))[:, None]
-        plane = torch.stack([first, second, far], 1)
-        reduced = cells.reduce(plane) @ plane
-        wave = 2 * math.pi * reduced[:, 0].norm(dim=-1) / area
-        largest = charges.abs().amax() * size.amax(1)
-        factor = _WAVES * 4 * math.pi / area * largest * torch.maximum(1 / wave, torch.ones_like(wave))
+        wave, largest = plane.wave, charges.abs().amax() * size.amax(1)
+        factor = _WAVES * 4 * math.pi / plane.area * largest * torch.maximum(1 / wave, torch.ones_like(wave))
         vacuum = (factor / tolerance).clamp(min=math.e).log() / wave
-        period = top - bottom + vacuum
-        middle = 0.5 * (top + bottom)
-    complete = torch.stack([first, second, normal * period[:, None]], 1)
-    return Slab(complete, normal, height - middle.index_select(0, batch), area * period)
+        period = plane.thickness + vacuum
+    complete = torch.stack([plane.first, plane.second, plane.normal * period[:, None]], 1)
+    height = plane.height - plane.middle.index_select(0, batch)
+    return Slab(complete, plane.normal, height, plane.area * period)
 
 
 def slab_correction(slab: Slab, batch: Tensor, charges: Tensor) -> tuple[Tensor, Tensor]:

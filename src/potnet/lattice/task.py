@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +12,20 @@ from torch import Tensor
 
 from potnet.lattice import bounds, cells
 from potnet.lattice.block import Block
-from potnet.lattice.inputs import CLOSEST, LatticeError, accuracies, checked, checked_potentials, pairs_within
+from potnet.lattice.inputs import (
+    CLOSEST,
+    LatticeError,
+    accuracies,
+    checked,
+    checked_potentials,
+    ordered_pairs,
+)
 from potnet.lattice.kernels import Kernel
 from potnet.lattice.plan import Chunk, Plan, chunks, count_points, make_plan, style_of
 from potnet.lattice.potentials import Potential
+
+# From this accuracy on, terms are computed in float32.
+SINGLE_FROM = 1e-4
 
 
 @dataclass
@@ -34,8 +45,11 @@ class Task:
     chunks: list[Chunk]
     num_pairs: int
     limit: float  # bytes
+    accuracy: Tensor  # (P,) or (B, P)
+    single: bool  # terms in float32, where that keeps the accuracy
 
     def __post_init__(self) -> None:
+        self._in_single = torch.full_like(self.num_atoms, self.single, dtype=torch.bool)  # (B,)
         shape = (2, len(self.cell), len(self.kernels))
         self._real, self._smooth = self.cell.new_zeros(shape, requires_grad=False)
         self._nearest = self.plan.heights[:, 0].clone()
@@ -72,6 +86,12 @@ class Task:
         volume = cells.volume(reduced.detach())
         kernels, coefficients, largest = distinct_kernels(potentials, volume)
         tolerance = cell.new_tensor(wanted)
+        learns = torch.is_grad_enabled() and (
+            cell.requires_grad or positions.requires_grad or any(kernel.requires_grad() for kernel in kernels)
+        )
+        # With gradients in float64, so that they are those of the sums.
+        single = not (relative or learns) and min(wanted) >= SINGLE_FROM
+        single = single and all(kernel.in_single for kernel in kernels)
         strictest = None if largest is None else max(c / a for c, a in zip(largest, wanted, strict=True))
         with torch.no_grad():
             weights = _weights(coefficients)
@@ -90,7 +110,7 @@ class Task:
                 strictest=strictest,
             )
             limit = 2**20 * memory_mib
-            found, num_pairs = chunks(plan, reduced.detach(), num_atoms, len(kernels), limit)
+            found, num_pairs = chunks(plan, reduced.detach(), num_atoms, len(kernels), limit, single)
             if style.dense:
                 count_points(found, plan, reduced.detach())
         return cls(
@@ -107,48 +127,66 @@ class Task:
             found,
             num_pairs,
             limit,
+            tolerance,
+            single,
         )
 
-    def blocks(self) -> Iterator[tuple[Chunk, Block]]:
-        """The work, in parts that fit into memory."""
-        style = style_of(self.cell.device)
-        start = self.num_atoms.cumsum(0) - self.num_atoms
-        row = 0
-        for chunk in self.chunks:
-            index = chunk.index
-            some = torch.arange(chunk.atoms, device=index.device)
-            sizes = self.num_atoms[index, None]
-            site = start[index, None] + (some if chunk.equal else torch.minimum(some, sizes - 1))
-            block = Block(
-                cell=self.reduced[index],
-                positions=self.positions[site],
-                num_atoms=None if chunk.equal else sizes[:, 0],
-                eta=self.plan.eta[index],
-                real_cutoff=self.plan.real_cutoff[index],
-                reciprocal_cutoff=self.plan.reciprocal_cutoff[index],
-                kernels=[kernel.select(index) for kernel in self.kernels],
-                working_set=min(self.limit, style.cache),
-                dense=style.dense,
-                images=chunk.images if chunk.widths else None,
-                waves=chunk.waves if chunk.widths else None,
-                widths=chunk.widths,
-            )
-            m = chunk.atoms * (chunk.atoms - 1) // 2 + 1
-            self._base[index] = row + m * torch.arange(len(index), device=index.device)
-            row += len(index) * m
-            yield chunk, block
+    def summed(self, part: Callable[[Chunk], Tensor]) -> list[Tensor]:
+        """`values` or `derivatives` of all chunks, each in parts that fit into memory.
 
-    def values(self, work: tuple[Chunk, Block]) -> Tensor:
-        """Values of all padded pairs of a block, (b * m, P)."""
-        chunk, block = work
+        Raises:
+            LatticeError: If two atoms are too close.
+        """
+        rows, row = [], 0
+        for chunk in self.chunks:
+            m = chunk.atoms * (chunk.atoms - 1) // 2 + 1
+            self._base[chunk.index] = row + m * torch.arange(len(chunk.index), device=self._base.device)
+            row += len(chunk.index) * m
+            rows.append(part(chunk))
+        self._refuse_overlap()
+        if self.single and rows:
+            # Where float32 is too coarse, after all, float64.
+            coarse = ~(self.bound() <= self.accuracy).all(1)
+            again = torch.stack([coarse[chunk.index].any() for chunk in self.chunks]).tolist()
+            for number in (i for i, wrong in enumerate(again) if wrong):
+                chunk = dataclasses.replace(self.chunks[number], single=False)
+                self._in_single[chunk.index] = False
+                rows[number] = part(chunk)
+        return rows
+
+    def _block(self, chunk: Chunk) -> Block:
+        style, index = style_of(self.cell.device), chunk.index
+        start = self.num_atoms.cumsum(0) - self.num_atoms
+        some = torch.arange(chunk.atoms, device=index.device)
+        sizes = self.num_atoms[index, None]
+        site = start[index, None] + (some if chunk.equal else torch.minimum(some, sizes - 1))
+        return Block(
+            cell=self.reduced[index],
+            positions=self.positions[site],
+            num_atoms=None if chunk.equal else sizes[:, 0],
+            eta=self.plan.eta[index],
+            real_cutoff=self.plan.real_cutoff[index],
+            reciprocal_cutoff=self.plan.reciprocal_cutoff[index],
+            kernels=[kernel.select(index) for kernel in self.kernels],
+            working_set=min(self.limit, style.cache),
+            dense=style.dense,
+            images=chunk.images if chunk.widths else None,
+            waves=chunk.waves,
+            widths=chunk.widths,
+            dtype=torch.float32 if chunk.single else torch.float64,
+        )
+
+    def values(self, chunk: Chunk) -> Tensor:
+        """Values of all padded pairs of a chunk, (b * m, P)."""
+        block = self._block(chunk)
         sums, real, smooth = block.sums()
         self._note(chunk, block, real, smooth)
         values = sums @ self._coefficients(chunk)
         return torch.cat([values[:, :1] + self.self_terms, values[:, 1:]], 1).flatten(0, 1)
 
-    def derivatives(self, work: tuple[Chunk, Block]) -> Tensor:
-        """Values and nine derivatives of all padded pairs of a block, (b * m, P, 10)."""
-        chunk, block = work
+    def derivatives(self, chunk: Chunk) -> Tensor:
+        """Values and nine derivatives of all padded pairs of a chunk, (b * m, P, 10)."""
+        block = self._block(chunk)
         sums, slopes = block.derivatives()
         self._note(chunk, block, *block.sizes())
         both = torch.cat([sums[..., None], slopes], -1)
@@ -169,13 +207,18 @@ class Task:
 
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
         """Row of each ordered pair, (M,); the atoms of all pairs, (2, M); and which are a > b, (M,)."""
-        first, second, start, crystal = pairs_within(self.num_atoms, self.num_pairs)
-        low, high = torch.minimum(first, second), torch.maximum(first, second)
-        place = torch.where(first == second, 0, 1 + low + high * (high - 1) // 2)
-        index = torch.stack([start + first, start + second])
-        return self._base.index_select(0, crystal) + place, index, first > second
+        first, second = ordered_pairs(self.num_atoms, self.batch, self.num_pairs)
+        # Half of a square, column by column: what a pair adds to the row depends on its higher atom alone,
+        # beside the lower one's number.
+        start = (self.num_atoms.cumsum(0) - self.num_atoms).index_select(0, self.batch)
+        high = torch.arange(len(self.batch), device=first.device) - start
+        base = self._base.index_select(0, self.batch)
+        column = base + 1 + high * (high - 1) // 2 - start
+        place = column.index_select(0, torch.maximum(first, second)) + torch.minimum(first, second)
+        place = torch.where(first == second, base.index_select(0, first), place)
+        return place, torch.stack([first, second]), first > second
 
-    def refuse_overlap(self) -> None:
+    def _refuse_overlap(self) -> None:
         """Raise the error for atoms that are too close: one transfer from a GPU, at the end."""
         if len(self.cell) == 0 or not bool((self._nearest < CLOSEST).any()):
             return
@@ -229,8 +272,9 @@ class Task:
             spread[row].scatter_reduce_(0, where, sign * fractional, "amax", include_self=False)
         moved = (rounded * spread.sum(0).round()).norm(dim=-1)
         farthest = torch.zeros_like(edges).scatter_reduce(0, self.batch, positions.norm(dim=-1), "amax")
-        return bounds.rounding(
-            [kernel.detached() for kernel in self.kernels],
+        kernels = [kernel.detached() for kernel in self.kernels]
+        double = bounds.rounding(
+            kernels,
             self._real,
             self._smooth,
             self._nearest,
@@ -240,6 +284,19 @@ class Task:
             self.plan.real_cutoff,
             self.plan.heights,
         )
+        if not self.single:
+            return double
+        single = bounds.rounding_in_single(
+            kernels,
+            self._real,
+            self._smooth,
+            self._nearest,
+            cells.farthest_corner(self.reduced.detach()),
+            self.plan.eta,
+            self.plan.real_cutoff,
+            self.plan.heights,
+        )
+        return double + single * self._in_single[:, None]
 
 
 def distinct_kernels(

@@ -3,7 +3,8 @@
 Optional: without Triton, for kernels it does not know, or where it fails to compile (a warning says so), the
 torch operations of `real` do the same. With TRITON_INTERPRET=1 it runs on a CPU, slowly, for tests.
 
-A program sums all images of one pair of one crystal. Everything is in float64.
+One launch serves all potentials: a program sums all images of one pair of one crystal for one of them.
+Distances and sums are in float64, what a term takes in between in float64 or float32.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _verified(kind: int, device: torch.device) -> bool:
     one = torch.arange(-2.0, 3.0, dtype=torch.float64, device=device)
     images = torch.cartesian_prod(one, one, one)[None]
     mask = torch.ones(1, images.shape[1], dtype=torch.bool, device=device)
-    translations = images * torch.tensor([3.0, 3.5, 4.0], dtype=torch.float64, device=device)
+    translations = images * torch.tensor([3.1, 3.6, 4.3], dtype=torch.float64, device=device)
     vectors = torch.tensor([[[0.0, 0.0, 0.0], [0.7, 1.1, -1.3]]], dtype=torch.float64, device=device)
     found = real_terms(vectors, translations, mask, None, eta, cutoff, [kernel])
     if found is None:
@@ -86,6 +87,8 @@ def real_terms(
     eta: Tensor,
     cutoff: Tensor,
     kernels: list[Kernel],
+    *,
+    single: bool = False,
 ) -> tuple[Tensor, Tensor] | None:
     """Sums over images and their derivatives.
 
@@ -97,6 +100,7 @@ def real_terms(
         eta: (b,) 1/Å².
         cutoff: (b,) Å.
         kernels: Q kernels for which `applies` is true.
+        single: Exponentials and the like in float32.
 
     Returns:
         (b, m, Q, 10): sums, derivatives by the vector (3) and by strain (6, Voigt); and squared shortest
@@ -111,35 +115,41 @@ def real_terms(
     found = vectors.new_empty(len(kernels), b, m, 10)
     nearest2 = vectors.new_empty(b, m)
     coefficients = _erfcx_coefficients(vectors.device)
+    kinds, parameters = 0, []
+    for q, kernel in enumerate(kernels):
+        kind = _kind(kernel)
+        if kind is None:
+            return None
+        kinds += kind << (4 * q)
+        # The Gaussian's factor in the slope of a power, or alpha.
+        if isinstance(kernel, PowerKernel):
+            parameter = 2 / math.gamma(kernel.p) * eta**kernel.p
+        else:
+            parameter = torch.as_tensor(kernel.alpha, dtype=eta.dtype, device=eta.device)  # type: ignore[attr-defined]
+            parameter = parameter.detach().expand_as(eta)
+        parameters.append(parameter)
     try:
-        for q, kernel in enumerate(kernels):
-            kind = _kind(kernel)
-            if kind is None:
-                return None
-            # The Gaussian's factor in the slope of a power, or alpha.
-            if isinstance(kernel, PowerKernel):
-                parameter = 2 / math.gamma(kernel.p) * eta**kernel.p
-            else:
-                parameter = torch.as_tensor(kernel.alpha, dtype=eta.dtype, device=eta.device)  # type: ignore[attr-defined]
-                parameter = parameter.detach().expand_as(eta)
-            _sum_images[(b * m,)](
-                vectors,
-                translations,
-                counts,
-                sums,
-                eta.contiguous(),
-                cutoff.square(),
-                parameter.contiguous(),
-                coefficients,
-                found[q],
-                nearest2,
-                m,
-                translations.shape[1],
-                KIND=kind,
-                DEGREE=_DEGREE,
-                SCALE=_SCALE,
-                BLOCK=_BLOCK,
-            )
+        _sum_images[(b * m, len(kernels))](
+            vectors,
+            translations,
+            counts,
+            sums,
+            eta.contiguous(),
+            cutoff.square(),
+            torch.stack(parameters),
+            coefficients,
+            found,
+            nearest2,
+            b,
+            m,
+            translations.shape[1],
+            KINDS=kinds,
+            COUNT=len(kernels),
+            DEGREE=_DEGREE,
+            SCALE=_SCALE,
+            BLOCK=_BLOCK,
+            SINGLE=single,
+        )
     except Exception as error:  # a compiler may fail in any way
         _failed = True
         warnings.warn(
@@ -175,15 +185,60 @@ if triton is not None:
         after = tl.zeros_like(x)
         last = tl.zeros_like(x)
         for i in range(DEGREE - 1):  # Clenshaw
-            now = 2 * t * last - after + tl.load(coefficients + DEGREE - 1 - i)
+            now = 2 * t * last - after + tl.load(coefficients + DEGREE - 1 - i).to(x.dtype)
             after = last
             last = now
-        scaled = (t * last - after + tl.load(coefficients)) * SCALE / (size + SCALE)
+        scaled = (t * last - after + tl.load(coefficients).to(x.dtype)) * SCALE / (size + SCALE)
         value = scaled * tl.exp(-size * size)
         return tl.where(x < 0, 2 - value, value)
 
     @triton.jit
     def _sum_images(  # type: ignore[no-untyped-def]
+        vectors,
+        translations,
+        counts,
+        sums,
+        etas,
+        cutoffs2,
+        parameters,
+        coefficients,
+        found,
+        nearest2,
+        num_crystals,
+        m,
+        num_images,
+        KINDS: tl.constexpr,
+        COUNT: tl.constexpr,
+        DEGREE: tl.constexpr,
+        SCALE: tl.constexpr,
+        BLOCK: tl.constexpr,
+        SINGLE: tl.constexpr,
+    ):
+        place = tl.program_id(1).to(tl.int64)
+        for q in tl.static_range(COUNT):
+            if place == q:
+                _sum_images_of(
+                    vectors,
+                    translations,
+                    counts,
+                    sums,
+                    etas,
+                    cutoffs2,
+                    parameters + place * num_crystals,
+                    coefficients,
+                    found + 10 * place * num_crystals * m,
+                    nearest2,
+                    m,
+                    num_images,
+                    (KINDS >> (4 * q)) % 16,
+                    DEGREE,
+                    SCALE,
+                    BLOCK,
+                    SINGLE,
+                )
+
+    @triton.jit
+    def _sum_images_of(  # type: ignore[no-untyped-def]
         vectors,
         translations,
         counts,
@@ -200,6 +255,7 @@ if triton is not None:
         DEGREE: tl.constexpr,
         SCALE: tl.constexpr,
         BLOCK: tl.constexpr,
+        SINGLE: tl.constexpr,
     ):
         row = tl.program_id(0).to(tl.int64)
         crystal = row // m
@@ -211,6 +267,13 @@ if triton is not None:
         cutoff2 = tl.load(cutoffs2 + crystal)
         parameter = tl.load(parameters + crystal)
         summed = tl.load(sums + row) != 0
+        factor = tl.load(coefficients + DEGREE)
+        largest = 700.0
+        if SINGLE:
+            eta = eta.to(tl.float32)
+            parameter = parameter.to(tl.float32)
+            factor = factor.to(tl.float32)
+            largest = 80.0
         lane = tl.arange(0, BLOCK)
         zero = tl.zeros([BLOCK], dtype=tl.float64)
         total, x1, y1, z1 = zero, zero, zero, zero
@@ -232,6 +295,8 @@ if triton is not None:
             term = listed & summed & (r2 <= cutoff2) & (home == 0)
             smallest = tl.minimum(smallest, tl.where(term, r2, float("inf")))
             r2 = tl.where(term, r2, cutoff2)
+            if SINGLE:
+                r2 = r2.to(tl.float32)
             r = tl.sqrt(r2)
             x = eta * r2
             gauss = tl.exp(-x)
@@ -239,7 +304,7 @@ if triton is not None:
                 root = tl.sqrt(eta)
                 shift = parameter / (2 * root)
                 shrunk = tl.exp(-parameter * r) * _erfc(root * r - shift, coefficients, DEGREE, SCALE)
-                grown = tl.exp(tl.minimum(parameter * r, 700.0))
+                grown = tl.exp(tl.minimum(parameter * r, largest))
                 grown = grown * _erfc(root * r + shift, coefficients, DEGREE, SCALE)
                 value = 0.5 * (shrunk - grown)
                 slope = -0.5 * parameter * (shrunk + grown) / r
@@ -253,7 +318,7 @@ if triton is not None:
                     for _ in tl.static_range(0, KIND // 2):
                         value = value / r2
                 else:
-                    part = gauss * tl.load(coefficients + DEGREE) * tl.sqrt(x)
+                    part = gauss * factor * tl.sqrt(x)
                     value = _erfc(tl.sqrt(x), coefficients, DEGREE, SCALE)
                     for j in tl.static_range(0, KIND // 2):
                         value = value + part

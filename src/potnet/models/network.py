@@ -66,3 +66,14 @@ class Network(nn.Module):
             ValueError: As for `embed`.
         """
         return self.heads(self.embed(batch), batch)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes of a network that are not positive.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size}: give at least 1")

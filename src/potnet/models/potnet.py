@@ -33,6 +33,7 @@ from potnet.nn import (
     Head,
     Heads,
     HeadSpecs,
+    PotentialChannels,
     aggregate,
 )
 
@@ -187,35 +188,20 @@ class PairChannels(nn.Module):
     LINEAR_LIMIT = 3.0
     LOGARITHMIC_LIMIT = 12.0
 
-    coefficients: Tensor | None
-
     def __init__(
         self, channels: int, bins: int, width: int, coefficients: Sequence[float] | None = None
     ) -> None:
         super().__init__()
-        if coefficients is not None and len(coefficients) != channels:
-            raise ValueError(
-                f"{channels} potentials a pair but {len(coefficients)} coefficients {list(coefficients)}: "
-                "give one for each potential, or coefficients=null for separate channels"
-            )
-        self.channels = channels
-        weights = None if coefficients is None else torch.tensor(list(coefficients), dtype=torch.float32)
-        self.register_buffer("coefficients", weights, persistent=False)
+        self.potentials = PotentialChannels(channels, coefficients)
         self.linear_basis = GaussianBasis(-self.LINEAR_LIMIT, self.LINEAR_LIMIT, bins // 3)
         self.logarithmic_basis = GaussianBasis(
             -self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT, bins - bins // 3
         )
-        self.linear = nn.Linear(bins * (channels if coefficients is None else 1), width)
+        self.linear = nn.Linear(bins * self.potentials.outputs, width)
 
     def forward(self, sums: Tensor) -> Tensor:
         """(U, P) to (U, width)."""
-        if sums.shape[1] != self.channels:
-            raise ValueError(
-                f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
-                "set pair_channels to the number of potentials"
-            )
-        if self.coefficients is not None:
-            sums = (sums * self.coefficients).sum(-1, keepdim=True)
+        sums = self.potentials(sums)
         # What lies beyond a scale looks like its end.
         strong = sums.clamp(-self.LINEAR_LIMIT, self.LINEAR_LIMIT)
         weak = torch.asinh(sums / self.UNIT).clamp(-self.LOGARITHMIC_LIMIT, self.LOGARITHMIC_LIMIT)

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,6 +28,7 @@ from potnet.nn import (
     Heads,
     HeadSpecs,
     MultiquadricBasis,
+    PotentialChannels,
     Scalars,
     ShiftedSoftplus,
     aggregate,
@@ -189,35 +189,19 @@ class PairEmbedding(nn.Module):
         coefficients: P numbers that combine them into one scalar, or None to expand each.
     """
 
-    coefficients: Tensor | None
-
     def __init__(
         self, width: int, basis: MultiquadricBasis, channels: int, coefficients: Sequence[float] | None
     ) -> None:
         super().__init__()
-        if coefficients is not None and len(coefficients) != channels:
-            raise ValueError(
-                f"{channels} potentials a pair but {len(coefficients)} coefficients {list(coefficients)}: "
-                "give one for each potential, or coefficients=null for separate channels"
-            )
-        self.channels = channels
-        weights = None if coefficients is None else torch.tensor(list(coefficients), dtype=torch.float32)
-        self.register_buffer("coefficients", weights, persistent=False)
+        self.potentials = PotentialChannels(channels, coefficients)
         self.basis = basis
-        self.linear = nn.Linear(basis.bins * (channels if coefficients is None else 1), width)
+        self.linear = nn.Linear(basis.bins * self.potentials.outputs, width)
         self.norm = BatchNorm(width)
 
     def forward(self, potentials: Scalars) -> Tensor:
         """(U, P) distinct potentials of the pairs, all of which the norm counts, to (U, width)."""
         sums, row = potentials
-        if sums.shape[1] != self.channels:
-            raise ValueError(
-                f"the batch has {sums.shape[1]} potentials a pair, the model was built for {self.channels}: "
-                "set pair_channels to the number of potentials"
-            )
-        if self.coefficients is not None:
-            sums = (sums * self.coefficients).sum(-1, keepdim=True)
-        return self.norm(F.softplus(self.linear(self.basis(sums).flatten(1))), row)
+        return self.norm(F.softplus(self.linear(self.basis(self.potentials(sums)).flatten(1))), row)
 
 
 class GatedConvolution(nn.Module):

@@ -9,6 +9,7 @@ from potnet.nn.heads import Embedding, Head, Heads, HeadSpec, HeadSpecs
 from potnet.nn.initialize import glorot_
 from potnet.nn.linear import EdgeLinear
 from potnet.nn.norm import BatchNorm
+from potnet.nn.potentials import PotentialChannels
 from potnet.nn.radial import BesselBasis, Envelope, GaussianBasis, MultiquadricBasis, SmoothBasis
 from potnet.nn.set2set import Set2Set
 from potnet.nn.symmetry import Classes, Scalars, fold, nearly_equal
@@ -30,6 +31,7 @@ __all__ = [
     "HeadSpecs",
     "Heads",
     "MultiquadricBasis",
+    "PotentialChannels",
     "Scalars",
     "Set2Set",
     "ShiftedSoftplus",

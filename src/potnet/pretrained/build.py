@@ -1,11 +1,15 @@
 """Make an entry of a registry from finished runs.
 
-    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml [key=value ...]
+    potnet register name=NAME 'runs=[RUN,...]' registry=FILE [key=value ...]
+
+Examples
+    potnet register name=k_vrh 'runs=[multirun/k/0,multirun/k/1]' registry=my/registry.yaml cards=my/cards
+    potnet register name=gap 'runs=[runs/gap]' registry=my/registry.yaml ood=others.jsonl ood_atoms=21-40
+    potnet predict x.cif model=k_vrh registry=my/registry.yaml
 
 Writes, beside the registry, the members as safetensors and their calibration; the entry; and the card NAME.md
-with a plot. The test part, which no member was trained on or chosen by, calibrates the
-intervals. Figures of coverage are means over 20 divisions of it by formula, one half calibrating, the other
-tested.
+with a plot. The test part, which no member was trained on or chosen by, calibrates the intervals. Figures of
+coverage are means over 20 divisions of it by formula, one half calibrating, the other tested.
 """  # fmt: skip
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from potnet.inference.intervals import Intervals
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
+from potnet.pretrained.outside import judge_outside, read_labelled
 from potnet.pretrained.registry import is_name
 from potnet.runs.checkpoint import export, find_checkpoint
 
@@ -57,6 +62,11 @@ def build_entry(
     licence: str = "",
     citation: str = "",
     data_name: str = "",
+    ood: str | Path | None = None,
+    ood_label: str | None = None,
+    ood_where: str | None = None,
+    ood_atoms: tuple[int, int] | None = None,
+    ood_title: str = "",
 ) -> dict[str, Any]:
     """Export members, calibrate, measure, and write the entry and the card.
 
@@ -75,6 +85,12 @@ def build_entry(
         notes: Markdown, for the card: what the model is not for, besides what is said there anyway.
         device: See `potnet.load`.
         licence, citation, data_name: Of the data, where their source does not state them.
+        ood: A table of crystals of another kind with labels, on which flags and intervals are tried; see
+            `read_labelled`. Crystals whose formula is in the data of the model are left out.
+        ood_label: Column of the label there; by default the key of the target.
+        ood_where: Which rows of it.
+        ood_atoms: Fewest and most atoms, 21-40.
+        ood_title: What these crystals are, for the card.
 
     Returns:
         The entry.
@@ -130,6 +146,13 @@ def build_entry(
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
+    outside: dict[str, Any] = {}
+    if ood is not None:
+        others = read_labelled(ood, key, ood_label, ood_where, ood_atoms, set(module.store.table.formulas))
+        outside = {
+            "title": ood_title or Path(ood).name,
+            **judge_outside(Ensemble(members, calibration, name), others),
+        }
     sigma = measure.last_layer(parts["train"], parts["val"], test)
     reliability = measure.judged(test, formulas, floor, sigma=sigma)
     source = module.source
@@ -152,7 +175,11 @@ def build_entry(
             "citation": citation or str(getattr(source, "citation", "")),
         },
         "licence": WEIGHTS_LICENCE,
-        "figures": {**figures, **{k: v for k, v in reliability.items() if k not in ("classes", "curve")}},
+        "figures": {
+            **figures,
+            **{k: v for k, v in reliability.items() if k not in ("classes", "curve")},
+            **({"outside": outside} if outside else {}),
+        },
         "date": datetime.date.today().isoformat(),
         "command": list(command),
     }
@@ -252,6 +279,7 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 KEYS = (
     *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
     *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
+    *("ood", "ood_label", "ood_where", "ood_atoms", "ood_title"),
 )
 
 
@@ -265,7 +293,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings: dict[str, Any] = {}
     try:
         for word in words:
-            key, equals, value = word.partition("=")
+            key, equals, value = word.partition("=")  # ood_where='a=="b"' has more of them
             if not equals or key not in KEYS:
                 raise ConfigError(f"unknown argument {word}{did_you_mean(key, KEYS)}")
             settings[key] = _value(key, value)
@@ -288,6 +316,11 @@ def _value(key: str, value: str) -> Any:
         inner = value[1:-1] if value.startswith("[") and value.endswith("]") else value
         separator = ";" if key == "command" else ","
         return [entry.strip() for entry in inner.split(separator) if entry.strip()]
+    if key == "ood_atoms":
+        low, dash, high = value.partition("-")
+        if not (low.isdigit() and dash and high.isdigit()):
+            raise ConfigError(f"ood_atoms={value}: give fewest and most, such as 21-40")
+        return int(low), int(high)
     return int(value) if key in ("train_crystals", "finetune_member") else value
 
 

@@ -110,6 +110,7 @@ def write_card(
         "|---|---|---|",
         *(f"| {kind} | {row['n']} | {100 * row['coverage_0.9']:.1f} |" for kind, row in classes.items()),
         "",
+        *_outside(figures.get("outside"), unit),
         f"![predictions and calibration]({name}.png)",
         "",
         "The promise holds for crystals of the kind of the test part. For others (an element that was never seen, a "
@@ -127,6 +128,27 @@ def write_card(
     card = folder / f"{name}.md"
     write_whole(card, "\n".join(lines))
     return card
+
+
+def _outside(found: Mapping[str, Any] | None, unit: str) -> list[str]:
+    """The section on crystals of another kind; nothing if none were tried."""
+    if not found:
+        return []
+    return [
+        "## Crystals of another kind",
+        "",
+        f"{found['title']}: {found['n']} crystals whose formulas are not in the data of the model"
+        + (f" ({found['failed']} more could not be predicted)" if found["failed"] else "")
+        + ". What the shipped intervals at 90 % hold there, and which flags are raised (a crystal may have several):",
+        "",
+        f"| crystals | share, % | MAE, {unit} | 90 % holds | median width |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {kind} ({row['n']}) | {100 * row['share']:.1f} | {row['mae']} | {100 * row['coverage']:.1f} | {row['width']} |"
+            for kind, row in found["rows"].items()
+        ),
+        "",
+    ]
 
 
 def _method(name: str, row: Mapping[str, Any]) -> str:

@@ -129,10 +129,10 @@ def errors(part: Part) -> dict[str, Any]:
     error = part.error[known]
     single = np.abs(part.members - part.label)[:, known].mean(1)
     return {
-        "mae": _digits(error.mean()),
-        "rmse": _digits(np.sqrt(np.square(error).mean())),
+        "mae": rounded(error.mean()),
+        "rmse": rounded(np.sqrt(np.square(error).mean())),
         "n": int(known.sum()),
-        "members_mae": [_digits(value) for value in single],
+        "members_mae": [rounded(value) for value in single],
     }
 
 
@@ -144,7 +144,7 @@ def errors_by_size(part: Part) -> dict[str, dict[str, Any]]:
         rows = (part.atoms >= low) & (part.atoms <= high) & np.isfinite(part.label)
         if rows.sum():
             name = f"{low} to {high}" if high < 10**6 else f"{low} or more"
-            found[name] = {"n": int(rows.sum()), "mae": _digits(part.error[rows].mean())}
+            found[name] = {"n": int(rows.sum()), "mae": rounded(part.error[rows].mean())}
     return found
 
 
@@ -156,7 +156,7 @@ def errors_by_element(part: Part, least: int = 5) -> dict[str, dict[str, Any]]:
     for z in sorted(set().union(*part.elements)) if part.elements else []:
         rows = np.array([z in kinds for kinds in part.elements]) & np.isfinite(part.label)
         if rows.sum() >= least:
-            found[symbol(z)] = {"n": int(rows.sum()), "mae": _digits(part.error[rows].mean())}
+            found[symbol(z)] = {"n": int(rows.sum()), "mae": rounded(part.error[rows].mean())}
     return found
 
 
@@ -251,7 +251,7 @@ def judged(
             inside[name] += hit[rows & test].tolist()
     shown: dict[str, dict[str, Any]] = {name: _mean(values) for name, values in found.items() if values}
     shown["classes"] = {
-        name: {"coverage_0.9": _digits(np.mean(hits)), "n": int(kinds[name].sum())}
+        name: {"coverage_0.9": rounded(np.mean(hits)), "n": int(kinds[name].sum())}
         for name, hits in inside.items()
         if hits
     }
@@ -261,13 +261,13 @@ def judged(
 
 def _mean(found: list[Reliability]) -> dict[str, Any]:
     return {
-        "coverage": {level: _digits(np.mean([r.coverage[level] for r in found])) for level in LEVELS},
-        "width": {level: _digits(np.mean([r.width[level] for r in found])) for level in LEVELS},
-        "miscalibration_area": _digits(np.mean([r.area for r in found])),
-        "mean_squared_z": _digits(np.mean([r.z2 for r in found])),
+        "coverage": {level: rounded(np.mean([r.coverage[level] for r in found])) for level in LEVELS},
+        "width": {level: rounded(np.mean([r.width[level] for r in found])) for level in LEVELS},
+        "miscalibration_area": rounded(np.mean([r.area for r in found])),
+        "mean_squared_z": rounded(np.mean([r.z2 for r in found])),
     }
 
 
-def _digits(value: Any) -> float:
+def rounded(value: Any) -> float:
     """Four significant digits, as a plain number."""
     return float(f"{float(value):.4g}")

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from potnet.config import pasteable
 from potnet.runs.errors import CheckpointError
 from potnet.runs.folder import BEST, LAST, RunFolder, is_better_high
 
@@ -133,3 +134,13 @@ def _runs(folder: Path) -> list[Path]:
         if name and path.is_dir():
             found.append((name[1], int(name[2] or 1), path))
     return [path for *_, path in sorted(found, reverse=True)]
+
+
+def shortest(path: Path) -> Path:
+    """A path relative to the working folder, where it lies inside."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def to_continue(folder: Path) -> str:
+    """The command that continues a run, as it can be pasted into a shell."""
+    return f"potnet train {pasteable('resume', shortest(folder))}"

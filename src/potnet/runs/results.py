@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import pasteable
 from potnet.config.trusted import targets_in
 from potnet.crystals.elements import symbol
 from potnet.files import csv_text, write_whole
 from potnet.inference.predictor import Predictor
+from potnet.runs.choice import shortest, to_continue
 from potnet.runs.evaluation import (
     Evaluation,
     evaluate,
@@ -190,13 +190,8 @@ def _shown(folder: Path, config: Mapping[str, Any], facts: Mapping[str, Any]) ->
         "epochs": epochs if facts["epochs"] else "none: fitted in closed form",
         "time": "  ".join(f"{stage} {value:.1f} s" for stage, value in facts["seconds"].items()),
         "checkpoint": f"checkpoints/{facts['checkpoint']}",
-        "run": str(_shortest(folder)),
+        "run": str(shortest(folder)),
     }
     if interrupted:
-        shown["continue"] = f"potnet train {pasteable('resume', _shortest(folder))}"
+        shown["continue"] = to_continue(folder)
     return shown
-
-
-def _shortest(path: Path) -> Path:
-    """Relative to the working folder, where it lies inside."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -12,8 +12,8 @@ import pyarrow
 from potnet.crystals import CrystalError, Plausibility
 from potnet.data.features.featurizer import Failure
 from potnet.data.features.workers import usable_cores
+from potnet.inference.inputs import CHUNK, CHUNK_PAIRS
 from potnet.inference.limits import Limits
-from potnet.inference.pieces import CHUNK, CHUNK_PAIRS
 from potnet.inference.predictor import Predictor
 from potnet.screening.listing import Found, Task
 from potnet.screening.parts import FAILURE, SOURCE, part_file, write_part

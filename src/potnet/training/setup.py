@@ -253,6 +253,7 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
     """
     import torch
 
+    from potnet.runs.choice import to_continue
     from potnet.training.preemption import Stopped
 
     try:
@@ -260,6 +261,8 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
     except Stopped as stopped:
         if trainer.is_global_zero:
             print(stopped, file=sys.stderr)
+            if stopped.number != signal.SIGINT:  # after Ctrl-C the results say it
+                print(f"continue: {to_continue(Path(trainer.default_root_dir))}", file=sys.stderr)
         if stopped.number != signal.SIGINT:
             sys.exit(128 + stopped.number)
         return True

@@ -203,7 +203,8 @@ def write_split(folder: Path, kind: str) -> Path:
             writer.writerow(["", "c4"])
         return folder / "s.csv"
     content: dict[str, object] = {
-        f"id_{part}" if kind == "jarvis" else part: ids for part, ids in PARTS.items()
+        f"id_{part}" if kind == "alignn" else part: dict.fromkeys(ids, 1.5) if kind == "jarvis" else ids
+        for part, ids in PARTS.items()
     }
     if kind in ("run", "folder"):
         content["hash"] = "x"
@@ -211,7 +212,7 @@ def write_split(folder: Path, kind: str) -> Path:
     return folder if kind == "folder" else folder / "split.json"
 
 
-@pytest.mark.parametrize("kind", ["csv", "json", "jarvis", "run", "folder"])
+@pytest.mark.parametrize("kind", ["csv", "json", "alignn", "jarvis", "run", "folder"])
 def test_files_of_ids(tmp_path: Path, kind: str):
     assert FileSplit(write_split(tmp_path, kind))(table(["F"] * 5)).to_plain() == PARTS
 

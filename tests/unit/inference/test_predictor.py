@@ -123,7 +123,7 @@ def test_flags_say_why(predictor: Predictor) -> None:
 
 
 def test_tables_come_piece_by_piece(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("potnet.inference.pieces.CHUNK", 4)
+    monkeypatch.setattr("potnet.inference.inputs.CHUNK", 4)
     read = 0
 
     def crystals() -> Any:

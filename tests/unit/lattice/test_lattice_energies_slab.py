@@ -50,7 +50,7 @@ def test_energy_and_forces_are_those_in_two_dimensions():
     x = positions.clone().requires_grad_()
     exact = parry(cell[0, 0], cell[0, 1], x, charges[:, 0])
     force = -torch.autograd.grad(exact, x)[0]
-    for third in (cell[0, 2], cell[0, 2] * 3, torch.tensor([1.0, 2.0, 5.0])):  # whatever the vacuum
+    for third in (cell[0, 2], cell[0, 2] * 3, torch.zeros(3)):  # whatever the vacuum
         other = torch.stack([cell[0, 0], cell[0, 1], third.double()])[None]
         got = lattice_energies(
             other, positions, batch, charges, [Coulomb()], 1e-7, forces=True, periodic=(True, True, False)
@@ -86,7 +86,7 @@ def test_what_slabs_cannot_do():
     flags = {"periodic": (True, True, False)}
     with pytest.raises(LatticeError, match="crystal 0: a slab must be neutral"):
         lattice_energies(cell, positions, batch, charges + 1, [Coulomb()], **flags)
-    with pytest.raises(ValueError, match="slabs: Coulomb"):
+    with pytest.raises(ValueError, match=r"slabs: energies of Coulomb\(\) alone"):
         lattice_energies(cell, positions, batch, charges, [London()], **flags)
     with pytest.raises(ValueError, match="periodic must be three flags"):
         lattice_energies(cell, positions, batch, charges, [Coulomb()], periodic=(True, False, False))

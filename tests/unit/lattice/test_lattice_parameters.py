@@ -61,6 +61,53 @@ def test_a_float32_parameter_gets_a_float32_gradient():
     assert alpha.grad.dtype == torch.float32
 
 
+def test_lennard_jones_with_a_sigma_for_each_pair_of_elements():
+    """Powers are linear: one call, and a product for each pair; as calls with one sigma at a time."""
+    cell, positions, batch = some()
+    species = torch.arange(len(batch)) % 2
+    sigma = torch.tensor([[1.0, 1.2], [1.2, 1.5]], dtype=torch.float64, requires_grad=True)
+    powers = lattice_sums(cell, positions, batch, [InversePower(6), London()], 1e-12)
+    kinds = species[powers.pair_index]
+    expected = torch.zeros(len(powers.values), dtype=torch.float64)
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        alone = lattice_sums(
+            cell, positions, batch, [lattice.LennardJones(float(sigma.detach()[a, b]))], 1e-12
+        )
+        mine = (kinds[0] == a) & (kinds[1] == b)
+        expected[mine] = alone.values[mine, 0]
+
+    def sums(sigma):
+        sixth = sigma[kinds[0], kinds[1]] ** 6
+        return sixth**2 * powers.values[:, 0] - sixth * powers.values[:, 1]
+
+    assert torch.allclose(sums(sigma), expected, rtol=1e-10, atol=1e-10)
+    assert torch.autograd.gradcheck(sums, (sigma,))
+    assert torch.autograd.gradgradcheck(sums, (sigma,))
+
+
+def test_exponentials_with_an_alpha_for_each_pair_of_elements():
+    """One column a value; as direct sums, which the steep potential permits, with the derivative too."""
+    cell, positions, batch = some()
+    species = torch.arange(len(batch)) % 2
+    values = torch.tensor([2.5, 3.0, 4.0], dtype=torch.float64, requires_grad=True)
+    pair_index = lattice.complete_pairs(batch.bincount())
+    kind = species[pair_index].sum(0)[:, None]
+
+    def sums(values, cell, positions):
+        columns = lattice_sums(cell, positions, batch, [Pauli(alpha) for alpha in values], 1e-11, eta=0.3)
+        return columns.values.gather(1, kind)[:, 0]
+
+    direct = lattice.truncated_sums(cell, positions, batch, [Pauli(alpha) for alpha in values], 12.0)
+    expected = direct.values.gather(1, kind)[:, 0]
+    found = sums(values, cell, positions)
+    assert torch.allclose(found, expected, rtol=0, atol=1e-9)
+    gradients = [torch.autograd.grad(x.square().sum(), values)[0] for x in (found, expected)]
+    assert torch.allclose(*gradients, rtol=1e-6, atol=1e-9)
+    assert bool((gradients[0] != 0).all())
+    inputs = (values, cell.requires_grad_(), positions.requires_grad_())
+    assert torch.autograd.gradcheck(sums, inputs, eps=1e-5, atol=1e-6, rtol=1e-4, fast_mode=True)
+
+
 class SteepKernel(ExponentialKernel):
     """A kernel of somebody else, whose parameter has another name."""
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra._internal.utils import get_args_parser
 from torch import nn
 
 from potnet.config import ConfigError, compose, plain
+from potnet.data import Targets
 from potnet.finetune import train_words
 from potnet.pretrained.registry import Entry, RegistryError
 from potnet.runs.checkpoint import FORMAT
@@ -128,12 +130,22 @@ def test_the_short_command(tmp_path: Path) -> None:
     assert config["finetune"]["freeze"] == ["a", "b"]
     folds = train_words([str(table), "--from=x", "--target=t", "--folds=3"])
     assert "data.split.fold=0,1,2" in folds
+    read = get_args_parser().parse_args([*folds, "trainer.max_epochs=3"])
+    assert read.multirun
+    assert read.overrides[-1] == "trainer.max_epochs=3"
+    words = train_words([str(table), "--from=x", "--target=a,b", "--unit=GPa,eV", "--transform=log10"])
+    targets = Targets.from_config(plain(compose("train", words))["target"])
+    assert [(t.key, t.unit, t.transform, t.on_missing) for t in targets.values()] == [
+        ("a", "GPa", "log10", "mask"), ("b", "eV", "log10", "mask"),
+    ]  # fmt: skip
     for wrong, message in (
         ([], "give one file or folder"),
         ([str(table), "--from=x"], "missing --target"),
         ([str(table), "--from=x", "--target=t", "--fold=3"], "unknown option --fold; did you mean --folds"),
         ([str(tmp_path / "no.csv"), "--from=x", "--target=t"], "no such file"),
         ([str(table), "--from=x", "--target=t", "--folds=1"], "give 2 or more"),
+        ([str(table), "--from=x", "--target=a,b,c", "--unit=eV,GPa"], "one for all of a, b, c, or 3"),
+        ([str(table), "--from=x", "--target=a,b", "--classes=x,y"], "--classes goes with one"),
     ):
         with pytest.raises(ConfigError, match=message):
             train_words(wrong)

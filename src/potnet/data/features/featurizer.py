@@ -7,6 +7,7 @@ crystals are featurized exactly as those it was trained on.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +41,8 @@ MOST_ACCURATE = 1e-12
 _CELLS = ("primitive", "as_given")
 _NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3, "symmetric": False}
 _REPORT_EVERY = 32
+# Atoms whose edges are found together: they stay in a CPU's cache, and a GPU's memory holds them.
+_ATOMS_AT_ONCE = 4096
 
 
 def default_potentials() -> list[Potential]:
@@ -76,7 +79,7 @@ class Featurizer:
         pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete
             sums.
         memory_mib: Working memory of the sums, MiB; None is the default of `lattice_sums`.
-        device: Where the sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
+        device: Where edges and sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
 
     Attributes:
         seconds: Time spent so far, by stage: standardize, neighbors, sums, and descriptor if there is one.
@@ -144,7 +147,7 @@ class Featurizer:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether a GPU computes the sums."""
+        """Whether a GPU computes edges and sums."""
         return self.potentials is not None and _device(self.device).type != "cpu"
 
     def settings(self) -> dict[str, Any]:
@@ -217,7 +220,7 @@ class Featurizer:
         progress: Progress | None = None,
         labels: bool = True,
     ) -> list[CrystalGraph]:
-        """Features of each crystal, in order; sums are computed for all crystals together.
+        """Features of each crystal, in order; edges and sums are computed for many crystals together.
 
         Args:
             crystals: Any number.
@@ -245,6 +248,8 @@ class Featurizer:
         if progress:
             progress(share * (len(crystals) % _REPORT_EVERY))
         standard = [crystal for crystal, _ in prepared]
+        if self.neighbors is not None:
+            self._all_edges(standard, [arrays for _, arrays in prepared])
         sums = [None] * len(standard) if self.potentials is None else self._all_sums(standard, failures)
         graphs = [
             _graph(crystal, arrays, pair_sums, labels)
@@ -256,20 +261,13 @@ class Featurizer:
         return graphs
 
     def _local(self, crystal: Crystal) -> tuple[Crystal, dict[str, Tensor]]:
-        """The crystal in its standard cell, and all arrays of `CrystalGraph` but the sums."""
-        from potnet.crystals import line_graph, local_edges, standardize
+        """The crystal in its standard cell, and its descriptor."""
+        from potnet.crystals import standardize
 
         arrays: dict[str, Tensor] = {}
         start = time.perf_counter()
         crystal = standardize(crystal, cell=self.cell, symprec=self.symprec)
         start = self._clock("standardize", start)
-        if self.neighbors is not None:
-            index, shift = local_edges(crystal, **self.neighbors)
-            arrays["edge_index"] = torch.from_numpy(index)
-            arrays["edge_shift"] = torch.from_numpy(shift).to(torch.int32)
-            if self.angles:
-                arrays["angle_index"] = torch.from_numpy(line_graph(index, len(crystal)))
-            start = self._clock("neighbors", start)
         if self.descriptor is not None:
             numbers, values = self.descriptor(crystal)
             arrays["descriptor_index"] = torch.from_numpy(numbers)
@@ -282,6 +280,28 @@ class Featurizer:
         now = time.perf_counter()
         self.seconds[stage] += now - start
         return now
+
+    def _all_edges(self, crystals: list[Crystal], arrays: list[dict[str, Tensor]]) -> None:
+        """Add edges, and angles between them, to the arrays of each crystal."""
+        from potnet.crystals import batched_edges, line_graph
+
+        assert self.neighbors is not None
+        start = time.perf_counter()
+        for low, high in _slices([len(crystal) for crystal in crystals]):
+            cell, positions, batch, sizes = _tensors(crystals[low:high], _device(self.device))
+            index, shift = (x.cpu() for x in batched_edges(cell, positions, batch, **self.neighbors))
+            first = sizes.cumsum(0) - sizes
+            crystal = batch.cpu()[index[1]]
+            counts = torch.bincount(crystal, minlength=len(sizes)).tolist()
+            index = (index - first[crystal]).split(counts, dim=1)
+            shifts = shift.to(torch.int32).split(counts)
+            for some, *edges in zip(arrays[low:high], index, shifts, sizes.tolist(), strict=True):
+                # Copies: a slice would keep those of all crystals.
+                some["edge_index"], some["edge_shift"] = edges[0].clone(), edges[1].clone()
+                if self.angles:
+                    angles = line_graph(edges[0].numpy(), edges[2])
+                    some["angle_index"] = torch.from_numpy(angles)
+        self._clock("neighbors", start)
 
     def _all_sums(self, crystals: list[Crystal], failures: list[Failure] | None) -> list[Tensor | None]:
         """(n * n, P) float32 of each crystal; None where it failed."""
@@ -307,11 +327,7 @@ class Featurizer:
         from potnet.lattice import lattice_sums
 
         assert self.potentials is not None
-        device = _device(self.device)
-        sizes = torch.tensor([len(crystal) for crystal in crystals])
-        cell = torch.from_numpy(np.stack([crystal.cell for crystal in crystals])).to(device)
-        positions = torch.from_numpy(np.concatenate([crystal.positions for crystal in crystals])).to(device)
-        batch = torch.arange(len(crystals)).repeat_interleave(sizes).to(device)
+        cell, positions, batch, sizes = _tensors(crystals, _device(self.device))
         if self.pair_cutoff is not None:
             from potnet.lattice.direct import truncated_sums
 
@@ -357,6 +373,25 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+def _tensors(crystals: list[Crystal], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cells, positions and the crystal of each atom on a device, and the numbers of atoms on the CPU."""
+    sizes = torch.tensor([len(crystal) for crystal in crystals])
+    cell = torch.from_numpy(np.stack([crystal.cell for crystal in crystals])).to(device)
+    positions = torch.from_numpy(np.concatenate([crystal.positions for crystal in crystals])).to(device)
+    return cell, positions, torch.arange(len(crystals)).repeat_interleave(sizes).to(device), sizes
+
+
+def _slices(sizes: list[int]) -> list[tuple[int, int]]:
+    """Ranges of crystals with about `_ATOMS_AT_ONCE` atoms each."""
+    cuts, atoms = [0], 0
+    for number, size in enumerate(sizes):
+        if atoms and atoms + size > _ATOMS_AT_ONCE:
+            cuts.append(number)
+            atoms = 0
+        atoms += size
+    return list(itertools.pairwise([*cuts, len(sizes)])) if sizes else []
 
 
 def _record(id: str, error: ValueError, failures: list[Failure] | None) -> None:

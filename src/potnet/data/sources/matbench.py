@@ -44,7 +44,7 @@ class MatbenchSource(DownloadedSource):
         licence: str = "",
         citation: str = "",
     ) -> None:
-        task = _chosen(tasks, target, task)
+        task = chosen_task(tasks, target, task)
         chosen = tasks[task]
         file = {"name": f"matbench_{task}.json.gz", **{key: chosen.get(key) for key in ("url", "checksum")}}
         column = {key: chosen[key] for key in ("column", "unit", "scale") if key in chosen}
@@ -66,12 +66,10 @@ class MatbenchSource(DownloadedSource):
         try:
             columns = list(_list(path, "columns"))
             structure = columns.index("structure")
-            # Matbench numbers from 1, with as many digits as the number of crystals has.
-            digits = len(str(self.crystals or sum(1 for _ in _list(path, "index"))))
-            prefix = f"mb-{self.task.replace('_', '-')}"
+            total = self.crystals or sum(1 for _ in _list(path, "index"))
             for number, row in enumerate(_list(path, "data"), 1):
                 labels = dict(zip(columns, row, strict=True))
-                yield Record(f"{prefix}-{number:0{digits}d}", row[structure], labels)
+                yield Record(matbench_id(self.task, number, total), row[structure], labels)
         except (OSError, EOFError, json.JSONDecodeError, KeyError, ValueError, TypeError) as error:
             if isinstance(error, DataError):
                 raise
@@ -92,7 +90,17 @@ def _list(path: Path, key: str) -> Iterator[Any]:
         yield from stream.elements()
 
 
-def _chosen(tasks: Mapping[str, Mapping[str, Any]], target: str, task: str | None) -> str:
+def matbench_id(task: str, number: int, total: int) -> str:
+    """How Matbench calls a crystal of a task: it numbers from 1, with as many digits as `total` has."""
+    return f"mb-{task.replace('_', '-')}-{number:0{len(str(total))}d}"
+
+
+def chosen_task(tasks: Mapping[str, Mapping[str, Any]], target: str, task: str | None) -> str:
+    """The task of that name, or the one that has the target.
+
+    Raises:
+        DataError: There is none, or the task has another target.
+    """
     if task is None:
         by_target = {str(entry["target"]): name for name, entry in tasks.items()}
         if target not in by_target:

@@ -22,7 +22,8 @@ class FileSplit:
     """The split that a file lists.
 
     JSON: part -> ids, as in the `split.json` of a run (whose folder may be given), or with `id_train`,
-    `id_val` and `id_test` as in the JARVIS leaderboard. CSV: columns `id` and `split`, a line a crystal.
+    `id_val` and `id_test` as ALIGNN writes; or part -> {id: label}, as in the JARVIS leaderboard. CSV:
+    columns `id` and `split`, a line a crystal.
     Crystals of the data that are not listed are not used, and counted.
 
     Args:
@@ -74,6 +75,7 @@ def _from_json(text: str) -> dict[str, list[str]]:
     if not isinstance(content, dict):
         raise DataError(f"expected an object with train, val and test; got {type(content).__name__}")
     parts = {str(key).removeprefix("id_"): ids for key, ids in content.items() if key != "hash"}
+    parts = {part: list(ids) if isinstance(ids, dict) else ids for part, ids in parts.items()}
     for part, ids in parts.items():
         if not isinstance(ids, list) or not all(isinstance(id, str | int) for id in ids):
             raise DataError(f"{part} must be a list of ids")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
-from potnet.models.network import Network
+from potnet.models.network import Network, check_sizes
 from potnet.nn import (
     BatchNorm,
     Classes,
@@ -86,11 +86,7 @@ class ALIGNN(Network):
         fold: bool = True,
     ) -> None:
         super().__init__(fold)
-        if min(width, embedding, alignn_layers, gcn_layers) < 1:
-            raise ValueError(
-                "width, embedding, alignn_layers and gcn_layers must be at least 1, "
-                f"got {width}, {embedding}, {alignn_layers} and {gcn_layers}"
-            )
+        check_sizes(width=width, embedding=embedding, alignn_layers=alignn_layers, gcn_layers=gcn_layers)
         self.elements = ElementFeatures()
         self.atom_embedding = NormedLayer(self.elements.features, width)
         self.bond_embedding = ScalarEmbedding(0.0, FURTHEST, bins, embedding, width)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
-from potnet.models.network import Network
+from potnet.models.network import Network, check_sizes
 from potnet.nn import (
     BatchNorm,
     Classes,
@@ -72,11 +72,7 @@ class CGCNN(Network):
         fold: bool = True,
     ) -> None:
         super().__init__(fold)
-        if min(width, layers, hidden, hidden_layers) < 1:
-            raise ValueError(
-                "width, layers, hidden and hidden_layers must be at least 1, "
-                f"got {width}, {layers}, {hidden} and {hidden_layers}"
-            )
+        check_sizes(width=width, layers=layers, hidden=hidden, hidden_layers=hidden_layers)
         self.elements = ElementFeatures()
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.basis = GaussianBasis(0.0, cutoff, bins)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
-from potnet.models.network import Network
+from potnet.models.network import Network, check_sizes
 from potnet.nn import (
     BatchNorm,
     Classes,
@@ -82,11 +82,9 @@ class GATGNN(Network):
         fold: bool = True,
     ) -> None:
         super().__init__(fold)
-        if min(width, layers, attention_heads, attention_width) < 1:
-            raise ValueError(
-                "width, layers, attention_heads and attention_width must be at least 1, "
-                f"got {width}, {layers}, {attention_heads} and {attention_width}"
-            )
+        check_sizes(
+            width=width, layers=layers, attention_heads=attention_heads, attention_width=attention_width
+        )
         self.elements = ElementFeatures()
         self.atom_embedding = nn.Linear(self.elements.features, width)
         self.basis = GaussianBasis(0.0, cutoff, bins)

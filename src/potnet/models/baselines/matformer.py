@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from potnet.crystals.batch import CrystalBatch
-from potnet.models.network import Network
+from potnet.models.network import Network, check_sizes
 from potnet.nn import (
     BatchNorm,
     Classes,
@@ -82,11 +82,7 @@ class Matformer(Network):
         fold: bool = True,
     ) -> None:
         super().__init__(fold)
-        if min(width, layers, attention_heads) < 1:
-            raise ValueError(
-                "width, layers and attention_heads must be at least 1, "
-                f"got {width}, {layers} and {attention_heads}"
-            )
+        check_sizes(width=width, layers=layers, attention_heads=attention_heads)
         self.elements = ElementFeatures()
         self.atom_embedding = nn.Linear(self.elements.features, width)
         # exp(-(r - c)² / spacing): the width of a Gaussian is the square root of the spacing.

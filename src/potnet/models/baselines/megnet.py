@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
-from potnet.models.network import Network
+from potnet.models.network import Network, check_sizes
 from potnet.nn import (
     EdgeLinear,
     Edges,
@@ -115,11 +115,7 @@ class MEGNet(Network):
         fold: bool = True,
     ) -> None:
         super().__init__(fold)
-        if min(width, hidden, layers, atom_features, steps) < 1:
-            raise ValueError(
-                "width, hidden, layers, atom_features and steps must be at least 1, "
-                f"got {width}, {hidden}, {layers}, {atom_features} and {steps}"
-            )
+        check_sizes(width=width, hidden=hidden, layers=layers, atom_features=atom_features, steps=steps)
         self.embedding = ElementEmbedding(atom_features)
         self.basis = GaussianBasis(0.0, basis_end, bins, basis_width)
         self.of_atoms = dense(atom_features, hidden, width)

@@ -12,7 +12,7 @@ from potnet.files import write_whole
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-FORMATS = ("markdown", "csv", "png", "html")
+FORMATS = ("markdown", "csv", "png", "html", "jarvis", "matbench")
 KINDS = ("run", "study", "search")
 
 
@@ -42,7 +42,8 @@ def write_report(
         runs: Folders of runs or of sweeps, or patterns.
         output: Folder to write to; it is made. report.md, report.csv, report.html and the pictures of each
             target, such as errors_KEY.png, are replaced.
-        format: Any of "markdown", "csv", "png", "html".
+        format: Any of "markdown", "csv", "png", "html", and the files of leaderboards, "jarvis" and
+            "matbench": see `submissions`.
         reference: Name of the reference row, or an override of its runs.
         part: "test" or "val".
         over: Settings that runs of one row differ in.
@@ -55,7 +56,7 @@ def write_report(
 
     Raises:
         ConfigError: No run is there, no row has the name of the reference, a format, part or kind is
-            unknown, or no run has a setting of `over`.
+            unknown, no run has a setting of `over`, or runs are not what a leaderboard wants.
     """
     from potnet.runs.report.collect import collect
     from potnet.runs.report.markdown import csv_report, markdown_report
@@ -75,6 +76,12 @@ def write_report(
     if not isinstance(output, str | Path):
         raise ConfigError(f"output={output}: give one folder to write to")
     found = collect(runs)
+    contents: dict[str, Any] = {}
+    for board in ("jarvis", "matbench"):
+        if board in format:
+            from potnet.runs.report.submissions import jarvis_files, matbench_file
+
+            contents |= (jarvis_files if board == "jarvis" else matbench_file)(found)
     rest = not_begun(found)
     parts = sections(found, reference, part, over)
     kind = kind or ("run" if len(found) == 1 else "search" if is_search(found) else "study")
@@ -87,7 +94,6 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     images = pictures(folder, parts, kind) if "png" in format else []
     text = markdown_report(title, parts, rest, [image.name for image in images], kind)
-    contents: dict[str, Any] = {}
     if "markdown" in format:
         contents["report.md"] = text
     if "csv" in format:
