@@ -69,8 +69,8 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
     assert around is not None
     assert len(around.known) == 50
     labels = {crystal.id: crystal.properties["k_vrh"] for crystal in EmbeddedSource().load().crystals}
-    for entry in around.known:
-        assert entry.value == pytest.approx(labels[entry.id], rel=1e-3)
+    for known in around.known:
+        assert known.value == pytest.approx(labels[known.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()
     assert entry["figures"]["outside"]["rows"]["flagged"]["n"] == 2
     assert "## Crystals of another kind\n\nmade-up sulfides: 2 crystals" in card
