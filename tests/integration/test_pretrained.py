@@ -73,6 +73,8 @@ def test_an_entry_says_what_it_is_and_keeps_the_figures_of_the_run(built: Path, 
         assert known.value == pytest.approx(labels[known.id], rel=1e-3)
     assert (built / "cards" / "bulk.png").is_file()
     assert entry["figures"]["outside"]["rows"]["flagged"]["n"] == 2
+    assert "| spread normalised | " in card
+    assert potnet.load("bulk", "cpu", registry=built / "registry.yaml").calibration.local_errors  # type: ignore[attr-defined]
     assert "## Crystals of another kind\n\nmade-up sulfides: 2 crystals" in card
 
 

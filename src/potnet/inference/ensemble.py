@@ -18,6 +18,7 @@ from potnet.data.targets import Target
 from potnet.inference.flags import NEAREST, Reference, Surroundings
 from potnet.inference.inputs import Inputs
 from potnet.inference.intervals import Intervals
+from potnet.inference.local_errors import LocalErrors
 from potnet.inference.predictions import Predictions
 from potnet.inference.predictor import Predictor
 from potnet.runs.errors import CheckpointError
@@ -39,12 +40,15 @@ class Calibration:
         surroundings: Of the training crystals in the embedding of the first member; None says nothing.
         domain: See `TrainingDomain`; empty takes that of the first member's checkpoint.
         facts: Plain facts to keep, such as the split's hash.
+        local_errors: By the key of a target, in the directions of the surroundings; with them the scale of an
+            interval is sqrt(spread² + local error² + floor²).
     """
 
     intervals: dict[str, Intervals] = field(default_factory=dict)
     surroundings: Surroundings | None = None
     domain: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    local_errors: dict[str, LocalErrors] = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
         """Write it as one safetensors file; its settings are JSON in the header."""
@@ -57,6 +61,8 @@ class Calibration:
         }
         if self.surroundings is not None:
             tensors |= self.surroundings.tensors()
+        for key, local in self.local_errors.items():
+            tensors |= local.tensors(key)
         settings: dict[str, Any] = {
             "floors": {key: entry.floor for key, entry in self.intervals.items()},
             "domain": self.domain,
@@ -85,9 +91,24 @@ class Calibration:
                 for key, floor in floors.items()
             }
             surroundings = Surroundings.from_tensors(tensors, settings.get("references", ()))
+            local = {key: LocalErrors.from_tensors(tensors, key) for key in floors}
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{file}: no calibration of an ensemble, or damaged ({error})") from error
-        return cls(intervals, surroundings, settings["domain"], settings["facts"])
+        known = {key: entry for key, entry in local.items() if entry is not None}
+        return cls(intervals, surroundings, settings["domain"], settings["facts"], known)
+
+    def difficulty(self, key: str, spread: np.ndarray, embedding: Tensor | None) -> np.ndarray:
+        """By what an interval is normalised, (n,): the spread, and with it the errors around a crystal.
+
+        Args:
+            key: Of the target.
+            spread: (n,) of the members, learned unit.
+            embedding: (n, G) of the first member.
+        """
+        local = self.local_errors.get(key)
+        if local is None or self.surroundings is None or embedding is None:
+            return spread
+        return np.asarray(np.hypot(spread, local.at(self.surroundings.places(embedding))))
 
 
 class Ensemble(Predictor):
@@ -205,17 +226,19 @@ class Ensemble(Predictor):
     def _rows(self, graphs: list[CrystalGraph], crystals: list[Crystal], level: float) -> Predictions:
         batch = collate(graphs)
         values = self.by_member(batch)
+        vectors: Tensor | None = None
+        if self.calibration.surroundings is not None:
+            with torch.no_grad():
+                vectors = self.model.embed(batch.to(self.device)).crystals.cpu()  # type: ignore[operator]
         found = self._filled({key: self._mean(key, v) for key, v in values.items()}, graphs, crystals)
         columns: dict[str, np.ndarray] = {}
         for name, column in found.columns.items():
             columns[name] = column
             if name in self._with_spread:
-                columns |= self._beside(self.targets[name], values[name], level)
+                columns |= self._beside(self.targets[name], values[name], level, vectors)
         found.columns = columns
-        if self.calibration.surroundings is not None:
-            with torch.no_grad():
-                vectors = self.model.embed(batch.to(self.device)).crystals  # type: ignore[operator]
-            notes = self.calibration.surroundings.flags(vectors.cpu())
+        if self.calibration.surroundings is not None and vectors is not None:
+            notes = self.calibration.surroundings.flags(vectors)
             found.flags = ["; ".join(filter(None, both)) for both in zip(found.flags, notes, strict=True)]
         return found
 
@@ -228,13 +251,16 @@ class Ensemble(Predictor):
             if target.per == "crystal" and not (target.is_class or target.shape or target.extensive)
         ]
 
-    def _beside(self, target: Target, values: Tensor | None, level: float) -> dict[str, np.ndarray]:
+    def _beside(
+        self, target: Target, values: Tensor | None, level: float, vectors: Tensor | None = None
+    ) -> dict[str, np.ndarray]:
         """The columns beside the value of a target.
 
         Args:
             target: Which.
             values: (M, n) of the members, learned unit; None gives empty columns.
             level: Of the interval.
+            vectors: (n, G), embedding of the first member.
         """
         prefix = "" if len(self.targets) == 1 else f"{target.key}_"
         names = [f"{prefix}{name}" for name in (STD, LOWER, UPPER)]
@@ -246,7 +272,8 @@ class Ensemble(Predictor):
         found = {names[0]: spread.numpy()}
         if intervals is not None:
             middle = values.mean(0)
-            half = torch.from_numpy(intervals.half_width(self.spread(values).numpy(), level))
+            hard = self.calibration.difficulty(target.key, self.spread(values).numpy(), vectors)
+            half = torch.from_numpy(intervals.half_width(hard, level))
             found[names[1]] = target.physical(middle - half).numpy()
             found[names[2]] = target.physical(middle + half).numpy()
         return found

@@ -152,9 +152,13 @@ class Surroundings:
         found.threshold = float(torch.quantile(found.distances(held_out).double(), 0.99))
         return found
 
+    def places(self, embeddings: Tensor) -> Tensor:
+        """(B, G) embeddings to (B, D), in the directions that are kept."""
+        return (embeddings.float() - self.center) @ self.directions
+
     def distances(self, embeddings: Tensor) -> Tensor:
         """(B, G) embeddings to (B,) distances."""
-        found = torch.cdist((embeddings.float() - self.center) @ self.directions, self.references)
+        found = torch.cdist(self.places(embeddings), self.references)
         return found.topk(min(NEAREST, found.shape[1]), largest=False).values.mean(1)
 
     def nearest(self, embeddings: Tensor, count: int = NEAREST) -> list[list[tuple[Reference, float]]]:
@@ -164,7 +168,7 @@ class Surroundings:
         """
         if not self.known:
             return [[] for _ in embeddings]
-        found = torch.cdist((embeddings.float() - self.center) @ self.directions, self.references)
+        found = torch.cdist(self.places(embeddings), self.references)
         distances, rows = found.topk(min(count, found.shape[1]), largest=False)
         return [
             [(self.known[n], d / self.threshold) for n, d in zip(*pair, strict=True)]

@@ -1,7 +1,8 @@
-"""Prediction intervals by split conformal calibration, normalised by the spread of an ensemble.
+"""Prediction intervals by split conformal calibration, normalised by how hard a crystal is.
 
 Of a calibration crystal that no member was trained on: its score is |label - mean| / scale, where
-scale = sqrt(spread² + floor²). With n scores the interval at a level p is mean ± q · scale, with q the k-th
+scale = sqrt(spread² + floor²), and spread is that of the members, or with it the errors around the crystal
+(`Calibration.difficulty`). With n scores the interval at a level p is mean ± q · scale, with q the k-th
 smallest score, k = ceil((n + 1) p) (Papadopoulos et al. 2002; Lei et al., JASA 113, 1094 (2018), eq. 2 and
 section 5.2). If a new crystal is exchangeable with those of the calibration, the interval holds its label
 with a probability of at least p, and of at most p + 1 / (n + 1) where no two scores are equal: whatever the

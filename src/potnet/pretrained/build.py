@@ -29,6 +29,7 @@ from potnet.files import file_hash, write_whole
 from potnet.inference.ensemble import Calibration, Ensemble
 from potnet.inference.flags import Reference, Surroundings
 from potnet.inference.intervals import Intervals
+from potnet.inference.local_errors import LocalErrors
 from potnet.inference.predictor import Predictor
 from potnet.pretrained import measure
 from potnet.pretrained.card import write_card
@@ -38,6 +39,9 @@ from potnet.runs.checkpoint import export, find_checkpoint
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
+
+FLOOR = 0.1
+"""Least scale of intervals, in parts of the median error of the validation part."""
 
 TOLERANCE = 1e-3
 """What storing weights with fewer digits may change predictions by, in parts of the test MAE."""
@@ -127,8 +131,6 @@ def build_entry(
 
     test = parts["test"]
     formulas = [_formula(kinds, module, id) for kinds, id in zip(test.elements, test.ids, strict=True)]
-    floor = measure.floor_of(parts["val"])
-    intervals = Intervals.fit(test.label, test.mean, test.spread, floor)
     train = parts["train"]
     known = [
         Reference(id, _formula(kinds, module, id), float(f"{value:.4g}"))
@@ -137,12 +139,19 @@ def build_entry(
         )
     ]
     held_out = torch.cat([parts["val"].embedding, test.embedding])
+    surroundings = Surroundings.fit(train.embedding, held_out, known=known)
+    local = LocalErrors.fit(surroundings.places(parts["val"].embedding), parts["val"].error)
     calibration = Calibration(
-        {key: intervals},
-        Surroundings.fit(train.embedding, held_out, known=known),
+        {},
+        surroundings,
         _domain(module),
-        {"split_hash": hashes.pop(), "part": "test", "crystals": len(intervals)},
+        {"split_hash": hashes.pop(), "part": "test", "crystals": int(np.isfinite(test.label).sum())},
+        {key: local},
     )
+    floor = FLOOR * float(local.errors.median()) or 1e-9
+    hard = calibration.difficulty(key, test.spread, test.embedding)
+    intervals = Intervals.fit(test.label, test.mean, hard, floor)
+    calibration.intervals[key] = intervals
     calibration_file = registry.parent / f"{name}.calibration.safetensors"
     calibration.save(calibration_file)
 
@@ -154,7 +163,7 @@ def build_entry(
             **judge_outside(Ensemble(members, calibration, name), others),
         }
     sigma = measure.last_layer(parts["train"], parts["val"], test)
-    reliability = measure.judged(test, formulas, floor, sigma=sigma)
+    reliability = measure.judged(test, formulas, floor, sigma=sigma, difficulty=hard)
     source = module.source
     entry = {
         "title": title or target.title,
@@ -186,8 +195,8 @@ def build_entry(
     _write(registry, name, entry)
     write_card(
         Path(cards or registry.parent), name, entry, reliability["classes"], measure.errors_by_element(test),
-        measure.errors_by_size(test), test, intervals, reliability["curve"]["coverage"], notes, _costs(runs),
-        members[0],
+        measure.errors_by_size(test), test, intervals.half_width(hard, 0.9), reliability["curve"]["coverage"],
+        notes, _costs(runs), members[0],
     )  # fmt: skip
     return entry
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from potnet.files import write_whole
-from potnet.inference.intervals import GRID, LEVELS, Intervals
+from potnet.inference.intervals import GRID, LEVELS
 
 if TYPE_CHECKING:
     from potnet.inference.predictor import Predictor
@@ -25,7 +25,7 @@ def write_card(
     elements: Mapping[str, Mapping[str, Any]],
     sizes: Mapping[str, Mapping[str, Any]],
     test: Part,
-    intervals: Intervals,
+    half_width: np.ndarray,
     curve: np.ndarray,
     notes: str,
     seconds: Sequence[float],
@@ -39,14 +39,14 @@ def write_card(
         entry: Of the registry.
         classes, elements, sizes: See `potnet.pretrained.measure`.
         test: The test part.
-        intervals: That are shipped.
+        half_width: (n,) of the shipped intervals at 90 % on the test part, learned unit.
         curve: (99,) coverage by level, mean over divisions of the test part.
         notes: Markdown.
         seconds: That members trained.
         member: The first one.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _plot(folder / f"{name}.png", test, intervals, curve, entry)
+    _plot(folder / f"{name}.png", test, half_width, curve, entry)
     data, figures, unit = entry["data"], entry["figures"], entry["learned_unit"] or "no unit"
     parameters = sum(p.numel() for p in member.model.parameters())
     lines = [
@@ -72,7 +72,7 @@ def write_card(
         f"Licence: {data['licence'] or 'see its source'}. {data['citation']}",
         "",
         f"Content {data['content_hash'][:16]}..., split {data['split_hash'][:16]}... "
-        f"The test part ({len(intervals)} crystals) calibrates the intervals.",
+        f"The test part ({figures['test']['n']} crystals) calibrates the intervals.",
         "",
         "## Errors",
         "",
@@ -98,11 +98,12 @@ def write_card(
         "|---" * (len(LEVELS) + 4) + "|",
         *(
             _method(m, figures[m])
-            for m in ("conformal", "spread", "one network", "last layer")
+            for m in ("conformal", "spread normalised", "spread", "one network", "last layer")
             if m in figures
         ),
         "",
-        "conformal: mean of the members, shipped. spread: their standard deviation as that of a normal distribution. "
+        "conformal: mean of the members, with intervals normalised by their spread and by the errors of the 20 nearest "
+        "validation crystals, shipped. spread normalised: the same by the spread alone. spread: their standard deviation as that of a normal distribution. "
         "one network: the first member, conformal intervals of equal width. last layer: the first member, Bayesian "
         "regression on its last layer, as the deviation of a normal distribution.",
         "",
@@ -174,7 +175,9 @@ def _table(what: str, rows: Mapping[str, Mapping[str, Any]], unit: str) -> list[
     ]
 
 
-def _plot(file: Path, test: Part, intervals: Intervals, curve: np.ndarray, entry: Mapping[str, Any]) -> None:
+def _plot(
+    file: Path, test: Part, half_width: np.ndarray, curve: np.ndarray, entry: Mapping[str, Any]
+) -> None:
     """Left: predictions with 90 % intervals against labels. Right: asked and found coverage."""
     from matplotlib.figure import Figure
 
@@ -185,7 +188,7 @@ def _plot(file: Path, test: Part, intervals: Intervals, curve: np.ndarray, entry
     left.errorbar(
         part.label,
         part.mean,
-        yerr=np.nan_to_num(intervals.half_width(part.spread, 0.9), posinf=0.0),
+        yerr=np.nan_to_num(half_width[known], posinf=0.0),
         fmt=".",
         markersize=3,
         elinewidth=0.4,

@@ -117,12 +117,6 @@ def halves(formulas: Sequence[str], seed: int) -> np.ndarray:
     return np.array([bit(formula) for formula in formulas], dtype=bool)
 
 
-def floor_of(part: Part) -> float:
-    """The least scale of intervals: the median spread of a part that does not calibrate; 1 for one member."""
-    middle = float(np.median(part.spread))
-    return middle if middle > 0 else 1.0
-
-
 def errors(part: Part) -> dict[str, Any]:
     """`mae`, `rmse`, `n` of the mean, and the MAE of each member alone."""
     known = np.isfinite(part.label)
@@ -208,6 +202,7 @@ def judged(
     floor: float,
     repeats: int = 20,
     sigma: np.ndarray | None = None,
+    difficulty: np.ndarray | None = None,
 ) -> dict[str, dict[str, Any]]:
     """How intervals and alternatives do, mean over divisions of the part in calibration and test.
 
@@ -217,6 +212,8 @@ def judged(
         floor: See `Intervals`.
         repeats: Divisions by formula.
         sigma: (n,) from `last_layer`.
+        difficulty: (n,) by which intervals are normalised; None is the spread. Where it is given, the spread
+            alone is the method "spread normalised".
 
     Returns:
         By method, "conformal", "one network" (the first member, intervals of equal width), "last layer" (the
@@ -227,26 +224,32 @@ def judged(
     known = np.isfinite(part.label)
     part = part.take(known)
     sigma = None if sigma is None else sigma[known]
+    hard = part.spread if difficulty is None else difficulty[known]
+    plain_floor = float(np.median(part.spread)) or 1.0
     formulas = [formula for formula, there in zip(formulas, known, strict=True) if there]
     first = np.abs(part.label - part.members[0])
     nothing = np.zeros(len(part))
     kinds = classes(part)
-    found: dict[str, list[Reliability]] = {"conformal": [], "one network": [], "last layer": [], "spread": []}
+    methods = ("conformal", "spread normalised", "one network", "last layer", "spread")
+    found: dict[str, list[Reliability]] = {method: [] for method in methods}
     inside: dict[str, list[bool]] = {name: [] for name in kinds}
     for seed in range(repeats):
         fit = halves(formulas, seed)
         test = ~fit
         if fit.all() or test.all():
             continue
-        ours = Intervals.fit(part.label[fit], part.mean[fit], part.spread[fit], floor)
-        found["conformal"].append(of_intervals(ours, part.error[test], part.spread[test]))
+        ours = Intervals.fit(part.label[fit], part.mean[fit], hard[fit], floor)
+        found["conformal"].append(of_intervals(ours, part.error[test], hard[test]))
+        if difficulty is not None and len(part.members) > 1:
+            alone = Intervals.fit(part.label[fit], part.mean[fit], part.spread[fit], plain_floor)
+            found["spread normalised"].append(of_intervals(alone, part.error[test], part.spread[test]))
         single = Intervals.fit(part.label[fit], part.members[0][fit], nothing[fit], 1.0)
         found["one network"].append(of_intervals(single, first[test], nothing[test]))
         if sigma is not None:
             found["last layer"].append(of_spread(first[test], sigma[test]))
         if len(part.members) > 1:
             found["spread"].append(of_spread(part.error[test], part.spread[test]))
-        hit = part.error <= ours.half_width(part.spread, 0.9)
+        hit = part.error <= ours.half_width(hard, 0.9)
         for name, rows in kinds.items():
             inside[name] += hit[rows & test].tolist()
     shown: dict[str, dict[str, Any]] = {name: _mean(values) for name, values in found.items() if values}

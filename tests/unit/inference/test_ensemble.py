@@ -17,6 +17,7 @@ from potnet.config import ConfigError
 from potnet.inference.ensemble import Calibration, Ensemble
 from potnet.inference.flags import Surroundings
 from potnet.inference.intervals import Intervals
+from potnet.inference.local_errors import LocalErrors
 from potnet.inference.predictor import Predictor
 from potnet.pretrained.registry import Registry, RegistryError
 from potnet.runs.errors import CheckpointError
@@ -72,6 +73,36 @@ def test_a_calibration_survives_its_file(tmp_path: Path) -> None:
     (tmp_path / "c.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="no calibration"):
         Calibration.load(tmp_path / "c.safetensors")
+
+
+def test_errors_around_a_crystal_widen_its_interval(tmp_path: Path) -> None:
+    """By the mean error of its 20 nearest validation crystals, as a file gives them back."""
+    random = np.random.default_rng(0)
+    places = torch.from_numpy(random.standard_normal((60, 3))).half().float()
+    errors = np.abs(random.standard_normal(60))
+    errors[7] = np.nan  # a crystal without a label
+    local = LocalErrors.fit(places, errors)
+    point = torch.tensor([[0.3, -0.2, 0.1]])
+    order = np.argsort(np.linalg.norm((places - point).numpy(), axis=1))
+    nearest = [n for n in order if n != 7][:20]
+    np.testing.assert_allclose(local.at(point), errors[nearest].mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match="one error a crystal"):
+        LocalErrors(places, torch.zeros(3))
+
+    files = [checkpoint(tmp_path / f"{seed}.ckpt", seed) for seed in range(2)]
+    plain = Ensemble.from_files(files, device="cpu")
+    vectors = torch.from_numpy(plain.embed(CRYSTALS).crystals)
+    around = Surroundings.fit(vectors.repeat(3, 1) + 0.1 * torch.randn(9, vectors.shape[1]), vectors)
+    held = around.places(vectors).repeat_interleave(20, 0)
+    hard = LocalErrors.fit(held, np.repeat([0.1, 0.2, 0.4], 20))
+    given = Calibration(
+        {"k_vrh": Intervals(np.arange(1.0, 10.0), 1e-3)}, around, local_errors={"k_vrh": hard}
+    )
+    given.save(tmp_path / "c.safetensors")
+    found = Ensemble.from_files(files, tmp_path / "c.safetensors", "cpu").predict(CRYSTALS, level=0.5)
+    members = np.log10([potnet.load(file, device="cpu").predict(CRYSTALS)["k_vrh"] for file in files])
+    half = 5 * np.sqrt(members.std(0, ddof=1) ** 2 + np.square([0.1, 0.2, 0.4]) + 1e-6)
+    np.testing.assert_allclose(np.log10(found["upper"]), members.mean(0) + half, rtol=1e-4)
 
 
 def test_what_is_far_from_the_training_crystals_is_flagged() -> None:
