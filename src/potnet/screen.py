@@ -55,7 +55,7 @@ def screen(
         where: Condition on the columns, such as "k_vrh>200 and formation_energy_per_atom<0"; of the best
             alone.
         sort: Column by which the best are chosen, the largest first; "-NAME" the smallest first. None is the
-            first target.
+            first one of numbers.
         best: How many.
         workers: Processes that predict; None is one a usable core, with Ray as many as the cluster has room
             for.
@@ -101,12 +101,13 @@ def screen(
     check_level(level)
     condition = None if where is None else Where(where, "where")
     predictor, _ = chosen_model(None, models, registry, "cpu", ())
-    columns = ("id", "source", *predictor._empty().columns, "flags")
-    key = (sort or predictor.targets.first.key).removeprefix("-")
-    if key not in columns:
-        raise ConfigError(f"sort={sort}: there is no column {key}{did_you_mean(key, columns)}")
+    empty = predictor._empty().columns
+    numbers = [name for name, values in empty.items() if values.dtype != object]
+    key = sort.removeprefix("-") if sort else numbers[0]
+    if key not in numbers:
+        raise ConfigError(f"sort={sort}: there is no column of numbers {key}{did_you_mean(key, numbers)}")
     if condition is not None:
-        condition.check_columns(columns)
+        condition.check_columns(("id", "source", *empty, "flags"))
     folder = Path(output).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
@@ -147,6 +148,8 @@ def screen(
                 f"{error.how}, again and again; {folder} has what is finished. If memory ran out, take fewer "
                 "workers or a smaller piece; give the command again to go on"
             ) from error
+        for task in Tasks(folder, piece, finished(folder)):
+            raise RuntimeError(f"{task} was not finished; give the command again to go on")
     return summary(folder, condition, key, best, smallest=(sort or "").startswith("-"))
 
 

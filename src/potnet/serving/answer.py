@@ -124,9 +124,11 @@ def picture(crystal: Crystal) -> Figure:
     figure.add_trace(
         go.Scatter3d(x=x, y=y, z=height, mode="lines", line=lines, hoverinfo="skip", showlegend=False)
     )
+    # Not along a diagonal, where atoms of a cubic cell hide each other.
+    camera = {"projection": {"type": "orthographic"}, "eye": {"x": 1.5, "y": 0.55, "z": 0.4}}
     hidden = {axis: {"visible": False} for axis in ("xaxis", "yaxis", "zaxis")}
     figure.update_layout(
-        scene={**hidden, "aspectmode": "data", "camera": {"projection": {"type": "orthographic"}}},
+        scene={**hidden, "aspectmode": "data", "camera": camera},
         margin=dict.fromkeys("lrtb", 0),
         height=420,
         legend={"orientation": "h"},

@@ -21,10 +21,10 @@ from crystal_tables import moduli, write_table
 
 from potnet.crystals import CrystalError
 from potnet.data import CacheError, DataError, Failure, Featurizer, TableSource
-from potnet.data.features import build, ray_tasks
+from potnet.data.features import build, ray_tasks, workers
 from potnet.data.features.cache import cached_features
 from potnet.data.features.staging import stage
-from potnet.data.features.workers import run_tasks
+from potnet.data.features.workers import ProcessKilled, run_tasks
 
 _MODULE = '''
 import errno, logging, os, signal, sys, time
@@ -193,6 +193,23 @@ def test_backends(monkeypatch: pytest.MonkeyPatch):
 
 
 LONDON = "potnet.lattice.potentials.London"
+
+
+def test_tasks_of_processes_that_are_killed_are_done_again(monkeypatch: pytest.MonkeyPatch):
+    killed: list[int] = []
+
+    def pool(function: Any, tasks: Iterator[int], workers: int) -> Iterator[int]:
+        taken = [next(tasks), next(tasks)]
+        if len(killed) < 2:
+            killed.append(1)
+            raise ProcessKilled("a process was killed", taken)
+        yield from map(function, [*taken, *tasks])
+
+    monkeypatch.setattr(workers, "_by_one_pool", pool)
+    assert sorted(run_tasks(abs, range(5), 2, tries=3)) == [0, 1, 2, 3, 4]
+    killed.clear()
+    with pytest.raises(ProcessKilled, match="a process was killed at 0 or 1: use fewer"):
+        list(run_tasks(abs, range(5), 2, tries=2))
 
 
 @pytest.mark.slow

@@ -88,7 +88,9 @@ def test_what_is_refused_before_any_work(source: Path, tmp_path: Path, settings:
         screen(str(tmp_path / "empty"), str(output), **settings)
     with pytest.raises(DataError, match="where: there is no column k_vhr; did you mean k_vrh"):
         screen(str(source), str(output), where="k_vhr > 3", **settings)
-    with pytest.raises(ConfigError, match="sort=-k_vrhh: there is no column k_vrhh; did you mean k_vrh"):
+    with pytest.raises(
+        ConfigError, match="sort=-k_vrhh: there is no column of numbers k_vrhh; did you mean k_vrh"
+    ):
         screen(str(source), str(output), sort="-k_vrhh", **settings)
     with pytest.raises(ConfigError, match="workers=0"):
         screen(str(source), str(output), **{**settings, "workers": 0})

@@ -101,16 +101,15 @@ class ProcessKilled(CacheError):
 def _by_processes(
     function: Callable[[Task], Result], tasks: Iterator[Task], workers: int, tries: int
 ) -> Iterator[Result]:
-    again: list[Task] = []
     for attempt in range(1, tries + 1):
         try:
-            yield from _by_one_pool(function, chain(again, tasks), workers)
+            yield from _by_one_pool(function, tasks, workers)
             return
         except ProcessKilled as error:
             if attempt == tries:
                 raise
-            again = error.tasks
-            log.warning("%s; %d tasks are done again", error.how, len(again))
+            log.warning("%s; %d tasks are done again", error.how, len(error.tasks))
+            tasks = chain(error.tasks, tasks)
 
 
 def _by_one_pool(function: Callable[[Task], Result], tasks: Iterator[Task], workers: int) -> Iterator[Result]:
