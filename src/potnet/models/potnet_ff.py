@@ -78,7 +78,7 @@ class PotNetFF(Network):
         long_range: Sequence[str] = ("coulomb", "london"),
         alpha: float = 3.0,
         accuracy: float = 1e-4,
-        angular: int = 16,
+        angular: int = 0,
         heads: HeadSpecs | None = None,
         fold: bool = False,
     ) -> None:
