@@ -38,7 +38,8 @@ def ours(model: torch.nn.Module) -> Any:
 def potnet_ff(**settings: Any) -> Any:
     from potnet.models import PotNetFF
 
-    return ours(PotNetFF(64, 2, CUTOFF, 16, heads={"energy": {"extensive": True}}, **{"angular": 16, **settings}))
+    settings = {"angular": 16, **settings}
+    return ours(PotNetFF(64, 2, CUTOFF, 16, heads={"energy": {"extensive": True}}, **settings))
 
 
 def leignn() -> Any:
