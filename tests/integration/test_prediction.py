@@ -270,7 +270,7 @@ def test_a_checkpoint_builds_networks_only(trained: Run, tmp_path: Path) -> None
     def malicious(checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"]["model"] = {"_target_": "os.system", "command": "touch owned"}
 
-    with pytest.raises(CheckpointError, match=r"no model of potnet.*allow=\[os.system\]"):
+    with pytest.raises(CheckpointError, match=r"is not potnet's own.*allow=\[os.system\]"):
         potnet.load(tampered(trained, tmp_path / "bad.ckpt", malicious))
 
     def nested(checkpoint: dict[str, Any]) -> None:

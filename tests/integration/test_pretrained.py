@@ -93,7 +93,7 @@ def test_the_command_answers_with_intervals(built: Path, tmp_path: Path, capsys:
     lines = capsys.readouterr().out.splitlines()
     head = next(line for line in lines if line.startswith("id"))
     assert "k_vrh (GPa)" in head
-    assert "upper" in head
+    assert "90 % intervals" in lines[-1]
     with pytest.raises(ConfigError, match="give one of the two"):
         predict_files(checkpoint="x", models="k", inputs="x")
 

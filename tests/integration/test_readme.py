@@ -29,7 +29,7 @@ COMMANDS = [match for text in BLOCKS for match in re.findall(r"^potnet (\w+) ([^
 def test_the_readme_has_its_examples_and_its_commands() -> None:
     assert len(EXAMPLES) == 3
     assert {entry for entry, _ in COMMANDS} == {
-        *("train", "evaluate", "predict", "report", "data", "finetune", "screen")
+        *("train", "evaluate", "predict", "report", "data", "finetune", "screen", "serve")
     }
     # Own crystals, training and prediction are on the first screen.
     first = "\n".join(README.splitlines()[:25])

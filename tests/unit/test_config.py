@@ -87,13 +87,24 @@ def is_new(*parts: dict) -> bool:
     return new
 
 
-@pytest.mark.parametrize("target", GROUPS["target"])
+@pytest.mark.parametrize("target", [name for name in GROUPS["target"] if name != "columns"])
 def test_targets_build(target: str) -> None:
     targets = Targets.from_config(composed(f"target={target}")["target"])
     assert target in ("moduli", "energy_forces", "energy_forces_stress") or list(targets) == [target]
     # Moduli are learned as logarithms where the literature does so.
     for key, built in targets.items():
         assert (built.learned_unit == "log10(GPa)") == (key in ("k_vrh", "g_vrh"))
+
+
+def test_targets_of_columns_are_given_one_by_one() -> None:
+    config = composed("target=columns", "+target.gap.unit=eV", "+target.bulk={unit: GPa, transform: log10}")
+    targets = Targets.from_config(config["target"])
+    assert [(key, target.learned_unit) for key, target in targets.items()] == [
+        ("gap", "eV"),
+        ("bulk", "log10(GPa)"),
+    ]
+    with pytest.raises(ConfigError, match="there is no target"):
+        composed("target=columns")
 
 
 @pytest.mark.parametrize("potentials", GROUPS["potentials"])
