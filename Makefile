@@ -34,7 +34,7 @@ test: lint ## Lint, format, types and all fast tests
 	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 test-slow: $(STAMP) ## The tests that take minutes
-	$(TEST_ENV) $(BIN)/python -m pytest -m slow
+	$(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow
 
 lint: $(STAMP) ## Lint, format check and types, changing nothing
 	$(BIN)/ruff check
