@@ -101,7 +101,7 @@ def screen(
     check_level(level)
     condition = None if where is None else Where(where, "where")
     predictor, _ = chosen_model(None, models, registry, "cpu", ())
-    empty = predictor._empty().columns
+    empty = predictor.empty_table().columns
     numbers = [name for name, values in empty.items() if values.dtype != object]
     key = sort.removeprefix("-") if sort else numbers[0]
     if key not in numbers:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from potnet.crystals import Crystal, CrystalError, from_ase
 from potnet.forcefield.errors import ForceFieldError
-from potnet.forcefield.member import Models, checked_crystal, members
+from potnet.forcefield.member import Models, check_allowed, checked_crystal, members
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -64,9 +64,7 @@ class Calculator(AseCalculator):
     ) -> None:
         super().__init__()
         self.members = members(models, device, dtype)
-        for name, value in (("unknown_elements", unknown_elements), ("isolated", isolated)):
-            if value not in ("raise", "allow"):
-                raise ForceFieldError(f"{name}={value!r}: give 'raise' or 'allow'")
+        check_allowed(unknown_elements=unknown_elements, isolated=isolated)
         if spread_limit is not None and (len(self.members) < 2 or not spread_limit > 0):
             raise ForceFieldError(
                 f"spread_limit={spread_limit} with {len(self.members)} networks: give a positive number of "

@@ -37,6 +37,17 @@ def members(models: Models, device: str, dtype: str) -> list[Member]:
     return [Member(one, device, dtype) for one in given]
 
 
+def check_allowed(**options: str) -> None:
+    """Check options that say what becomes of a crystal outside what was trained on.
+
+    Raises:
+        ForceFieldError: One is neither "raise" nor "allow".
+    """
+    for name, value in options.items():
+        if value not in ("raise", "allow"):
+            raise ForceFieldError(f"{name}={value!r}: give 'raise' or 'allow'")
+
+
 class Member:
     """One network of a committee.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from potnet.crystals import Crystal, CrystalError
 from potnet.forcefield.errors import ForceFieldError
-from potnet.forcefield.member import Models, checked_crystal, members
+from potnet.forcefield.member import Models, check_allowed, checked_crystal, members
 
 try:
     with warnings.catch_warnings():
@@ -51,9 +51,7 @@ class TorchSimModel(ModelInterface):
     ) -> None:
         super().__init__()
         self.members = members(models, device, dtype)
-        for name, value in (("unknown_elements", unknown_elements), ("isolated", isolated)):
-            if value not in ("raise", "allow"):
-                raise ForceFieldError(f"{name}={value!r}: give 'raise' or 'allow'")
+        check_allowed(unknown_elements=unknown_elements, isolated=isolated)
         self._allowed = isolated == "allow", unknown_elements == "allow"
         self._device = torch.device(self.members[0].predictor.device)
         self._dtype = torch.float64 if dtype == "float64" else torch.float32

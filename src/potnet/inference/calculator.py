@@ -50,11 +50,11 @@ class PropertyCalculator(Calculator):
             )
         self.model: Predictor = model
         self.options = options
-        columns = model._empty().columns
+        columns = model.empty_table().columns
         key = model.targets.first.key
         self._names = {name: f"{key}_{name}" if name in OF_ONE else name for name in columns}
         # Not of the class: it depends on the model.
-        self.implemented_properties = [*self._names.values(), *model._empty().atoms, FLAGS]
+        self.implemented_properties = [*self._names.values(), *model.empty_table().atoms, FLAGS]
 
     def calculate(
         self,

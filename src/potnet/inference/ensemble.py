@@ -278,8 +278,8 @@ class Ensemble(Predictor):
             found[names[2]] = target.physical(middle + half).numpy()
         return found
 
-    def _empty(self) -> Predictions:
-        found = super()._empty()
+    def empty_table(self) -> Predictions:
+        found = super().empty_table()
         columns: dict[str, np.ndarray] = {}
         for name, column in found.columns.items():
             columns[name] = column

@@ -58,7 +58,7 @@ class InPieces(ABC):
         """
 
     @abstractmethod
-    def _empty(self) -> Predictions:
+    def empty_table(self) -> Predictions:
         """A table without a row."""
 
     def _in_tables(
@@ -83,7 +83,7 @@ class InPieces(ABC):
                 usable.append(crystal)
         graphs = self.featurized(usable, skip, failures)
         given = {crystal.id: crystal for crystal in usable}
-        tables = [self._empty()]
+        tables = [self.empty_table()]
         for batch in self.batches(graphs, skip, limits, failures):
             tables += self._batch(batch, given, skip, limits, failures)
         found = joined(tables)

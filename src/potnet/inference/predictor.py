@@ -195,7 +195,7 @@ class Predictor(InPieces):
             progress,
             level,
         )
-        found = joined([self._empty(), *tables])
+        found = joined([self.empty_table(), *tables])
         if is_frame(inputs):
             found.index = index_of(inputs)
         return found
@@ -309,7 +309,7 @@ class Predictor(InPieces):
             found.append((part if same else torch.full(shape, torch.nan)).numpy())
         return found
 
-    def _empty(self) -> Predictions:
+    def empty_table(self) -> Predictions:
         found = Predictions(self.targets)
         for key, target in self.targets.items():
             if target.per == "atom":

@@ -82,7 +82,7 @@ class PredictorSet(Predictor):
             if crystal.id not in known:
                 reason = "; ".join(dict.fromkeys(r.partition(": ")[2] for r in reasons[crystal.id]))
                 self._refuse(crystal.id, reason, skip, failures)
-        found = self._empty()
+        found = self.empty_table()
         found.ids = kept
         found.flags = ["; ".join(reasons.get(id, ())) for id in kept]
         for name, table in zip(self.models, tables, strict=True):
@@ -106,10 +106,10 @@ class PredictorSet(Predictor):
                 if note and note not in found.flags[place].split("; "):
                     found.flags[place] = "; ".join(filter(None, (found.flags[place], note)))
 
-    def _empty(self) -> Predictions:
+    def empty_table(self) -> Predictions:
         found = Predictions(self.targets)
         for model in self.models.values():
-            empty = joined([model._empty()])
+            empty = joined([model.empty_table()])
             found.columns |= _named(empty, len(self.targets))
             found.atoms |= empty.atoms
         return found
