@@ -93,6 +93,19 @@ def replacing(path: Path) -> Iterator[Path]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors of the system, which do not say it when what was written is flushed.
+
+    Raises:
+        OSError: As in the block, with the file.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table as CSV."""
     text = io.StringIO(newline="")
@@ -112,11 +125,9 @@ def check_writable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a folder, give the name of a file", str(path))
     if not path.exists() or path.is_file():
-        try:
+        with naming(path):
             _part(path).touch()
             _part(path).unlink()
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _part(path: Path) -> Path:

@@ -67,7 +67,7 @@ def predict_files(
     targets = ", ".join(f"{key} in {t.unit}" if t.unit else key for key, t in predictor.targets.items())
     place = "" if output is None else f": {output}"
     print(f"{table.rows} crystal{'' if table.rows == 1 else 's'}, {targets}{place} (by {by})")
-    if output is None and intervals:
+    if output is None and intervals and table.rows:
         print(f"in brackets: {100 * level:g} % intervals; with output=FILE.csv also the standard deviation")
     if flagged:
         verb = "is" if flagged == 1 else "are"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from potnet.data.features.featurizer import Failure
 from potnet.data.targets import Target, Targets
-from potnet.files import csv_text, write_whole
+from potnet.files import csv_text, naming, write_whole
 
 if TYPE_CHECKING:
     import pandas
@@ -323,18 +323,19 @@ class CsvTable:
     def add(self, table: Predictions) -> None:
         """Write the rows of a table, and before the first ones the header."""
         assert self._file is not None
-        if self._file_is_empty:
-            self._file.write(csv_text(table.header, []))
-            self._file_is_empty = False
-        self._file.write(csv_text([], table.rows()).removeprefix("\r\n"))
+        with naming(self.path):
+            if self._file_is_empty:
+                self._file.write(csv_text(table.header, []))
+                self._file_is_empty = False
+            self._file.write(csv_text([], table.rows()).removeprefix("\r\n"))
         self.rows += len(table)
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         assert self._file is not None
-        self._file.flush()
-        if self._part is not self.path:
-            os.fsync(self._file.fileno())
-        self._file.close()
+        with naming(self.path), self._file as file:
+            file.flush()
+            if self._part is not self.path:
+                os.fsync(file.fileno())
         if self._part is self.path:
             return
         if kind is not None and not self.rows:

@@ -221,6 +221,13 @@ def test_a_csv_file_keeps_what_was_predicted_before_an_error(predictor: Predicto
     assert [file.name for file in tmp_path.iterdir()] == ["a.csv"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_a_full_disk_is_said_with_the_file(predictor: Predictor) -> None:
+    table = predictor.predict([COPPER])
+    with pytest.raises(OSError, match=r"No space left.*/dev/full"), CsvTable(Path("/dev/full")) as file:
+        file.add(table)
+
+
 def test_peak_memory_counts_what_is_held_together() -> None:
     def work() -> Tensor:
         a = torch.ones(1000, dtype=torch.float64)
