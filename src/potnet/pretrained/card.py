@@ -121,8 +121,8 @@ def write_card(
         "",
         *([f"    {line}" for line in entry["command"]] or ["Command: see the record in the weights."]),
         "",
-        f"{entry['date']}, "
-        + (f"{', '.join(f'{s / 60:.0f} min' for s in seconds)} of training a member. " if seconds else "")
+        f"Registered {entry['date']}. "
+        + (f"Training a member took {', '.join(f'{s / 60:.0f} min' for s in seconds)}. " if seconds else "")
         + f"Licence of the weights: {entry['licence']}. Made by `potnet register`.",
         "",
     ]
