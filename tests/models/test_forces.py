@@ -18,7 +18,7 @@ from potnet.config import build
 from potnet.crystals import Crystal, CrystalBatch, collate
 from potnet.data import Featurizer
 from potnet.forcefield import derivatives
-from potnet.models import LEIGNN, PotNetFF, SchNet
+from potnet.models import LEIGNN, ClusterExpansion, PotNetFF, SchNet
 from potnet.models.network import Network
 
 CUTOFF = 4.0
@@ -55,6 +55,17 @@ EXTRA: dict[str, Callable[[], Network]] = {
         8, 1, CUTOFF, 8, "complete", long_range=["coulomb", "london", "pauli"], accuracy=1e-9, heads=ENERGY
     ),
 }
+
+
+def clusters() -> ClusterExpansion:
+    """With coefficients as if it had been fitted."""
+    model = ClusterExpansion(CUTOFF, (4, 4, 4, 3))
+    model.prepare([batch_of(CRYSTALS)])
+    model.coefficients = 0.1 * torch.randn(3, len(model.basis), dtype=torch.float64)
+    return model
+
+
+EXTRA["cluster_expansion"] = clusters
 
 
 def smooth_models() -> list[str]:
@@ -204,6 +215,8 @@ def test_training_on_forces_reaches_the_weights(name):
     batch = batch_of(CRYSTALS)
     found = derivatives(lambda moved: model(moved)["energy"], batch, create_graph=True)
     named = [(key, p) for key, p in model.named_parameters() if p.requires_grad]
+    if not named:
+        pytest.skip("fitted in closed form: nothing is trained")
     parameters = [p for _, p in named]
     loss = found["forces"].square().mean() + found["stress"].square().mean()
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -1,4 +1,5 @@
-"""Whether labelled forces and stress are the derivatives of the labelled energies, in sign and unit.
+"""Whether labelled forces and stress are the derivatives of the labelled energies, in sign and unit, and of
+the configuration that they stand with.
 
 Of two configurations A and B of the same atoms, near each other, the trapezoidal rule gives
 
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from potnet.crystals import Crystal
+from potnet.data.errors import name_some
 
 if TYPE_CHECKING:
     from potnet.data.features.store import FeatureStore
@@ -111,10 +113,42 @@ def problems(found: Consistency) -> list[str]:
     return said
 
 
+def repeated(crystals: Sequence[Crystal], keys: Sequence[str]) -> list[str]:
+    """What is wrong with labels that several configurations share to the last digit, one sentence a key.
+
+    Args:
+        crystals: With labels in `properties`; zeros and NaN do not count.
+        keys: Of labels that are arrays.
+    """
+    said = []
+    for key in keys:
+        owner: dict[bytes, Crystal] = {}
+        pairs = []
+        for crystal in crystals:
+            value = np.asarray(crystal.properties.get(key, np.nan), dtype=float)
+            if not np.isfinite(value).all() or not value.any():
+                continue
+            first = owner.setdefault(value.tobytes(), crystal)
+            same = first.positions.shape == crystal.positions.shape and all(
+                np.allclose(a, b, atol=1e-5)
+                for a, b in ((first.positions, crystal.positions), (first.cell, crystal.cell))
+            )
+            if not same:
+                pairs.append(f"{crystal.id} that of {first.id}")
+        if pairs:
+            said.append(
+                f"the {key} of {len(pairs)} configurations is that of another one, to the last digit "
+                f"({name_some(pairs)}): labels have come to the wrong configurations; correct them or leave "
+                "them out (null)"
+            )
+    return said
+
+
 def problems_of(
     targets: Targets, labels: Mapping[str, np.ndarray], store: FeatureStore, ids: Sequence[str]
 ) -> list[str]:
-    """What speaks against the derived targets of a run being derivatives of its energy.
+    """What speaks against the derived targets of a run being derivatives of its energy, or of the configuration
+    that they stand with.
 
     Args:
         targets: Of the run.
@@ -129,7 +163,8 @@ def problems_of(
     by = targets[energy].reference_by
     sources = None if by is None else store.table.values(by)
     crystals = []
-    for row in (store.table.position[id] for id in ids[:LOOKED_AT]):
+    for id in ids[:LOOKED_AT]:
+        row = store.table.position[id]
         batch = store.batch(np.array([row]), numbers=False)
         found = {key: batch.targets[key].numpy() for key in keys}
         properties: dict[str, Any] = {"energy": float(labels[energy][row])}
@@ -137,8 +172,8 @@ def problems_of(
         if sources is not None:
             properties["source"] = str(sources[row])
         geometry = batch.cell[0].numpy(), batch.positions.numpy(), batch.z.numpy()
-        crystals.append(Crystal(*geometry, "", properties))
-    return problems(compare(crystals, "source"))
+        crystals.append(Crystal(*geometry, id, properties))
+    return [*repeated(crystals, keys), *problems(compare(crystals, "source"))]
 
 
 def _pairs(group: Sequence[Crystal]) -> list[tuple[float, float, float, float]]:

@@ -159,7 +159,10 @@ class CrystalDataModule(lightning.LightningDataModule):
         self._split, self._removed, self._labels = self._divide(table)
         self._align(store)
         self._store = store
-        for problem in problems_of(self.targets, self._labels, store, self._split.train):
+        split = self._split
+        for problem in problems_of(
+            self.targets, self._labels, store, [*split.train, *split.val, *split.test]
+        ):
             log.warning("%s", problem)
         if self._removed:
             log.warning("%s", self._describe_removed())

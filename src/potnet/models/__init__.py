@@ -7,6 +7,7 @@ from potnet.models.baselines.kernel_ridge import KernelRidge
 from potnet.models.baselines.matformer import Matformer
 from potnet.models.baselines.megnet import MEGNet
 from potnet.models.baselines.schnet import SchNet
+from potnet.models.cluster_expansion import ClusterExpansion
 from potnet.models.leignn import LEIGNN
 from potnet.models.pair_splines import PairSplines
 from potnet.models.potnet import PotNet
@@ -16,6 +17,7 @@ from potnet.models.potnet_published import PublishedPotNet
 __all__ = [
     "ALIGNN",
     "CGCNN",
+    "ClusterExpansion",
     "GATGNN",
     "LEIGNN",
     "KernelRidge",

@@ -6,6 +6,8 @@ The idea of SOAP's power spectrum and of the atomic cluster expansion (Bartók e
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,34 +15,41 @@ from potnet.nn.aggregate import aggregate
 from potnet.nn.equivariant import mlp
 
 
-def harmonics(unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Real spherical harmonics of degree l = 1, 2 and 3, normalised to sum_m Y_m(u) Y_m(v) = P_l(u . v).
+def harmonics(unit: Tensor, degree: int) -> list[Tensor]:
+    """Real spherical harmonics of degree l = 0 ... `degree`, with sum_m Y_lm(u) Y_lm(v) = P_l(u . v).
+
+    Associated Legendre functions of z, by their recursion, times the real and imaginary part of (x + i y)^m.
 
     Args:
         unit: (E, 3), unit vectors.
+        degree: The largest l.
 
     Returns:
-        (E, 3), (E, 5) and (E, 7).
+        (E, 2 l + 1) for each l, m = -l ... l.
     """
     x, y, z = unit.unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
-    root3, root6, root10, root15 = (n**0.5 for n in (3, 6, 10, 15))
-    second = torch.stack(
-        [root3 * x * y, root3 * y * z, (2 * zz - xx - yy) / 2, root3 * x * z, root3 / 2 * (xx - yy)], -1
-    )
-    third = torch.stack(
-        [
-            root10 / 4 * y * (3 * xx - yy),
-            root15 * x * y * z,
-            root6 / 4 * y * (4 * zz - xx - yy),
-            z * (2 * zz - 3 * xx - 3 * yy) / 2,
-            root6 / 4 * x * (4 * zz - xx - yy),
-            root15 / 2 * z * (xx - yy),
-            root10 / 4 * x * (xx - 3 * yy),
-        ],
-        -1,
-    )
-    return unit, second, third
+    cosine, sine = [torch.ones_like(x)], [torch.zeros_like(x)]
+    legendre: list[list[Tensor]] = []  # by m, then l - m
+    factor = 1.0
+    for m in range(degree + 1):
+        if m:
+            factor *= 2 * m - 1
+            real, imaginary = cosine[-1], sine[-1]
+            cosine.append(real * x - imaginary * y)
+            sine.append(imaginary * x + real * y)
+        column = [torch.full_like(z, factor)]
+        if m < degree:
+            column.append((2 * m + 1) * factor * z)
+        for n in range(m + 2, degree + 1):
+            column.append(((2 * n - 1) * z * column[-1] - (n + m - 1) * column[-2]) / (n - m))
+        legendre.append(column)
+
+    def one(n: int, m: int) -> Tensor:
+        k = abs(m)
+        norm = math.sqrt((2 if k else 1) * math.factorial(n - k) / math.factorial(n + k))
+        return norm * legendre[k][n - k] * (cosine[k] if m >= 0 else sine[k])
+
+    return [torch.stack([one(n, m) for m in range(-n, n + 1)], -1) for n in range(degree + 1)]
 
 
 class AngularMoments(nn.Module):
@@ -74,8 +83,8 @@ class AngularMoments(nn.Module):
         """
         source, target = edge_index
         radial = self.sender(s).index_select(0, source) * self.filter(basis)
-        directions = harmonics(unit)
-        moments = aggregate(torch.cat(directions, -1)[:, :, None] * radial[:, None], target, len(s))
+        directions = torch.cat(harmonics(unit, 3)[1:], -1)
+        moments = aggregate(directions[:, :, None] * radial[:, None], target, len(s))
         found = []
         for part, mix in zip(moments.split([3, 5, 7], 1), self.mix, strict=True):
             first, second = mix(part).chunk(2, -1)

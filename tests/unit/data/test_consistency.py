@@ -13,7 +13,7 @@ from ase.calculators.lj import LennardJones
 
 from potnet.crystals import Crystal
 from potnet.data import CrystalDataModule, EmbeddedSource, Featurizer
-from potnet.data.consistency import compare, problems
+from potnet.data.consistency import compare, problems, repeated
 
 
 def configurations(count: int = 12, strain: float = 0.005, step: float = 0.03) -> list[Crystal]:
@@ -88,7 +88,8 @@ def test_a_run_warns_of_stress_in_another_sign(tmp_path, caplog):
     class Flipped(EmbeddedSource):
         def read(self, on_error="raise"):
             for sample in super().read(on_error):
-                sample.crystal.properties["stress"] = -sample.crystal.properties["stress"]
+                if "stress" in sample.crystal.properties:  # of some it is not known
+                    sample.crystal.properties["stress"] = -sample.crystal.properties["stress"]
                 yield sample
 
     targets = {
@@ -109,3 +110,24 @@ def test_a_run_warns_of_stress_in_another_sign(tmp_path, caplog):
         caplog.clear()
     assert said[EmbeddedSource] == []
     assert "their sign is opposite" in said[Flipped][0]
+
+
+def test_labels_that_came_to_other_configurations_are_named():
+    rng = np.random.default_rng(0)
+    crystals = [
+        Crystal(4.0 * np.eye(3), rng.uniform(0, 4, (2, 3)), np.array([14, 14]), str(number), {
+            "stress": rng.normal(size=6), "forces": np.zeros((2, 3))
+        })
+        for number in range(5)
+    ]  # fmt: skip
+    assert repeated(crystals, ["stress", "forces"]) == []
+    crystals[3].properties["stress"] = crystals[1].properties["stress"].copy()
+    (said,) = repeated(crystals, ["stress", "forces"])
+    assert "the stress of 1 configurations is that of another one" in said
+    assert "3 that of 1" in said
+    # A configuration that is there twice has its labels twice.
+    crystals[3].positions[:] = crystals[1].positions
+    assert repeated(crystals, ["stress"]) == []
+    crystals[4].properties["stress"] = np.full(6, np.nan)
+    crystals[2].properties["stress"] = np.full(6, np.nan)
+    assert repeated(crystals, ["stress"]) == []

@@ -1,0 +1,272 @@
+"""`LinearPotential`: energies that are linear in their coefficients, which least squares finds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from potnet.crystals.batch import CrystalBatch
+from potnet.models.network import Network
+from potnet.nn import Embedding, HeadSpecs
+from potnet.nn.heads import head_specs
+
+log = logging.getLogger(__name__)
+
+Kinds = frozenset[str]
+
+MOST_COEFFICIENTS = 6000
+"""Their matrix of normal equations, float64, and one for each fold, then take 2 GiB."""
+
+
+class LinearPotential(Network):
+    """E = sum over atoms of e_a + sum_k c_k B_k, where a subclass says what the B are.
+
+    Energy, forces and stress are linear in c and e (energies of lone atoms, by element), so the best
+    coefficients solve one system of equations: seconds or minutes, where a network takes longer.
+
+    A subclass defines `prepare`, `design`, `penalty`, `take` and `local_energies`.
+
+    Args:
+        cutoff: Å, of the local edges: the cutoff of the features.
+        smoothness: Weights of the penalty that are tried; the best on held-out crystals is taken.
+        tolerances: Errors of an energy per atom (eV), a force (eV/Å) and a stress (eV/Å³) that count the same.
+        folds: Of the cross-validation.
+        seed: Of its division.
+        heads: One extensive scalar; named "energy" by default.
+        fold: Not possible.
+
+    Raises:
+        ValueError: Fewer than 2 folds, a smoothness or tolerance that is not positive, other heads, or
+            `fold=True`.
+    """
+
+    needs = frozenset({"edges"})
+    smooth = True
+    closed_form = True
+
+    lone: Tensor
+
+    def __init__(
+        self,
+        cutoff: float,
+        smoothness: Sequence[float],
+        tolerances: Mapping[str, float],
+        folds: int,
+        seed: int,
+        heads: HeadSpecs | None,
+        fold: bool,
+    ) -> None:
+        super().__init__(fold)
+        name = type(self).__name__
+        if fold:
+            raise ValueError(f"{name} has forces, which equal atoms do not share: set fold=false")
+        specs = head_specs({"energy": {"extensive": True}} if heads is None else heads)
+        self.key, spec = next(iter(specs.items()))
+        if len(specs) > 1 or not spec.extensive or spec.outputs != 1:
+            raise ValueError(f"{name} has one extensive energy: choose target=energy_forces or energy")
+        if folds < 2:
+            raise ValueError(f"model.folds={folds}: give at least 2")
+        if not smoothness or min(smoothness) <= 0:
+            raise ValueError(f"model.smoothness={list(smoothness)}: give positive numbers")
+        if set(tolerances) != {"energy", "forces", "stress"} or min(tolerances.values()) <= 0:
+            raise ValueError(
+                f"model.tolerances={dict(tolerances)}: give a positive number for energy, forces and stress"
+            )
+        self.cutoff = cutoff
+        self.smoothness, self.tolerances = [float(x) for x in smoothness], dict(tolerances)
+        self.folds, self.seed = folds, seed
+        # e by atomic number, beside the reference energies of the scaler.
+        self.register_buffer("lone", torch.zeros(119, dtype=torch.float64))
+
+    def prepare(self, batches: Sequence[CrystalBatch]) -> int:
+        """Get ready for the elements of the training crystals.
+
+        Returns:
+            The number of coefficients, without those of lone atoms.
+
+        Raises:
+            ValueError: There are no local edges.
+        """
+        raise NotImplementedError
+
+    def design(self, batch: CrystalBatch, kinds: Kinds) -> dict[str, Tensor]:
+        """Derivatives of the labels in the K coefficients, float64.
+
+        Args:
+            batch: B crystals of N atoms.
+            kinds: Of labels: "energy" and perhaps "forces" and "stress".
+
+        Returns:
+            `energy` (B, K) of the whole crystal, `forces` (N, 3, K), `stress` (B, 6, K).
+        """
+        raise NotImplementedError
+
+    def penalty(self, matrix: Tensor) -> Tensor:
+        """(K, K), the matrix of the penalty c P c of coefficients that are not smooth.
+
+        Args:
+            matrix: (K, K), the normal equations without a penalty, which tell the scale.
+        """
+        raise NotImplementedError
+
+    def take(self, coefficients: Tensor) -> None:
+        """Keep the solution, (K,) float64."""
+        raise NotImplementedError
+
+    def local_energies(self, batch: CrystalBatch) -> Tensor:
+        """(N,) float64, without those of lone atoms."""
+        raise NotImplementedError
+
+    def atom_parts(self, batch: CrystalBatch, key: str) -> dict[str, Tensor]:
+        """(N,) energies of atoms, float64."""
+        return {"atoms": self.lone[batch.z] + self.local_energies(batch)}
+
+    def embed(self, batch: CrystalBatch) -> Embedding:
+        """Energies of atoms (N, 1) and their sums (B, 1): there are no other features."""
+        atoms = self.atom_parts(batch, self.key)["atoms"]
+        crystals = atoms.new_zeros(batch.num_crystals).index_add(0, batch.batch, atoms)
+        return Embedding(atoms[:, None], crystals[:, None])
+
+    def forward(self, batch: CrystalBatch) -> dict[str, Tensor]:
+        """(B,) energies, by the key of the target.
+
+        Raises:
+            ValueError: The model has not been fitted, or was fitted to other elements.
+        """
+        return {self.key: self.embed(batch).crystals[:, 0]}
+
+    def fit_labels(
+        self,
+        batches: Iterable[CrystalBatch],
+        labels: Sequence[Mapping[str, Tensor]],
+        weights: Mapping[str, float],
+        report: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        """Solve for the coefficients: least squares of energies per atom, forces and stress.
+
+        Args:
+            batches: With local edges.
+            labels: Of each batch by kind: `energy` (B,) and, where they are learned, `forces` (N, 3) and
+                `stress` (B, 6); NaN where missing, on the scale of the output.
+            weights: Of each kind; the mean squared error of a kind, over its tolerance, is multiplied by it.
+            report: Called with a stage, the batches done and their number.
+
+        Raises:
+            ValueError: Too many coefficients, or nothing to fit.
+        """
+        batches = list(batches)
+        elements = torch.cat([batch.z for batch in batches]).unique()
+        p = self.prepare(batches) + len(elements)
+        if p > MOST_COEFFICIENTS:
+            raise ValueError(
+                f"{type(self).__name__} has {p} coefficients for {len(elements)} elements, more than "
+                f"{MOST_COEFFICIENTS}: use fewer elements, or smaller settings of the model"
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        counts = {kind: sum(int((~one[kind].isnan()).sum()) for one in labels) for kind in weights}
+        sums = [
+            _Normal(torch.zeros(p, p, dtype=torch.float64), torch.zeros(p, dtype=torch.float64), 0.0)
+            for _ in range(self.folds)
+        ]
+        for number, (batch, label) in enumerate(zip(batches, labels, strict=True)):
+            if report is not None:
+                report("equations", number, len(batches))
+            fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
+            design = self._with_lone(self.design(batch, frozenset(label)), batch, elements)
+            places = {
+                "energy": fold,
+                "stress": fold[:, None].expand(-1, 6),
+                "forces": fold[batch.batch][:, None].expand(-1, 3),
+            }
+            for kind, rows in design.items():
+                wanted, place = label[kind].double(), places[kind].reshape(-1)
+                if kind == "energy":
+                    wanted = wanted / batch.num_atoms
+                wanted, rows = wanted.reshape(-1), rows.reshape(-1, p)
+                scale = (weights[kind] / max(counts[kind], 1)) ** 0.5 / self.tolerances[kind]
+                for part in place.unique().tolist():
+                    chosen = (place == part) & ~wanted.isnan()
+                    sums[part].add(scale * rows[chosen], scale * wanted[chosen])
+        total = _Normal.sum(sums)
+        if not bool(total.matrix.any()):
+            raise ValueError("there are no labels to fit, or no two atoms within the cutoff")
+        if report is not None:
+            report("equations", len(batches), len(batches))
+        bare = self.penalty(total.matrix[: -len(elements), : -len(elements)])
+        # Energies of lone atoms are free.
+        penalty = torch.block_diag(bare, bare.new_zeros(len(elements), len(elements)))
+        errors = {}
+        for weight in self.smoothness:
+            errors[weight] = sum(
+                held.loss(_Normal.sum([s for s in sums if s is not held]).solve(penalty, weight))
+                for held in sums
+            )
+        best = min(errors, key=lambda weight: errors[weight])
+        found = total.solve(penalty, best)
+        self.take(found[: -len(elements)])
+        self.lone = torch.zeros_like(self.lone)
+        self.lone[elements] = found[-len(elements) :]
+        log.info(
+            "%s: %d coefficients, smoothness %g (held-out losses %s)",
+            type(self).__name__, p, best, ", ".join(f"{w:g}: {e:.4g}" for w, e in errors.items()),
+        )  # fmt: skip
+
+    def _with_lone(
+        self, design: dict[str, Tensor], batch: CrystalBatch, elements: Tensor
+    ) -> dict[str, Tensor]:
+        """Energies per atom, and the columns of lone atoms, which move nothing."""
+        alone = (batch.z[:, None] == elements).double()
+        counts = alone.new_zeros(batch.num_crystals, len(elements)).index_add(0, batch.batch, alone)
+        found = {"energy": torch.cat([design["energy"], counts], 1) / batch.num_atoms[:, None]}
+        for kind in design.keys() - {"energy"}:
+            rows = design[kind]
+            found[kind] = torch.cat([rows, rows.new_zeros(*rows.shape[:-1], len(elements))], -1)
+        return found
+
+    #: Buffers whose size the fit decides, which loading makes room for.
+    fitted: tuple[str, ...] = ()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        for name in self.fitted:
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.lone.device))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+@dataclass
+class _Normal:
+    """Normal equations of least squares: |A c - y|² = c M c - 2 v c + s."""
+
+    matrix: Tensor
+    vector: Tensor
+    square: float
+
+    def add(self, rows: Tensor, wanted: Tensor) -> None:
+        """More equations."""
+        self.matrix.addmm_(rows.T, rows)
+        self.vector.addmv_(rows.T, wanted)
+        self.square += float(wanted @ wanted)
+
+    @staticmethod
+    def sum(parts: Sequence[_Normal]) -> _Normal:
+        return _Normal(
+            torch.stack([one.matrix for one in parts]).sum(0),
+            torch.stack([one.vector for one in parts]).sum(0),
+            sum(one.square for one in parts),
+        )
+
+    def solve(self, penalty: Tensor, weight: float) -> Tensor:
+        """The penalised solution; the smallest part of a ridge keeps coefficients without data finite."""
+        regular = self.matrix + weight * penalty
+        regular.diagonal().add_(1e-12 * self.matrix.diagonal().mean())
+        # Of coefficients in units of their own, which differ by orders of magnitude.
+        unit = regular.diagonal().rsqrt()
+        return unit * torch.linalg.solve(unit[:, None] * regular * unit, unit * self.vector)
+
+    def loss(self, c: Tensor) -> float:
+        return float(c @ self.matrix @ c - 2 * self.vector @ c) + self.square
