@@ -124,9 +124,7 @@ def crystals(count: int) -> list[Crystal]:
         cell = 4.2 * (np.eye(3) + 0.05 * rng.normal(size=(3, 3)))
         fractional = np.array([[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
         fractional = fractional + 0.03 * rng.normal(size=(4, 3))
-        found.append(
-            Crystal.from_fractional(cell, fractional, rng.permutation([14, 14, 8, 8]), str(number))
-        )
+        found.append(Crystal.from_fractional(cell, fractional, rng.permutation([14, 14, 8, 8]), str(number)))
     return found
 
 

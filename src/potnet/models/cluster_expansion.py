@@ -71,7 +71,9 @@ class ClusterExpansion(LinearPotential):
         found = torch.searchsorted(self.species, batch.z).clamp(max=max(len(self.species) - 1, 0))
         wrong = self.species[found] != batch.z if len(self.species) else torch.ones_like(found).bool()
         if bool(wrong.any()):
-            raise ValueError(f"no training crystal has {symbol(int(batch.z[wrong][0]))}: the model knows none")
+            raise ValueError(
+                f"no training crystal has {symbol(int(batch.z[wrong][0]))}: the model knows none"
+            )
         return found
 
     def local_energies(self, batch: CrystalBatch) -> Tensor:
@@ -143,7 +145,9 @@ class ClusterExpansion(LinearPotential):
             virial.index_add_(
                 0,
                 place,
-                torch.stack([(pull[:, i] * v[:, j, None] + pull[:, j] * v[:, i, None]) / 2 for i, j in VOIGT], 1),
+                torch.stack(
+                    [(pull[:, i] * v[:, j, None] + pull[:, j] * v[:, i, None]) / 2 for i, j in VOIGT], 1
+                ),
             )
         if "forces" in kinds:
             forces = forces.view(atoms, len(self.species), 3, invariants).transpose(1, 2)
