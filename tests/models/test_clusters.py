@@ -161,7 +161,7 @@ def test_the_design_of_the_fit_is_that_of_the_energy(labelled) -> None:
 
 @pytest.mark.parametrize("kinds", [{"energy", "forces", "stress"}, {"energy", "forces"}])
 def test_the_fit_finds_what_the_labels_were_made_of(labelled, kinds: set[str]) -> None:
-    truth, batches, labels = labelled
+    _, batches, labels = labelled
     # One stress is missing.
     labels = [{kind: label[kind].clone() for kind in kinds} for label in labels]
     if "stress" in kinds:

@@ -147,8 +147,8 @@ def repeated(crystals: Sequence[Crystal], keys: Sequence[str]) -> list[str]:
 def problems_of(
     targets: Targets, labels: Mapping[str, np.ndarray], store: FeatureStore, ids: Sequence[str]
 ) -> list[str]:
-    """What speaks against the derived targets of a run being derivatives of its energy, or of the configuration
-    that they stand with.
+    """What speaks against the derived targets of a run being derivatives of its energy, or of the
+    configuration that they stand with.
 
     Args:
         targets: Of the run.

@@ -17,9 +17,9 @@ from potnet.models.potnet_published import PublishedPotNet
 __all__ = [
     "ALIGNN",
     "CGCNN",
-    "ClusterExpansion",
     "GATGNN",
     "LEIGNN",
+    "ClusterExpansion",
     "KernelRidge",
     "MEGNet",
     "Matformer",

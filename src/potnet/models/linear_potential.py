@@ -34,7 +34,7 @@ class LinearPotential(Network):
     Args:
         cutoff: Å, of the local edges: the cutoff of the features.
         smoothness: Weights of the penalty that are tried; the best on held-out crystals is taken.
-        tolerances: Errors of an energy per atom (eV), a force (eV/Å) and a stress (eV/Å³) that count the same.
+        tolerances: Errors of the energy per atom (eV), forces (eV/Å) and stress (eV/Å³) that count the same.
         folds: Of the cross-validation.
         seed: Of its division.
         heads: One extensive scalar; named "energy" by default.

@@ -1,4 +1,4 @@
-"""Invariants of an atom's surroundings of any body order, complete up to a degree: the atomic cluster expansion.
+"""Invariants of an atom's surroundings, of up to six bodies: those of the atomic cluster expansion.
 
 Neighbours of atom i make densities on the sphere, one for each radial function n and degree l,
 
@@ -70,7 +70,7 @@ class ClusterBasis(nn.Module):
     kind_of: Tensor
 
     def __init__(
-        self, cutoff: float, degrees: Sequence[int] = (14, 14, 10, 8), kinds: int = 1, largest: int = 5
+        self, cutoff: float, degrees: Sequence[int] = (12, 12, 12, 10), kinds: int = 1, largest: int = 4
     ) -> None:
         super().__init__()
         if not cutoff > 0 or kinds < 1 or largest < 0:
@@ -210,7 +210,8 @@ class ClusterBasis(nn.Module):
             yield self.get_buffer(f"products_{v}")
 
     def extra_repr(self) -> str:
-        return f"cutoff={self.cutoff:g}, degrees={list(self.degrees)}, kinds={self.kinds}, invariants={len(self)}"
+        given = f"cutoff={self.cutoff:g}, degrees={list(self.degrees)}, kinds={self.kinds}"
+        return f"{given}, invariants={len(self)}"
 
 
 def _products(densities: Sequence[Density], v: int, degree: int) -> Iterator[tuple[Density, ...]]:
