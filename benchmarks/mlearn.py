@@ -1,13 +1,13 @@
 """Force fields of Li, Mo, Cu, Ni, Si and Ge with equal budgets of processor time: one table, one command.
 
     python benchmarks/mend_mlearn.py forces_mlearn.jsonl.gz study_data/mlearn.jsonl.gz
-    python benchmarks/mlearn.py study_data/mlearn.jsonl.gz --minutes 8 --runs multirun/mlearn --json benchmarks/results/mlearn.json
+    python benchmarks/mlearn.py study_data/mlearn.jsonl.gz --json benchmarks/results/mlearn_cpu.json
 
 A network first measures the processor time of some training steps, and then trains for as many epochs as fit
-into the budget (the learning rate falls to zero in the last one). What is fitted in closed form takes what it
-takes. Finished runs are skipped and stopped ones go on, so the same command can be given again; `--only REGEX`
-chooses runs, `--list` prints them, and without DATA the table of what has been done is printed. `--cores` runs
-as many at a time, with one thread each.
+into the budget (`--minutes`; the learning rate falls to zero in the last one). What is fitted in closed form
+takes what it takes. Finished runs are skipped and stopped ones go on, so the same command can be given again;
+`--only REGEX` chooses runs, `--list` prints them, and without DATA the table of what has been done is printed.
+`--cores` runs as many at a time, with one thread each.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ ELEMENTS = ("Ni", "Cu", "Li", "Mo", "Si", "Ge")
 STEPS = 40
 """By which the processor time of an epoch is measured."""
 
-# Least squares choose what they choose within the training part, so none of it is kept for validation. Networks:
-# widths at which an epoch of both takes about as long.
+# Least squares choose what they choose within the training part, so none of it is kept for validation.
+# Networks have widths at which an epoch of both takes about as long.
 MODELS: dict[str, list[str]] = {
-    "pair_splines": ["model=pair_splines", "split.val=0"],
-    "cluster_expansion": ["model=cluster_expansion", "model.degrees=[12,12,12,12]", "split.val=0"],
+    "pair_splines": ["model=pair_splines", "data.split.val=0"],
+    "cluster_expansion": ["model=cluster_expansion", "model.degrees=[12,12,12,12]", "data.split.val=0"],
     "potnet_ff": [],
     "leignn": ["model=leignn", "model.width=48", "model.layers=2", "model.bins=24"],
 }
@@ -73,7 +73,7 @@ def work(name: str, data: str, folder: Path, minutes: float) -> None:
             potnet.train(f"resume={folder}")
             return
         shutil.rmtree(folder, ignore_errors=True)
-        if "split.val=0" not in words:
+        if "data.split.val=0" not in words:
             words.append(f"trainer.max_epochs={epochs_of(words, folder, minutes)}")
             started = time.process_time()
         potnet.train(*words, folder=folder)

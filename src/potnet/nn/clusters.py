@@ -77,8 +77,8 @@ class ClusterBasis(nn.Module):
             raise ValueError(f"cutoff={cutoff}, kinds={kinds}, largest={largest}: give positive numbers")
         if not 1 <= len(degrees) <= LARGEST_ORDER or min(degrees) < 0:
             raise ValueError(
-                f"degrees={list(degrees)}: give 1 to {LARGEST_ORDER} numbers, for products of one density, of "
-                "two, and so on, none of them negative"
+                f"degrees={list(degrees)}: give 1 to {LARGEST_ORDER} numbers, for products of one density, "
+                "of two, and so on, none of them negative"
             )
         self.cutoff, self.degrees, self.kinds = float(cutoff), tuple(degrees), kinds
         every = [
