@@ -202,7 +202,8 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
         table.add_column("labels", justify="right", no_wrap=True)
         for evaluation in rows:
             figures = [evaluation.metrics[name] for name, _ in columns]
-            shown = ["-" if figure is None else f"{figure:.5f}" for figure in figures]
+            # Without labels there is no error.
+            shown = ["-" if figure is None or figure != figure else f"{figure:.5f}" for figure in figures]
             which = [evaluation.part, *([evaluation.key] if several else [])]
             table.add_row(*which, *shown, evaluation.metrics["unit"], str(evaluation.metrics["n"]))
         # A narrow terminal wraps lines, but no figure is cut.
