@@ -121,29 +121,42 @@ class ClusterExpansion(LinearPotential):
         found = {"energy": energy.view(batch.num_crystals, columns)}
         if not kinds & {"forces", "stress"}:
             return found
-        # Derivatives of the moments of each edge in its vector: (E, M, 3).
+        # Derivatives of the moments of each edge in its vector: (E, 3, M).
         ahead = [
             torch.func.jvp(moments, (vectors,), (axis.expand_as(vectors).contiguous(),))[1]
             for axis in torch.eye(3, dtype=vectors.dtype, device=vectors.device)
         ]
-        steps = torch.stack(ahead, -1)
+        steps = torch.stack(ahead, 1)
+        turns = torch.stack(
+            [(steps[:, i] * vectors[:, j, None] + steps[:, j] * vectors[:, i, None]) / 2 for i, j in VOIGT], 1
+        )
+        # What an atom feels of its own energy, and the virial of it, need no sum over edges of all invariants.
+        own = steps.new_zeros(atoms, 9, steps.shape[2])
+        own.index_add_(0, target, torch.cat([steps, turns], 1))
         forces = vectors.new_zeros(atoms * len(self.species), 3, invariants)
         virial = vectors.new_zeros(batch.num_crystals * len(self.species), 6, invariants)
         order = target.argsort(stable=True)
-        ends = torch.bincount(target, minlength=atoms).cumsum(0)
+        counts = torch.bincount(target, minlength=atoms)
+        ends = counts.cumsum(0)
         for first in range(0, atoms, ATOMS_AT_ONCE):
-            last = min(first + ATOMS_AT_ONCE, atoms)
-            begin = int(ends[first - 1]) if first else 0
-            edges = order[begin : int(ends[last - 1])]
-            slopes = self.basis.slopes(of_atoms[first:last])
-            pull = _edge_slopes(slopes, target[edges] - first, steps[edges])
-            centre = kind[target[edges]]
-            forces.index_add_(0, target[edges] * len(self.species) + centre, pull)
-            forces.index_add_(0, source[edges] * len(self.species) + centre, -pull)
-            v = vectors[edges]
-            parts = [(pull[:, i] * v[:, j, None] + pull[:, j] * v[:, i, None]) / 2 for i, j in VOIGT]
-            place = batch.batch[target[edges]] * len(self.species) + centre
-            virial.index_add_(0, place, torch.stack(parts, 1))
+            some = slice(first, min(first + ATOMS_AT_ONCE, atoms))
+            edges = order[int(ends[first] - counts[first]) : int(ends[some.stop - 1])]
+            slopes = self.basis.slopes(of_atoms[some]).mT
+            mine = own[some] @ slopes
+            place = torch.arange(some.start, some.stop, device=kind.device) * len(self.species) + kind[some]
+            forces.index_add_(0, place, mine[:, :3])
+            virial.index_add_(0, batch.batch[some] * len(self.species) + kind[some], mine[:, 3:])
+            # What it feels of the energies of its neighbours.
+            row = target[edges] - first
+            slot = torch.arange(len(row), device=row.device) - (counts[some].cumsum(0) - counts[some])[row]
+            neighbours = max(int(counts[some].max()), 1)
+            filled = steps.new_zeros(len(place), neighbours, 3, steps.shape[2])
+            filled[row, slot] = steps[edges]
+            neighbour = torch.zeros(len(place), neighbours, dtype=torch.int64, device=row.device)
+            neighbour[row, slot] = source[edges]
+            pull = torch.bmm(filled.flatten(1, 2), slopes).view(-1, 3, invariants)
+            whose = neighbour * len(self.species) + kind[some][:, None]
+            forces.index_add_(0, whose.flatten(), pull, alpha=-1)
         if "forces" in kinds:
             forces = forces.view(atoms, len(self.species), 3, invariants).transpose(1, 2)
             found["forces"] = forces.reshape(atoms, 3, columns)
@@ -165,19 +178,3 @@ class ClusterExpansion(LinearPotential):
     def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
         super()._load_from_state_dict(*args, **kwargs)
         self._fit_basis()
-
-
-def _edge_slopes(slopes: Tensor, atom: Tensor, steps: Tensor) -> Tensor:
-    """dB_k / dv of the edges of some atoms, (E, 3, K), one product of matrices for each atom.
-
-    Args:
-        slopes: (A, K, M), derivatives of the invariants in the moments.
-        atom: (E,) int64, ascending, the atom of each edge.
-        steps: (E, M, 3), derivatives of the moments in the edge's vector.
-    """
-    counts = torch.bincount(atom, minlength=len(slopes))
-    slot = torch.arange(len(atom), device=atom.device) - (counts.cumsum(0) - counts)[atom]
-    padded = steps.new_zeros(len(slopes), int(counts.max()), 3, steps.shape[1])
-    padded[atom, slot] = steps.mT
-    product = torch.bmm(padded.flatten(1, 2), slopes.mT)
-    return product.view(len(slopes), -1, 3, slopes.shape[1])[atom, slot]

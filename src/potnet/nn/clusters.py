@@ -190,11 +190,14 @@ class ClusterBasis(nn.Module):
         for table in self._tables():
             columns = table.unbind(1)
             factors = [densities.index_select(1, column) for column in columns]
+            # Of all factors behind each one; those before it are multiplied on the way.
+            behind = [torch.ones_like(factors[0])]
+            for factor in factors[:0:-1]:
+                behind.insert(0, behind[0] * factor)
+            before = weights.expand_as(factors[0])
             for number, column in enumerate(columns):
-                rest = weights.expand_as(factors[0])
-                for other, factor in enumerate(factors):
-                    if other != number:
-                        rest = rest * factor
+                rest = before * behind[number]
+                before = before * factors[number]
                 for l, _ in self.blocks:  # noqa: E741
                     chosen = (degree[column] == l).nonzero()[:, 0]
                     part = rest[:, chosen] @ self.get_buffer(f"harmonics_{l}").to(moments.dtype)

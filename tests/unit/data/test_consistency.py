@@ -126,7 +126,7 @@ def test_labels_that_came_to_other_configurations_are_named():
     assert "the stress of 1 configurations is that of another one" in said
     assert "3 that of 1" in said
     # A configuration that is there twice has its labels twice.
-    crystals[3].positions[:] = crystals[1].positions
+    crystals[3] = replace(crystals[3], positions=crystals[1].positions)
     assert repeated(crystals, ["stress"]) == []
     crystals[4].properties["stress"] = np.full(6, np.nan)
     crystals[2].properties["stress"] = np.full(6, np.nan)
