@@ -5,9 +5,9 @@
 
 A network first measures the processor time of some training steps, and then trains for as many epochs as fit
 into the budget (`--minutes`; the learning rate falls to zero in the last one). What is fitted in closed form
-takes what it takes. Finished runs are skipped and stopped ones go on, so the same command can be given again;
-`--only REGEX` chooses runs, `--list` prints them, and without DATA the table of what has been done is printed.
-`--cores` runs as many at a time, with one thread each.
+takes what it takes. Finished runs are skipped and stopped ones go on, so the same command can be given
+again; `--only REGEX` chooses runs, `--list` prints them, and without DATA the table of what has been done is
+printed. `--cores` runs as many at a time, with one thread each.
 """
 
 from __future__ import annotations

@@ -127,9 +127,8 @@ class ClusterExpansion(LinearPotential):
             for axis in torch.eye(3, dtype=vectors.dtype, device=vectors.device)
         ]
         steps = torch.stack(ahead, 1)
-        turns = torch.stack(
-            [(steps[:, i] * vectors[:, j, None] + steps[:, j] * vectors[:, i, None]) / 2 for i, j in VOIGT], 1
-        )
+        x = vectors[:, :, None]
+        turns = torch.stack([(steps[:, i] * x[:, j] + steps[:, j] * x[:, i]) / 2 for i, j in VOIGT], 1)
         # What an atom feels of its own energy, and the virial of it, need no sum over edges of all invariants.
         own = steps.new_zeros(atoms, 9, steps.shape[2])
         own.index_add_(0, target, torch.cat([steps, turns], 1))
