@@ -129,7 +129,7 @@ class ClusterExpansion(LinearPotential):
         steps = torch.stack(ahead, 1)
         x = vectors[:, :, None]
         turns = torch.stack([(steps[:, i] * x[:, j] + steps[:, j] * x[:, i]) / 2 for i, j in VOIGT], 1)
-        # What an atom feels of its own energy, and the virial of it, need no sum over edges of all invariants.
+        # What an atom feels of its own energy, and its virial, need no sum over edges of all invariants.
         own = steps.new_zeros(atoms, 9, steps.shape[2])
         own.index_add_(0, target, torch.cat([steps, turns], 1))
         forces = vectors.new_zeros(atoms * len(self.species), 3, invariants)
