@@ -8,6 +8,7 @@ from potnet.models.baselines.matformer import Matformer
 from potnet.models.baselines.megnet import MEGNet
 from potnet.models.baselines.schnet import SchNet
 from potnet.models.leignn import LEIGNN
+from potnet.models.mbtr_forces import MBTRForces
 from potnet.models.pair_splines import PairSplines
 from potnet.models.potnet import PotNet
 from potnet.models.potnet_ff import PotNetFF
@@ -19,6 +20,7 @@ __all__ = [
     "GATGNN",
     "LEIGNN",
     "KernelRidge",
+    "MBTRForces",
     "MEGNet",
     "Matformer",
     "PairSplines",

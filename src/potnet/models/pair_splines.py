@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from potnet.lattice.real import VOIGT
 from potnet.models.network import Network
 from potnet.nn import Embedding, HeadSpecs
 from potnet.nn.heads import head_specs
+from potnet.nn.ridge import Normal
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +163,7 @@ class PairSplines(Network):
         p = self.pairs.shape[0] * self.knots + len(elements)
         generator = torch.Generator().manual_seed(self.seed)
         counts = {kind: sum(int((~one[kind].isnan()).sum()) for one in labels) for kind in weights}
-        sums = [_Normal(torch.zeros(p, p), torch.zeros(p), 0.0) for _ in range(self.folds)]
-        sums = [_Normal(one.matrix.double(), one.vector.double(), 0.0) for one in sums]
+        sums = [Normal.empty(p) for _ in range(self.folds)]
         for batch, label in zip(batches, labels, strict=True):
             fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
             design = self._design(batch, frozenset(label), elements)
@@ -181,14 +181,14 @@ class PairSplines(Network):
                 for number in range(self.folds):
                     chosen = (place == number) & ~wanted.isnan()
                     sums[number] = sums[number].plus(scale * rows[chosen], scale * wanted[chosen])
-        total = _Normal.sum(sums)
+        total = Normal.sum(sums)
         if not bool(total.matrix.any()):
             raise ValueError("there are no labels to fit, or no two atoms within the cutoff")
         penalty = self._penalty(len(elements))
         errors = {}
         for weight in self.smoothness:
             errors[weight] = sum(
-                held.loss(_Normal.sum([s for s in sums if s is not held]).solve(penalty, weight))
+                held.loss(Normal.sum([s for s in sums if s is not held]).solve(penalty, weight))
                 for held in sums
             )
         best = min(errors, key=lambda weight: errors[weight])
@@ -301,34 +301,3 @@ class PairSplines(Network):
             axes.legend(frameon=False)
         figure.savefig(path, dpi=150)
         plt.close(figure)
-
-
-class _Normal(NamedTuple):
-    """Normal equations of least squares: |A c - y|² = c M c - 2 v c + s."""
-
-    matrix: Tensor
-    vector: Tensor
-    square: float
-
-    def plus(self, rows: Tensor, wanted: Tensor) -> _Normal:
-        return _Normal(
-            self.matrix + rows.T @ rows, self.vector + rows.T @ wanted, self.square + float(wanted @ wanted)
-        )
-
-    @staticmethod
-    def sum(parts: Sequence[_Normal]) -> _Normal:
-        return _Normal(
-            torch.stack([one.matrix for one in parts]).sum(0),
-            torch.stack([one.vector for one in parts]).sum(0),
-            sum(one.square for one in parts),
-        )
-
-    def solve(self, penalty: Tensor, weight: float) -> Tensor:
-        """The penalised solution; the smallest part of a ridge keeps coefficients without data finite."""
-        scale = self.matrix.diagonal().mean()
-        regular = self.matrix + weight * scale * penalty
-        regular.diagonal().add_(1e-12 * scale)
-        return torch.linalg.solve(regular, self.vector)
-
-    def loss(self, c: Tensor) -> float:
-        return float(c @ self.matrix @ c - 2 * self.vector @ c) + self.square

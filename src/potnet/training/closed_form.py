@@ -105,7 +105,8 @@ def _fit_energy(module: PropertyModule, batches: list[CrystalBatch], folder: Pat
         labels.append(one)
     weights = {"energy": targets[energy].weight} | {key: one.weight for key, one in targets.derived.items()}
     model.fit_labels(batches, labels, weights)  # type: ignore[operator]
-    model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
+    if hasattr(model, "draw"):
+        model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
 
 
 def _write_trials(path: Path, trials: list[Trial], scale: float) -> None:
