@@ -20,6 +20,7 @@ def evaluate_checkpoint(
     device: str = "auto",
     path: str | None = None,
     allow: Sequence[str] = (),
+    by: str | None = None,
 ) -> list[Any]:
     """Predict the data and split a model was trained with.
 
@@ -31,13 +32,15 @@ def evaluate_checkpoint(
         device: "cpu", "cuda", ..., or "auto".
         path: Where the data are now, if they were moved; None takes the place in the run's config.yaml.
         allow: Classes outside of potnet that the checkpoint and the run's config may build.
+        by: Column of the data, such as `set`: figures of each of its values.
 
     Returns:
-        An `Evaluation` for each part and target.
+        An `Evaluation` for each part, group and target.
 
     Raises:
         CheckpointError: The checkpoint cannot be used, or the data are no longer those of the run.
         ConfigError: An unknown part or device, or a class that may not be built.
+        DataError: `by` is no column of the data, or has too many values.
     """
     from potnet.config.trusted import check_trusted
     from potnet.data.errors import DataError
@@ -86,7 +89,7 @@ def evaluate_checkpoint(
             f"{file}: {data.source.name} is no longer split as in the training run, so the test "
             "would not be fair: restore the data it was trained on"
         )
-    return evaluate(predictor, data, parts)
+    return evaluate(predictor, data, parts, by)
 
 
 def data_config(checkpoint: Path, recorded: Mapping[str, Any], allow: Sequence[str]) -> dict[str, Any]:

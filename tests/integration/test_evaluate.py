@@ -14,6 +14,7 @@ import yaml
 from ase.build import bulk
 
 from potnet.config import ConfigError
+from potnet.data.errors import DataError
 from potnet.evaluate import evaluate_checkpoint
 from potnet.evaluate import main as evaluate
 from potnet.predict import main as predict
@@ -31,7 +32,8 @@ def write_table(path: Path, shift: float = 0.0) -> None:
         atoms = bulk("Cu", a=3.4 + 0.02 * n)
         record = {
             "id": f"c{n}", "lattice": atoms.cell[:].tolist(), "z": [29], "frac": [[0, 0, 0]],
-            "k": 100.0 + n + shift, "split": ("train", "train", "val", "test")[n % 4],
+            "k": 100.0 + n + shift, "kind": ("old", "new")[n % 8 // 4],
+            "split": ("train", "train", "val", "test")[n % 4],
         }  # fmt: skip
         lines.append(json.dumps(record))
     path.write_text("\n".join(lines))
@@ -51,6 +53,30 @@ def on_a_table(
         "data.limit=null",
     )
     return run_training(*settings, "trainer.max_epochs=1", "data.batch_size=8"), table
+
+
+def test_figures_by_a_column(
+    on_a_table: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _ = on_a_table
+    (every,) = evaluate_checkpoint(run.folder, ["test"])
+    new, old = evaluate_checkpoint(run.folder, ["test"], by="kind")
+    assert (new.group, old.group) == ("new", "old")
+    assert new.ids == ["c7", "c15", "c23"]
+    assert sorted(new.ids + old.ids) == sorted(every.ids)
+    errors = dict(zip(every.ids, every.errors.tolist(), strict=True))
+    for one in (new, old):
+        assert one.metrics["n"] == 3
+        assert one.metrics["mae"] == pytest.approx(sum(errors[id] for id in one.ids) / 3, rel=1e-5)
+    with pytest.raises(DataError, match="did you mean kind"):
+        evaluate_checkpoint(run.folder, ["test"], by="kinds")
+    from potnet.runs import evaluation
+
+    monkeypatch.setattr(evaluation, "MOST_GROUPS", 5)
+    with pytest.raises(DataError, match="test has 6 values of it, more than 5"):
+        evaluate_checkpoint(run.folder, ["test"], by="k")
+    evaluation.print_table("by kind", [new, old])
+    assert capsys.readouterr().out.count("new") == 1
 
 
 def test_labels_that_changed_are_refused(on_a_table: tuple[Run, Path], tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,18 +188,23 @@ class CrystalDataModule(lightning.LightningDataModule):
         """Batches for the test; an empty list if the split has no such part."""
         return self._loader("test") if self.split.test else []
 
-    def dataloader(self, part: str) -> DataLoader[CrystalBatch]:
-        """Batches of "train", "val" or "test", every crystal once, in the order of the split, on any rank."""
-        return self._loader(part, shared=False)
+    def dataloader(self, part: str, ids: Sequence[str] | None = None) -> DataLoader[CrystalBatch]:
+        """Batches of "train", "val" or "test", every crystal once, in the order of the split, on any rank.
 
-    def dataset(self, part: str) -> CrystalDataset:
-        """The crystals of "train", "val" or "test".
+        Args:
+            part: Of the split.
+            ids: Some of its crystals, in the order wanted; None is all.
+        """
+        return self._loader(part, shared=False, ids=ids)
+
+    def dataset(self, part: str, ids: Sequence[str] | None = None) -> CrystalDataset:
+        """The crystals of "train", "val" or "test", or some of them.
 
         Raises:
             DataError: There is no such part.
         """
         position = self.store.table.position
-        rows = [position[id] for id in self.split[part]]
+        rows = [position[id] for id in (self.split[part] if ids is None else ids)]
         labels = {
             key: values for key, values in self._labels.items() if not _with_features(self.targets[key])
         }
@@ -317,8 +322,10 @@ class CrystalDataModule(lightning.LightningDataModule):
         skipped = f"; {len(store.failures)} left out" if store.failures else ""
         return f"{len(store)} crystals of {self.source.name} {how}, {size}{skipped}"
 
-    def _loader(self, part: str, shuffle: bool = False, shared: bool = True) -> DataLoader[CrystalBatch]:
-        dataset = self.dataset(part)
+    def _loader(
+        self, part: str, shuffle: bool = False, shared: bool = True, ids: Sequence[str] | None = None
+    ) -> DataLoader[CrystalBatch]:
+        dataset = self.dataset(part, ids)
         sampler = EpochSampler(len(dataset), shuffle, self.seed)
         rank, world_size = 0, 1
         if shared and self.trainer is not None:

@@ -148,7 +148,7 @@ class Member:
             ForceFieldError: It cannot.
         """
         complete = list(getattr(self.model, "long_range", ()))
-        if getattr(self.model, "pairs", "none") != "none":
+        if getattr(self.model, "pairs", "none") == "complete":
             complete.append("pairs of the network")
         if all(periodic):
             wrong = []

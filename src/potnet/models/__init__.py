@@ -9,6 +9,7 @@ from potnet.models.baselines.megnet import MEGNet
 from potnet.models.baselines.schnet import SchNet
 from potnet.models.cluster_expansion import ClusterExpansion
 from potnet.models.leignn import LEIGNN
+from potnet.models.mbtr_forces import MBTRForces
 from potnet.models.pair_splines import PairSplines
 from potnet.models.potnet import PotNet
 from potnet.models.potnet_ff import PotNetFF
@@ -21,6 +22,7 @@ __all__ = [
     "LEIGNN",
     "ClusterExpansion",
     "KernelRidge",
+    "MBTRForces",
     "MEGNet",
     "Matformer",
     "PairSplines",

@@ -8,6 +8,7 @@ with the invariants B of `potnet.nn.clusters`, of up to five bodies (Drautz, Phy
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -174,6 +175,6 @@ class ClusterExpansion(LinearPotential):
         """As for `LinearPotential`."""
         self.coefficients = coefficients.view(len(self.species), -1)
 
-    def _load_from_state_dict(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
         self._fit_basis()

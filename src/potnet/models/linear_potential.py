@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,10 +13,13 @@ from potnet.crystals.batch import CrystalBatch
 from potnet.models.network import Network
 from potnet.nn import Embedding, HeadSpecs
 from potnet.nn.heads import head_specs
+from potnet.nn.ridge import Normal, Report
 
 log = logging.getLogger(__name__)
 
 Kinds = frozenset[str]
+
+SAME = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
 
 MOST_COEFFICIENTS = 6000
 """Their matrix of normal equations, float64, and one for each fold, then take 2 GiB."""
@@ -29,7 +31,7 @@ class LinearPotential(Network):
     Energy, forces and stress are linear in c and e (energies of lone atoms, by element), so the best
     coefficients solve one system of equations: seconds or minutes, where a network takes longer.
 
-    A subclass defines `prepare`, `design`, `penalty`, `take` and `local_energies`.
+    A subclass defines `prepare`, `design`, `penalty`, `take` and `local_energies`, and may define `choose`.
 
     Args:
         cutoff: Å, of the local edges: the cutoff of the features.
@@ -114,6 +116,18 @@ class LinearPotential(Network):
         """
         raise NotImplementedError
 
+    def choose(
+        self,
+        given: Sequence[tuple[CrystalBatch, Mapping[str, Tensor]]],
+        scales: Mapping[str, float],
+        elements: Tensor,
+    ) -> None:
+        """Settle what else depends on the data, before the fit: nothing here.
+
+        Args:
+            given, scales, elements: As for `equations`.
+        """
+
     def take(self, coefficients: Tensor) -> None:
         """Keep the solution, (K,) float64."""
         raise NotImplementedError
@@ -145,7 +159,7 @@ class LinearPotential(Network):
         batches: Iterable[CrystalBatch],
         labels: Sequence[Mapping[str, Tensor]],
         weights: Mapping[str, float],
-        report: Callable[[str, int, int], None] | None = None,
+        report: Report | None = None,
     ) -> None:
         """Solve for the coefficients: least squares of energies per atom, forces and stress.
 
@@ -159,55 +173,29 @@ class LinearPotential(Network):
         Raises:
             ValueError: Too many coefficients, or nothing to fit.
         """
-        batches = list(batches)
-        elements = torch.cat([batch.z for batch in batches]).unique()
-        p = self.prepare(batches) + len(elements)
+        given = list(zip(batches, labels, strict=True))
+        counts = {kind: sum(int((~label[kind].isnan()).sum()) for _, label in given) for kind in weights}
+        if not any(counts.values()):
+            raise ValueError("there are no labels to fit")
+        scales = {
+            kind: (weight / max(counts[kind], 1)) ** 0.5 / self.tolerances[kind]
+            for kind, weight in weights.items()
+        }
+        elements = torch.cat([batch.z for batch, _ in given]).unique()
+        p = self.prepare([batch for batch, _ in given]) + len(elements)
         if p > MOST_COEFFICIENTS:
             raise ValueError(
                 f"{type(self).__name__} has {p} coefficients for {len(elements)} elements, more than "
                 f"{MOST_COEFFICIENTS}: use fewer elements, or smaller settings of the model"
             )
-        generator = torch.Generator().manual_seed(self.seed)
-        counts = {kind: sum(int((~one[kind].isnan()).sum()) for one in labels) for kind in weights}
-        sums = [
-            _Normal(torch.zeros(p, p, dtype=torch.float64), torch.zeros(p, dtype=torch.float64), 0.0)
-            for _ in range(self.folds)
-        ]
-        for number, (batch, label) in enumerate(zip(batches, labels, strict=True)):
-            if report is not None:
-                report("equations", number, len(batches))
-            fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
-            design = self._with_lone(self.design(batch, frozenset(label)), batch, elements)
-            places = {
-                "energy": fold,
-                "stress": fold[:, None].expand(-1, 6),
-                "forces": fold[batch.batch][:, None].expand(-1, 3),
-            }
-            for kind, rows in design.items():
-                wanted, place = label[kind].double(), places[kind].reshape(-1)
-                if kind == "energy":
-                    wanted = wanted / batch.num_atoms
-                wanted, rows = wanted.reshape(-1), rows.reshape(-1, p)
-                scale = (weights[kind] / max(counts[kind], 1)) ** 0.5 / self.tolerances[kind]
-                for part in place.unique().tolist():
-                    chosen = (place == part) & ~wanted.isnan()
-                    sums[part].add(scale * rows[chosen], scale * wanted[chosen])
-        total = _Normal.sum(sums)
-        if not bool(total.matrix.any()):
-            raise ValueError("there are no labels to fit, or no two atoms within the cutoff")
-        if report is not None:
-            report("equations", len(batches), len(batches))
-        bare = self.penalty(total.matrix[: -len(elements), : -len(elements)])
-        # Energies of lone atoms are free.
-        penalty = torch.block_diag(bare, bare.new_zeros(len(elements), len(elements)))
-        errors = {}
-        for weight in self.smoothness:
-            errors[weight] = sum(
-                held.loss(_Normal.sum([s for s in sums if s is not held]).solve(penalty, weight))
-                for held in sums
-            )
+        self.choose(given, scales, elements)
+        sums = self.equations(given, scales, elements, report)
+        total = Normal.sum(sums)
+        if not bool(total.matrix[: -len(elements)].any()):
+            raise ValueError("no two atoms are within the cutoff")
+        errors = self.held_out(sums, elements)
         best = min(errors, key=lambda weight: errors[weight])
-        found = total.solve(penalty, best)
+        found = total.solve(self._penalty(total, elements), best)
         self.take(found[: -len(elements)])
         self.lone = torch.zeros_like(self.lone)
         self.lone[elements] = found[-len(elements) :]
@@ -215,6 +203,66 @@ class LinearPotential(Network):
             "%s: %d coefficients, smoothness %g (held-out losses %s)",
             type(self).__name__, p, best, ", ".join(f"{w:g}: {e:.4g}" for w, e in errors.items()),
         )  # fmt: skip
+
+    def equations(
+        self,
+        given: Sequence[tuple[CrystalBatch, Mapping[str, Tensor]]],
+        scales: Mapping[str, float],
+        elements: Tensor,
+        report: Report | None = None,
+    ) -> list[Normal]:
+        """Normal equations of the crystals of each fold.
+
+        Args:
+            given: Batches with their labels, as for `fit_labels`.
+            scales: What the equations of each kind of label are multiplied by.
+            elements: Those of the last coefficients, energies of lone atoms.
+            report: As for `fit_labels`.
+        """
+        generator = torch.Generator().manual_seed(self.seed)
+        sums: list[Normal] = []
+        for number, (batch, label) in enumerate(given):
+            if report is not None:
+                report("equations", number, len(given))
+            fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
+            places = {
+                "energy": fold,
+                "stress": fold[:, None].expand(-1, 6),
+                "forces": fold[batch.batch][:, None].expand(-1, 3),
+            }
+            design = self._with_lone(self.design(batch, frozenset(label)), batch, elements)
+            for kind, rows in design.items():
+                rows = rows.reshape(-1, rows.shape[-1])
+                sums = sums or [Normal.empty(rows.shape[1]) for _ in range(self.folds)]
+                wanted, place = label[kind].double(), places[kind].reshape(-1)
+                if kind == "energy":
+                    wanted = wanted / batch.num_atoms
+                wanted = wanted.reshape(-1)
+                for part in place.unique().tolist():
+                    chosen = (place == part) & ~wanted.isnan()
+                    sums[part].add(scales[kind] * rows[chosen], scales[kind] * wanted[chosen])
+        if report is not None:
+            report("equations", len(given), len(given))
+        return sums
+
+    def held_out(self, sums: Sequence[Normal], elements: Tensor) -> dict[float, float]:
+        """The loss of each fold, predicted from the others, by smoothness.
+
+        Args:
+            sums: From `equations`.
+            elements: As there.
+        """
+        total = Normal.sum(sums)
+        penalty = self._penalty(total, elements)
+        return {
+            weight: sum(held.loss(total.minus(held).solve(penalty, weight)) for held in sums)
+            for weight in self.smoothness
+        }
+
+    def _penalty(self, total: Normal, elements: Tensor) -> Tensor:
+        bare = self.penalty(total.matrix[: -len(elements), : -len(elements)])
+        # Energies of lone atoms are free.
+        return torch.block_diag(bare, bare.new_zeros(len(elements), len(elements)))
 
     def _with_lone(
         self, design: dict[str, Tensor], batch: CrystalBatch, elements: Tensor
@@ -236,37 +284,3 @@ class LinearPotential(Network):
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.lone.device))
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-@dataclass
-class _Normal:
-    """Normal equations of least squares: |A c - y|² = c M c - 2 v c + s."""
-
-    matrix: Tensor
-    vector: Tensor
-    square: float
-
-    def add(self, rows: Tensor, wanted: Tensor) -> None:
-        """More equations."""
-        self.matrix.addmm_(rows.T, rows)
-        self.vector.addmv_(rows.T, wanted)
-        self.square += float(wanted @ wanted)
-
-    @staticmethod
-    def sum(parts: Sequence[_Normal]) -> _Normal:
-        return _Normal(
-            torch.stack([one.matrix for one in parts]).sum(0),
-            torch.stack([one.vector for one in parts]).sum(0),
-            sum(one.square for one in parts),
-        )
-
-    def solve(self, penalty: Tensor, weight: float) -> Tensor:
-        """The penalised solution; the smallest part of a ridge keeps coefficients without data finite."""
-        regular = self.matrix + weight * penalty
-        regular.diagonal().add_(1e-12 * self.matrix.diagonal().mean())
-        # Of coefficients in units of their own, which differ by orders of magnitude.
-        unit = regular.diagonal().rsqrt()
-        return unit * torch.linalg.solve(unit[:, None] * regular * unit, unit * self.vector)
-
-    def loss(self, c: Tensor) -> float:
-        return float(c @ self.matrix @ c - 2 * self.vector @ c) + self.square

@@ -19,10 +19,8 @@ from torch import Tensor
 from potnet.crystals.batch import CrystalBatch, edge_vectors
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
-from potnet.models.linear_potential import Kinds, LinearPotential
+from potnet.models.linear_potential import SAME, Kinds, LinearPotential
 from potnet.nn import HeadSpecs
-
-SAME = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
 
 
 class PairSplines(LinearPotential):

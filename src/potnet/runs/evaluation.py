@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from potnet.data.errors import DataError
 from potnet.data.targets import Target
 from potnet.files import csv_text, write_whole
 from potnet.inference.predictor import Predictor
@@ -20,6 +21,9 @@ from potnet.training.outputs import measured
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
 
+
+MOST_GROUPS = 100
+"""Into which a part is divided."""
 
 WORST_COLUMNS = ("id", "formula", "atoms", "value", "prediction", "error")
 
@@ -37,6 +41,7 @@ class Evaluation:
         errors: (n,) absolute errors in the target's metric unit; of a class 1 - its probability.
         metrics: `mae`, `rmse`, `r2` (or `accuracy`, `f1`, `roc_auc`, `log_loss`), `n` and `unit`.
         probability: (n, classes) of a classification.
+        group: What the crystals have in the column by which a part was divided; None of a whole part.
     """
 
     part: str
@@ -47,6 +52,7 @@ class Evaluation:
     errors: Tensor
     metrics: dict[str, Any]
     probability: Tensor | None = field(default=None, repr=False)
+    group: str | None = None
 
     @property
     def key(self) -> str:
@@ -55,18 +61,57 @@ class Evaluation:
 
 
 def evaluate(
-    predictor: Predictor, data: CrystalDataModule, parts: Sequence[str] = ("val", "test")
+    predictor: Predictor,
+    data: CrystalDataModule,
+    parts: Sequence[str] = ("val", "test"),
+    by: str | None = None,
 ) -> list[Evaluation]:
     """Predict every crystal of the parts once, in the order of the split; empty parts are left out.
 
+    Args:
+        predictor: Of the model.
+        data: Set up.
+        parts: Of the split.
+        by: Column of the data; each of its values is evaluated by itself.
+
     Returns:
-        One for each part and target, in that order.
+        One for each part, group and target, in that order.
+
+    Raises:
+        DataError: There is no such column, or it has more than `MOST_GROUPS` values.
     """
     found = []
     for part in parts:
-        if data.split[part]:
+        if not data.split[part]:
+            continue
+        if by is None:
             found += evaluate_part(predictor, part, data.dataloader(part))
+            continue
+        for group, ids in groups_of(data, part, by).items():
+            of_group = evaluate_part(predictor, part, data.dataloader(part, ids))
+            found += [replace(evaluation, group=group) for evaluation in of_group]
     return found
+
+
+def groups_of(data: CrystalDataModule, part: str, by: str) -> dict[str, list[str]]:
+    """Names of the crystals of a part, by what they have in a column of the data, in alphabetic order.
+
+    Raises:
+        DataError: There is no such column, or it has more than `MOST_GROUPS` values.
+    """
+    table = data.store.table
+    column = table.values(by)
+    found: dict[str, list[str]] = {}
+    for id in data.split[part]:
+        value = column[table.position[id]]
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+        found.setdefault(text, []).append(id)
+    if len(found) > MOST_GROUPS:
+        raise DataError(
+            f"by={by}: {part} has {len(found)} values of it, more than {MOST_GROUPS}: give a column that "
+            "names groups"
+        )
+    return dict(sorted(found.items()))
 
 
 def evaluate_part(predictor: Predictor, part: str, batches: Iterable[Any]) -> list[Evaluation]:
@@ -186,6 +231,7 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
     evaluations = list(evaluations)
     console = Console(soft_wrap=True)
     several = len({evaluation.key for evaluation in evaluations}) > 1
+    grouped = any(evaluation.group is not None for evaluation in evaluations)
     for kind, columns in (
         (False, (("mae", "MAE"), ("rmse", "RMSE"), ("r2", "R²"))),
         (True, (("accuracy", "accuracy"), ("f1", "F1"), ("roc_auc", "ROC AUC"))),
@@ -194,7 +240,7 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
         if not rows:
             continue
         table = Table(title=title, title_justify="left", title_style="bold")
-        for column in ("split", *(["target"] if several else [])):
+        for column in ("split", *(["group"] if grouped else []), *(["target"] if several else [])):
             table.add_column(column, no_wrap=True)
         for _, column in columns:
             table.add_column(column, justify="right", no_wrap=True)
@@ -204,7 +250,8 @@ def print_table(title: str, evaluations: Iterable[Evaluation], facts: dict[str, 
             figures = [evaluation.metrics[name] for name, _ in columns]
             # Without labels there is no error.
             shown = ["-" if figure is None or figure != figure else f"{figure:.5f}" for figure in figures]
-            which = [evaluation.part, *([evaluation.key] if several else [])]
+            which = [evaluation.part, *([evaluation.group or ""] if grouped else [])]
+            which += [evaluation.key] if several else []
             table.add_row(*which, *shown, evaluation.metrics["unit"], str(evaluation.metrics["n"]))
         # A narrow terminal wraps lines, but no figure is cut.
         needed = console.measure(table, options=console.options.update_width(1000)).maximum

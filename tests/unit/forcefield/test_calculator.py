@@ -234,6 +234,16 @@ def test_slabs_have_no_images_however_little_vacuum_they_have(long_range):
     assert (difference > 1e-8) == bool(long_range)
 
 
+def test_a_layer_of_pair_potentials_has_no_images():
+    layer = Atoms("Cu2", [[0, 0, 1], [1.3, 1.3, 3.0]], cell=[2.6, 2.6, 5.0], pbc=[True, True, False])
+    alone = layer.copy()
+    alone.set_cell([2.6, 2.6, 30.0])
+    layer.calc = alone.calc = Calculator(predictor(lennard_jones()))
+    assert layer.get_potential_energy() == pytest.approx(alone.get_potential_energy())
+    layer.pbc = True
+    assert layer.get_potential_energy() != pytest.approx(alone.get_potential_energy())
+
+
 def test_complete_sums_that_cannot_leave_out_images_are_refused():
     atoms = slab(20.0)
     atoms.calc = Calculator(predictor(networks()))

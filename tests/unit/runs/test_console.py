@@ -23,7 +23,9 @@ def test_a_narrow_terminal_cuts_no_figure(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     metrics = {"mae": 0.123456, "rmse": 0.234567, "r2": -1.345678, "unit": "log10(GPa)", "n": 4273}
-    found: Any = SimpleNamespace(part="test", key="k_vrh", target=Target("k_vrh", "GPa"), metrics=metrics)
+    found: Any = SimpleNamespace(
+        part="test", group=None, key="k_vrh", target=Target("k_vrh", "GPa"), metrics=metrics
+    )
     print_table("bulk modulus", [found])
     text = capsys.readouterr().out
     for figure in ("0.12346", "0.23457", "-1.34568", "log10(GPa)", "4273"):
