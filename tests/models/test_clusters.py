@@ -95,6 +95,17 @@ def test_products_of_v_densities_depend_on_v_neighbours_at_a_time() -> None:
             assert (part.abs().max() > 1e-6 * scale) == (v >= neighbours), (v, neighbours)
 
 
+@pytest.mark.parametrize("degrees", [(3,), (3, 4), (4, 4, 4), (4, 4, 4, 4), (4, 4, 4, 4, 3)])
+def test_sums_of_all_invariants(degrees: tuple[int, ...]) -> None:
+    basis = ClusterBasis(5.0, degrees, 2)
+    vectors, kind = surroundings(5), torch.tensor([0, 1, 0, 1, 1])
+    moments = torch.stack([basis.moments(vectors, kind)[:n].sum(0) for n in (3, 5)])
+    generator = torch.Generator().manual_seed(0)
+    coefficients = torch.randn(len(basis), generator=generator, dtype=torch.float64)
+    expected = basis.invariants(moments) @ coefficients
+    torch.testing.assert_close(basis.energies(moments, coefficients), expected)
+
+
 def test_slopes_are_derivatives() -> None:
     basis = ClusterBasis(5.0, (5, 5, 5, 4), 2)
     vectors, kind = surroundings(5), torch.tensor([0, 1, 0, 1, 1])

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from potnet.crystals.batch import CrystalBatch, edge_vectors
+from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
 from potnet.models.linear_potential import Kinds, LinearPotential
 from potnet.nn import HeadSpecs
+from potnet.nn.aggregate import aggregate
 from potnet.nn.clusters import ClusterBasis
 
 TOLERANCES = {"energy": 0.02, "forces": 0.05, "stress": 0.0125}
@@ -84,11 +85,15 @@ class ClusterExpansion(LinearPotential):
             ValueError: An element that the fit did not see.
         """
         kind = self.species_of(batch)
-        vectors = edge_vectors(batch, "ClusterExpansion").double()
+        vectors = self.vectors(batch)
         assert batch.edge_index is not None
         source, target = batch.edge_index
-        found = self.basis(vectors, target, kind[source], len(batch.z))
-        return (found * self.coefficients[kind]).sum(1)
+        moments = aggregate(self.basis.moments(vectors, kind[source]), target, len(batch.z))
+        found = moments.new_zeros(len(batch.z))
+        for number, coefficients in enumerate(self.coefficients):
+            rows = (kind == number).nonzero()[:, 0]
+            found = found.index_put((rows,), self.basis.energies(moments[rows], coefficients))
+        return found
 
     def prepare(self, batches: Sequence[CrystalBatch]) -> int:
         """Find the elements; as for `LinearPotential`."""
@@ -108,7 +113,7 @@ class ClusterExpansion(LinearPotential):
         """As for `LinearPotential`; a column for each element and invariant."""
         assert batch.edge_index is not None
         kind, (source, target) = self.species_of(batch), batch.edge_index
-        vectors = edge_vectors(batch, "ClusterExpansion").double().detach()
+        vectors = self.vectors(batch).detach()
         atoms, invariants = len(batch.z), len(self.basis)
         columns = len(self.species) * invariants
 

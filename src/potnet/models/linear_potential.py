@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from potnet.crystals.batch import CrystalBatch
+from potnet.crystals.batch import CrystalBatch, edge_vectors
 from potnet.models.network import Network
 from potnet.nn import Embedding, HeadSpecs
 from potnet.nn.heads import head_specs
@@ -135,6 +136,10 @@ class LinearPotential(Network):
     def local_energies(self, batch: CrystalBatch) -> Tensor:
         """(N,) float64, without those of lone atoms."""
         raise NotImplementedError
+
+    def vectors(self, batch: CrystalBatch) -> Tensor:
+        """(E, 3) of the local edges, Å, float64 whatever networks compute in: sums of many terms cancel."""
+        return edge_vectors(replace(batch, dtype=torch.float64), type(self).__name__)
 
     def atom_parts(self, batch: CrystalBatch, key: str) -> dict[str, Tensor]:
         """(N,) energies of atoms, float64."""

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from potnet.crystals.batch import CrystalBatch, edge_vectors
+from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
 from potnet.models.linear_potential import SAME, Kinds, LinearPotential
@@ -202,7 +202,7 @@ class MBTRForces(LinearPotential):
 
     def _surroundings(self, batch: CrystalBatch) -> Surroundings:
         """Neighbours of atoms in rows of equal length, for `LocalMBTR`."""
-        vectors = edge_vectors(batch, "MBTRForces").double()
+        vectors = self.vectors(batch)
         assert batch.edge_index is not None
         source, target = batch.edge_index
         order = target.argsort(stable=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from potnet.crystals.batch import CrystalBatch, edge_vectors
+from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
 from potnet.models.linear_potential import SAME, Kinds, LinearPotential
@@ -98,7 +98,7 @@ class PairSplines(LinearPotential):
         Raises:
             ValueError: A pair of elements that the fit did not see.
         """
-        vectors = edge_vectors(batch, "PairSplines").double()
+        vectors = self.vectors(batch)
         value, _ = self.basis(torch.linalg.vector_norm(vectors, dim=1))
         energy = (value * self.coefficients[self.pair_of(batch)]).sum(1) / 2
         assert batch.edge_index is not None
@@ -120,7 +120,7 @@ class PairSplines(LinearPotential):
         """As for `LinearPotential`; a column for each pair and knot."""
         assert batch.edge_index is not None
         count = len(self.pairs)
-        vectors = edge_vectors(batch, "PairSplines").double()
+        vectors = self.vectors(batch)
         length = torch.linalg.vector_norm(vectors, dim=1)
         value, slope = self.basis(length)
         pair, (source, target) = self.pair_of(batch), batch.edge_index

@@ -68,6 +68,9 @@ class ClusterBasis(nn.Module):
     weights: Tensor
     radial_of: Tensor
     kind_of: Tensor
+    products_1: Tensor
+    pairs: Tensor
+    triples: Tensor
 
     def __init__(
         self, cutoff: float, degrees: Sequence[int] = (12, 12, 12, 10), kinds: int = 1, largest: int = 4
@@ -94,6 +97,7 @@ class ClusterBasis(nn.Module):
         for v, order in enumerate(orders, 1):
             table = torch.tensor([[place[density] for density in product] for product in order])
             self.register_buffer(f"products_{v}", table.reshape(-1, v).long(), persistent=False)
+        self._tabulate()
         total = [sum(density.degree for density in product) for order in orders for product in order]
         self.register_buffer("total", torch.tensor(total, dtype=torch.float64), persistent=False)
         # Densities of one l are neighbours in the list.
@@ -175,6 +179,57 @@ class ClusterBasis(nn.Module):
                 product = product * densities.index_select(1, column)
             found.append(product @ weights)
         return torch.cat(found, 1)
+
+    def energies(self, moments: Tensor, coefficients: Tensor) -> Tensor:
+        """(N,) sums of all invariants times a coefficient each, much faster than one after the other.
+
+        Products are taken as pairs of densities times the rest, so that the sum over all of them is one of
+        products of matrices.
+
+        Args:
+            moments: (N, M), of atoms.
+            coefficients: (K,).
+        """
+        densities = self.on_sphere(moments).transpose(0, 1).flatten(1)
+        parts = [densities]  # of one density, of two, and of three
+        for v, table in enumerate((self.pairs, self.triples), 2):
+            first = densities if v == 2 else parts[1]
+            parts.append(first.index_select(0, table[:, 0]) * densities.index_select(0, table[:, 1]))
+        total = densities.new_zeros(densities.shape[1])
+        found = coefficients.split([len(table) for table in self._tables()])
+        for v, values in enumerate(found, 1):
+            if v == 1:
+                total = total + values @ densities.index_select(0, self.products_1[:, 0])
+                continue
+            left, right = self.get_buffer(f"left_{v}"), self.get_buffer(f"right_{v}")
+            ahead, behind = parts[min(v, 4) // 2 - 1], parts[v - min(v, 4) // 2 - 1]
+            matrix = values.new_zeros(len(ahead), len(behind)).index_put((left, right), values)
+            total = total + (ahead * (matrix @ behind)).sum(0)
+        return total.view(len(moments), -1) @ self.weights.to(moments.dtype)
+
+    def _tabulate(self) -> None:
+        """For `energies`: the pairs and triples of densities that products consist of, and which of them."""
+        pairs: dict[tuple[int, int], int] = {}
+        triples: dict[tuple[int, int], int] = {}
+
+        def pair(a: int, b: int) -> int:
+            return pairs.setdefault((a, b), len(pairs))
+
+        def piece(rows: list[int]) -> int:
+            if len(rows) == 1:
+                return rows[0]
+            if len(rows) == 2:
+                return pair(*rows)
+            return triples.setdefault((pair(*rows[:2]), rows[2]), len(triples))
+
+        for v, table in enumerate(self._tables(), 1):
+            cut = min(v, 4) // 2
+            split = [(piece(row[:cut]), piece(row[cut:])) for row in table.tolist()] if v > 1 else []
+            for side, name in enumerate(("left", "right")):
+                index = torch.tensor([halves[side] for halves in split], dtype=torch.int64)
+                self.register_buffer(f"{name}_{v}", index, persistent=False)
+        for name, pieces in (("pairs", pairs), ("triples", triples)):
+            self.register_buffer(name, torch.tensor(list(pieces)).reshape(-1, 2).long(), persistent=False)
 
     def slopes(self, moments: Tensor) -> Tensor:
         """Derivatives of the invariants in the moments, (N, K, M), from the moments (N, M) of atoms."""
