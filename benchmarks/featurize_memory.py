@@ -1,12 +1,17 @@
-"""Memory of featurizing a data set, by number of crystals: does it stay flat?
+"""Memory of featurizing a data set and of setting up a training on it, by number of crystals: is it flat?
 
     python benchmarks/featurize_memory.py
     python benchmarks/featurize_memory.py --sizes 10000 40000 --atoms 8 --json featurize_memory_cpu.json
 
 A table of generated crystals (random cells and places; an energy, forces and a stress for each) is written as
-JSON lines and featurized by a fresh process into an empty folder: read, staged, neighbours, shards, labels.
-Memory is the largest resident set of that process (VmHWM), with and without what the import of the
-libraries takes. For comparison, the same crystals as a list in memory (`source.load()`).
+JSON lines. Fresh processes then
+- featurize it into an empty folder: read, staged, split, neighbours, shards, labels;
+- open the finished cache, split it by formula, and go through the batches of an epoch without loading them,
+  as a training does that begins;
+- hold the same crystals as a list (`source.load()`), without features, for comparison.
+
+Memory is anonymous memory (RssAnon), looked at every 2 ms, above what the imports and one thousand crystals
+take: pages of the mapped files of a cache come and go as the system has room for them, and are not counted.
 """
 
 from __future__ import annotations
@@ -24,26 +29,47 @@ import numpy as np
 from _common import machine_info, print_header, print_table, save_json
 
 _START = """
-import json, resource, sys, time
-from potnet.data import Featurizer, TableSource
-from potnet.data.features.cache import cached_features
+import gc, json, sys, threading, time
+from potnet.data import CrystalDataModule, RatioSplit, TableSource, Target
 import moyopy, vesin, pyarrow.parquet
 
-def peak():
+def anonymous():
     lines = open("/proc/self/status").read().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1024
 
-table, folder, how = sys.argv[1:]
-before = peak()
+def watch():
+    global peak
+    while True:
+        peak = max(peak, anonymous())
+        time.sleep(0.002)
+
+def run(table, folder, how):
+    source = TableSource(table, plausibility="ignore")
+    if how == "list":
+        return source.load()
+    data = CrystalDataModule(
+        source, Target("energy", extensive=True), {"neighbors": {"cutoff": 3.0}, "cell": "as_given"},
+        RatioSplit(by="formula"), cache_dir=folder, needs=("edges",), featurize_workers=1,
+    )
+    data.prepare_data()
+    if how == "setup":
+        data.setup()
+        for batch in data.train_dataloader().batch_sampler:
+            pass
+    return data
+
+small, table, folder, how = sys.argv[1:]
+peak = 0
+run(small, folder, how)
+gc.collect()
+peak = before = anonymous()
+threading.Thread(target=watch, daemon=True).start()
 start = time.process_time()
-source = TableSource(table, plausibility="ignore")
-if how == "list":
-    kept = source.load()
-else:
-    featurizer = Featurizer(neighbors={"cutoff": 3.0}, cell="as_given")
-    kept = cached_features(source, featurizer, folder, workers=1)
-facts = {"crystals": len(kept), "before": before, "peak": peak(), "cpu": time.process_time() - start}
-print(json.dumps(facts))
+kept = run(table, folder, how)
+seconds = time.process_time() - start
+gc.collect()
+pyarrow.default_memory_pool().release_unused()
+print(json.dumps({"peak": max(peak, anonymous()) - before, "kept": anonymous() - before, "cpu": seconds}))
 """
 
 
@@ -68,10 +94,9 @@ def write_table(path: Path, crystals: int, atoms: int) -> None:
             file.write(json.dumps(record) + "\n")
 
 
-def measure(table: Path, how: str) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-c", _START, str(table), folder, how]
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
+def measure(small: Path, table: Path, folder: str, how: str) -> dict[str, float]:
+    command = [sys.executable, "-c", _START, str(small), str(table), folder, how]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
     facts: dict[str, float] = json.loads(found.stdout.splitlines()[-1])
     return facts
 
@@ -80,34 +105,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 40_000])
-    parser.add_argument("--atoms", type=int, default=8, help="of each crystal")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 20_000, 100_000])
+    parser.add_argument("--atoms", type=int, default=4, help="of each crystal")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     info = machine_info("cpu")
-    print_header(f"Memory of featurizing crystals of {options.atoms} atoms", info)
+    print_header(f"Memory of crystals of {options.atoms} atoms", info)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
+        small = Path(folder) / "small.jsonl.gz"
+        write_table(small, 1000, options.atoms)
         for size in options.sizes:
             table = Path(folder) / f"{size}.jsonl.gz"
             write_table(table, size, options.atoms)
-            staged, listed = measure(table, "stage"), measure(table, "list")
-            rows.append(
-                {
-                    "crystals": size,
-                    "peak MiB": staged["peak"],
-                    "above imports MiB": staged["peak"] - staged["before"],
-                    "CPU s": staged["cpu"],
-                    "as a list, above imports MiB": listed["peak"] - listed["before"],
-                }
-            )
+            row: dict[str, float] = {"crystals": size}
+            for how in ("featurize", "setup", "list"):
+                facts = measure(small, table, folder, how)
+                row |= {f"{how}, peak MiB": facts["peak"], f"{how}, kept MiB": facts["kept"]}
+                row |= {f"{how}, CPU s": facts["cpu"]}
+            rows.append(row)
     print_table(rows)
     first, last = rows[0], rows[-1]
     more = last["crystals"] - first["crystals"]
-    for name in ("peak MiB", "as a list, above imports MiB"):
-        print(f"{name}: {(last[name] - first[name]) / more * 1024:.2f} KiB for each further crystal")
+    each = {name: (last[name] - first[name]) / more * 2**20 for name in first if name.endswith("MiB")}
+    for name, value in each.items():
+        print(f"{name.removesuffix(' MiB')}: {value:.0f} bytes for each further crystal")
     if options.json:
-        save_json(options.json, info, rows, atoms=options.atoms)
+        save_json(options.json, info, rows, atoms=options.atoms, bytes_a_crystal=each)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,8 @@ def main() -> None:
     data.setup()
     info = machine_info(options.device)
     name = data.source.name
-    print_header(f"Loading {name}: {len(data.split.train)} crystals, batches of {options.batch_size}", info)
+    size = data.split.sizes["train"]
+    print_header(f"Loading {name}: {size} crystals, batches of {options.batch_size}", info)
     rows = [loading(data, workers, options.batches) for workers in options.workers]
     rows.append(training(data, torch.device(options.device), options.steps))
     for row in rows:

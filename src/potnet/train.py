@@ -116,7 +116,8 @@ def _train(
     seconds = {"featurize": time.perf_counter() - featurizing}  # without the imports before
     if start is not None:
         finetune.check_labels(data)
-    if len(data.split.train) < 2:
+    validates = bool(data.split.sizes["val"])
+    if data.split.sizes["train"] < 2:
         raise ConfigError("the training part has one crystal: nothing can be learned from it; give more data")
     module.prepare(data, config)
     if rank() == 0:
@@ -135,10 +136,10 @@ def _train(
             SeedEachBatch(config["seed"]),
             TrainingProgress(module.targets, monitor),
             LengthNotices(config["data"]["batch_size"]),
-            *setup.build_callbacks(config["callbacks"], bool(data.split.val), monitor),
+            *setup.build_callbacks(config["callbacks"], validates, monitor),
             # After a batch it comes behind whatever else its checkpoint keeps, such as averaged weights.
             StopOnSignal(run.checkpoints),
-            *checkpoints(run.checkpoints, bool(data.split.val), monitor),
+            *checkpoints(run.checkpoints, validates, monitor),
         ]
         derived = bool(module.targets.derived)
         trainer = setup.build_trainer(config["trainer"], callbacks, loggers, folder, derived)

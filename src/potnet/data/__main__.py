@@ -70,7 +70,7 @@ def show(entry: Entry) -> None:
     print(f"{entry.path}\n{_size(entry.bytes)}, {entry.state or entry.kind}")
     if entry.state == "finished":
         store = FeatureStore(entry.path)
-        removed = Counter(removal.reason for removal in store.table.removed)
+        removed = Counter(store.table.removed.counts())
         removed["not featurized"] += len(store.failures)
         print(f"{len(store)} crystals of {store.num_atoms.mean():.1f} atoms in {len(store.shards)} shards")
         for reason, count in (+removed).items():

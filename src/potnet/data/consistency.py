@@ -145,7 +145,7 @@ def repeated(crystals: Sequence[Crystal], keys: Sequence[str]) -> list[str]:
 
 
 def problems_of(
-    targets: Targets, labels: Mapping[str, np.ndarray], store: FeatureStore, ids: Sequence[str]
+    targets: Targets, labels: Mapping[str, np.ndarray], store: FeatureStore, rows: np.ndarray
 ) -> list[str]:
     """What speaks against the derived targets of a run being derivatives of its energy, or of the
     configuration that they stand with.
@@ -154,7 +154,7 @@ def problems_of(
         targets: Of the run.
         labels: (R,) of each target of crystals, for the rows of the store.
         store: Features, with the labels that are arrays.
-        ids: Crystals to look at, the first `LOOKED_AT` of them.
+        rows: Crystals to look at, the first `LOOKED_AT` of them.
     """
     keys = list(targets.derived)
     if not keys:
@@ -163,8 +163,7 @@ def problems_of(
     by = targets[energy].reference_by
     sources = None if by is None else store.table.values(by)
     crystals = []
-    for id in ids[:LOOKED_AT]:
-        row = store.table.position[id]
+    for row in rows[:LOOKED_AT].tolist():
         batch = store.batch(np.array([row]), numbers=False)
         found = {key: batch.targets[key].numpy() for key in keys}
         properties: dict[str, Any] = {"energy": float(labels[energy][row])}
@@ -172,7 +171,7 @@ def problems_of(
         if sources is not None:
             properties["source"] = str(sources[row])
         geometry = batch.cell[0].numpy(), batch.positions.numpy(), batch.z.numpy()
-        crystals.append(Crystal(*geometry, id, properties))
+        crystals.append(Crystal(*geometry, batch.ids[0], properties))
     return [*repeated(crystals, keys), *problems(compare(crystals, "source"))]
 
 

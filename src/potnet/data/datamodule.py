@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader
 
@@ -36,6 +37,7 @@ from potnet.data.table import (
     PARTS,
     CrystalTable,
     Removal,
+    Removals,
 )
 from potnet.data.targets import Target, Targets
 from potnet.files import cache_root
@@ -135,7 +137,7 @@ class CrystalDataModule(lightning.LightningDataModule):
         self.seconds: dict[str, float] = {}
         self._store: FeatureStore | None = None
         self._split: Split | None = None
-        self._removed: list[Removal] = []
+        self._removed = Removals()
         self._labels: dict[str, np.ndarray] = {}
 
     def prepare_data(self) -> None:
@@ -154,26 +156,24 @@ class CrystalDataModule(lightning.LightningDataModule):
         if self._store is not None:
             return
         store = self._features(None)
-        failed = tuple(Removal(f.id, NOT_FEATURIZED, f.reason) for f in store.failures)
+        failed = Removals.listed(Removal(f.id, NOT_FEATURIZED, f.reason) for f in store.failures)
         table = replace(store.table, removed=store.table.removed + failed)
         self._split, self._removed, self._labels = self._divide(table)
         self._align(store)
         self._store = store
-        split = self._split
-        for problem in problems_of(
-            self.targets, self._labels, store, [*split.train, *split.val, *split.test]
-        ):
+        used = np.concatenate([self._split.rows(part) for part in PARTS])
+        for problem in problems_of(self.targets, self._labels, store, used):
             log.warning("%s", problem)
-        if self._removed:
+        if len(self._removed):
             log.warning("%s", self._describe_removed())
-        if not self._split.val:
+        if not self._split.sizes["val"]:
             log.warning(
                 "the split has no crystal for validation, of %d in all: the last checkpoint counts as the "
                 "best. "
                 "Give more crystals, or validation a larger share",
                 sum(self._split.sizes.values()),
             )
-        if not self._split.test:
+        if not self._split.sizes["test"]:
             log.warning("the split has no crystal for the test")
 
     def train_dataloader(self) -> DataLoader[CrystalBatch]:
@@ -182,33 +182,32 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[CrystalBatch] | list[Any]:
         """Batches for validation; an empty list if the split has no such part."""
-        return self._loader("val") if self.split.val else []
+        return self._loader("val") if self.split.sizes["val"] else []
 
     def test_dataloader(self) -> DataLoader[CrystalBatch] | list[Any]:
         """Batches for the test; an empty list if the split has no such part."""
-        return self._loader("test") if self.split.test else []
+        return self._loader("test") if self.split.sizes["test"] else []
 
-    def dataloader(self, part: str, ids: Sequence[str] | None = None) -> DataLoader[CrystalBatch]:
+    def dataloader(self, part: str, rows: np.ndarray | None = None) -> DataLoader[CrystalBatch]:
         """Batches of "train", "val" or "test", every crystal once, in the order of the split, on any rank.
 
         Args:
             part: Of the split.
-            ids: Some of its crystals, in the order wanted; None is all.
+            rows: Some of its crystals, as rows of `store`, in the order wanted; None is all.
         """
-        return self._loader(part, shared=False, ids=ids)
+        return self._loader(part, shared=False, rows=rows)
 
-    def dataset(self, part: str, ids: Sequence[str] | None = None) -> CrystalDataset:
+    def dataset(self, part: str, rows: np.ndarray | None = None) -> CrystalDataset:
         """The crystals of "train", "val" or "test", or some of them.
 
         Raises:
             DataError: There is no such part.
         """
-        position = self.store.table.position
-        rows = [position[id] for id in (self.split[part] if ids is None else ids)]
         labels = {
             key: values for key, values in self._labels.items() if not _with_features(self.targets[key])
         }
-        return CrystalDataset(self.store, rows, labels)
+        chosen = self.split.rows(part) if rows is None else rows
+        return CrystalDataset(self.store, chosen, labels)
 
     @property
     def store(self) -> FeatureStore:
@@ -220,23 +219,23 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     @property
     def split(self) -> Split:
-        """The ids of each part, once `setup` has run."""
+        """The rows of `store` that are in each part, and their ids, once `setup` has run."""
         if self._split is None:
             self.setup()
         assert self._split is not None
         return self._split
 
     @property
-    def removed(self) -> list[Removal]:
+    def removed(self) -> Removals:
         """The crystals that are in the source but not used, once `setup` has run; none but these."""
-        return self._removed if self._store is not None else []
+        return self._removed
 
     def summary(self) -> dict[str, Any]:
         """What a log should say: name, size of each part, crystals left out by reason, cache."""
         return {
             "name": self.source.name,
             "crystals": self.split.sizes,
-            "removed": dict(Counter(entry.reason for entry in self.removed)),
+            "removed": self._removed.counts(),
             "split_hash": self.split.hash(),
             "cache": str(self.store.folder),
             "cache_mib": round(self.store.bytes / 2**20, 1),
@@ -260,21 +259,23 @@ class CrystalDataModule(lightning.LightningDataModule):
         """Refuse before the work what `setup` would refuse after it."""
         self._divide(table)
 
-    def _divide(self, table: CrystalTable) -> tuple[Split, list[Removal], dict[str, np.ndarray]]:
+    def _divide(self, table: CrystalTable) -> tuple[Split, Removals, dict[str, np.ndarray]]:
         """The split, the crystals left out, and the label of every row for each target, NaN where missing."""
         self._check_arrays(table)
         rows, known, unlabelled = self.targets.select(table)
-        removed = [*table.removed, *unlabelled]
+        removed = table.removed + unlabelled
         labels = {key: np.full(len(table), np.nan) for key in known}
         for key, values in known.items():
             labels[key][rows] = values
-        table = replace(table.take(rows), removed=tuple(removed))
+        labelled = replace(table.take(rows), removed=removed)
         if getattr(self.split_recipe, "needs_prototypes", False):
-            table = with_prototypes(table, self.source, cache_root(self.cache_dir))
-        split = self.split_recipe(table)
-        used = {id for part in PARTS for id in split[part]}
-        removed += [Removal(id, NOT_IN_SPLIT) for id in table.ids if id not in used]
-        return split, removed, labels
+            labelled = with_prototypes(labelled, self.source, cache_root(self.cache_dir))
+        split = self.split_recipe(labelled)
+        unused = np.ones(len(rows), dtype=bool)
+        for part in PARTS:
+            unused[split.rows(part)] = False
+        removed += Removals.of(labelled.ids.filter(pa.array(unused)), NOT_IN_SPLIT)
+        return Split(table.ids, *(rows[split.rows(part)] for part in PARTS)), removed, labels
 
     def _align(self, store: FeatureStore) -> None:
         """Put energies of several sources on one scale, where a target asks for it."""
@@ -286,8 +287,8 @@ class CrystalDataModule(lightning.LightningDataModule):
             for start in range(0, len(store), 256):
                 batch = store.batch(np.arange(start, min(start + 256, len(store))), numbers=False)
                 np.add.at(counts, (start + batch.batch.numpy(), batch.z.numpy()), 1)
-            train = np.array([store.table.position[id] for id in self._split.train])
             sources = store.table.values(target.reference_by)
+            train = self._split.rows("train")
             self._labels[key] = aligned(self._labels[key], counts, sources, train, key)
 
     def _check_arrays(self, table: CrystalTable) -> None:
@@ -309,7 +310,7 @@ class CrystalDataModule(lightning.LightningDataModule):
                 )
 
     def _describe_removed(self) -> str:
-        counts = Counter(entry.reason for entry in self._removed)
+        counts = Counter(self._removed.counts())
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
         used = sum(self.split.sizes.values())
         return f"{len(self._removed)} crystals of {self.source.name} are not used ({reasons}); {used} are"
@@ -323,9 +324,9 @@ class CrystalDataModule(lightning.LightningDataModule):
         return f"{len(store)} crystals of {self.source.name} {how}, {size}{skipped}"
 
     def _loader(
-        self, part: str, shuffle: bool = False, shared: bool = True, ids: Sequence[str] | None = None
+        self, part: str, shuffle: bool = False, shared: bool = True, rows: np.ndarray | None = None
     ) -> DataLoader[CrystalBatch]:
-        dataset = self.dataset(part, ids)
+        dataset = self.dataset(part, rows)
         sampler = EpochSampler(len(dataset), shuffle, self.seed)
         rank, world_size = 0, 1
         if shared and self.trainer is not None:

@@ -15,6 +15,6 @@ class CacheError(DataError):
 
 def name_some(ids: Iterable[str], limit: int = 5) -> str:
     """The first few ids, and how many more there are."""
-    ids = list(ids)
+    ids = [str(id) for id in ids]
     more = f" and {len(ids) - limit} more" if len(ids) > limit else ""
     return ", ".join(ids[:limit]) + more

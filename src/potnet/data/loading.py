@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
@@ -60,7 +61,7 @@ class CrystalDataset(Dataset[CrystalBatch]):
     @property
     def ids(self) -> list[str]:
         """Names of the crystals, in order."""
-        return [self.store.table.ids[row] for row in self.rows]
+        return self.store.table.ids.take(pa.array(self.rows)).to_pylist()
 
     def values(self, key: str) -> np.ndarray:
         """(n,) float64 labels of one target, in its physical unit."""

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from potnet.data.errors import DataError
-from potnet.data.table import CrystalTable, Removal
+from potnet.data.table import CrystalTable, Removals
 from potnet.data.target import Target
 
 __all__ = ["Target", "Targets"]
@@ -116,7 +117,7 @@ class Targets(Mapping[str, Target]):
             return "val/loss"
         return f"val/{self.first.key}/{'accuracy' if self.first.is_class else 'mae'}"
 
-    def select(self, table: CrystalTable) -> tuple[np.ndarray, dict[str, np.ndarray], list[Removal]]:
+    def select(self, table: CrystalTable) -> tuple[np.ndarray, dict[str, np.ndarray], Removals]:
         """The crystals that can be learned from.
 
         Returns:
@@ -129,11 +130,12 @@ class Targets(Mapping[str, Target]):
         """
         labels = {key: target.labels(table) for key, target in self._targets.items()}
         keep = np.ones(len(table), dtype=bool)
-        removed: list[Removal] = []
+        removed = Removals()
 
         def leave_out(rows: np.ndarray, reason: str) -> None:
-            for row in np.flatnonzero(rows & keep).tolist():
-                removed.append(Removal(table.ids[row], reason, "absent, null, NaN or not a number"))
+            nonlocal removed
+            ids = table.ids.filter(pa.array(rows & keep))
+            removed += Removals.of(ids, reason, "absent, null, NaN or not a number")
             keep[rows] = False
 
         for key, target in self._targets.items():
@@ -149,7 +151,7 @@ class Targets(Mapping[str, Target]):
                 f"none of the {len(table)} crystals has {' and '.join(self)}: choose another target or "
                 "data set"
             )
-        ids = [table.ids[row] for row in rows]
+        ids = table.ids.take(pa.array(rows))
         labels = {key: values[rows] for key, values in labels.items()}
         for key, target in self._targets.items():
             target.check(ids, labels[key])

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 import yaml
 
 from potnet.config import ConfigError, did_you_mean
+from potnet.data.table import places, texts_of
 from potnet.files import file_hash, write_whole
 from potnet.inference.ensemble import Calibration, Ensemble
 from potnet.inference.flags import Reference, Surroundings
@@ -130,13 +132,12 @@ def build_entry(
     files, dtype = _export(name, runs, registry.parent, parts["test"], module, key, device)
 
     test = parts["test"]
-    formulas = [_formula(kinds, module, id) for kinds, id in zip(test.elements, test.ids, strict=True)]
+    formulas = _formulas(test, module)
     train = parts["train"]
+    values = target.physical(torch.from_numpy(train.label)).tolist()
     known = [
-        Reference(id, _formula(kinds, module, id), float(f"{value:.4g}"))
-        for id, kinds, value in zip(
-            train.ids, train.elements, target.physical(torch.from_numpy(train.label)).tolist(), strict=True
-        )
+        Reference(id, formula, float(f"{value:.4g}"))
+        for id, formula, value in zip(train.ids, _formulas(train, module), values, strict=True)
     ]
     held_out = torch.cat([parts["val"].embedding, test.embedding])
     surroundings = Surroundings.fit(train.embedding, held_out, known=known)
@@ -157,7 +158,8 @@ def build_entry(
 
     outside: dict[str, Any] = {}
     if ood is not None:
-        others = read_labelled(ood, key, ood_label, ood_where, ood_atoms, set(module.store.table.formulas))
+        trained = set(module.store.table.texts["formula"].to_pylist())
+        others = read_labelled(ood, key, ood_label, ood_where, ood_atoms, trained)
         outside = {
             "title": ood_title or Path(ood).name,
             **judge_outside(Ensemble(members, calibration, name), others),
@@ -250,10 +252,11 @@ def _export(
     return files, dtype
 
 
-def _formula(kinds: frozenset[int], module: CrystalDataModule, id: str) -> str:
-    """Formula of a crystal; its elements where the source has none."""
+def _formulas(part: measure.Part, module: CrystalDataModule) -> list[str]:
+    """The reduced formula of each crystal of a part."""
     table = module.store.table
-    return table.formulas[table.position[id]] if table.formulas else "-".join(map(str, sorted(kinds)))
+    rows = places(texts_of(part.ids), table.ids)
+    return table.texts["formula"].take(pa.array(rows)).to_pylist()
 
 
 def _domain(module: CrystalDataModule) -> dict[str, Any]:

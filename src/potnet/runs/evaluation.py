@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -82,36 +84,34 @@ def evaluate(
     """
     found = []
     for part in parts:
-        if not data.split[part]:
+        if not data.split.sizes[part]:
             continue
         if by is None:
             found += evaluate_part(predictor, part, data.dataloader(part))
             continue
-        for group, ids in groups_of(data, part, by).items():
-            of_group = evaluate_part(predictor, part, data.dataloader(part, ids))
+        for group, rows in groups_of(data, part, by).items():
+            of_group = evaluate_part(predictor, part, data.dataloader(part, rows))
             found += [replace(evaluation, group=group) for evaluation in of_group]
     return found
 
 
-def groups_of(data: CrystalDataModule, part: str, by: str) -> dict[str, list[str]]:
-    """Names of the crystals of a part, by what they have in a column of the data, in alphabetic order.
+def groups_of(data: CrystalDataModule, part: str, by: str) -> dict[str, np.ndarray]:
+    """Rows of the crystals of a part, by what they have in a column of the data, in alphabetic order.
 
     Raises:
         DataError: There is no such column, or it has more than `MOST_GROUPS` values.
     """
-    table = data.store.table
-    column = table.values(by)
-    found: dict[str, list[str]] = {}
-    for id in data.split[part]:
-        value = column[table.position[id]]
+    rows = data.split.rows(part)
+    found: dict[str, list[int]] = {}
+    for row, value in zip(rows.tolist(), data.store.table.values(by)[rows].tolist(), strict=True):
         text = f"{value:g}" if isinstance(value, float) else str(value)
-        found.setdefault(text, []).append(id)
+        found.setdefault(text, []).append(row)
     if len(found) > MOST_GROUPS:
         raise DataError(
             f"by={by}: {part} has {len(found)} values of it, more than {MOST_GROUPS}: give a column that "
             "names groups"
         )
-    return dict(sorted(found.items()))
+    return {text: np.array(found[text]) for text in sorted(found)}
 
 
 def evaluate_part(predictor: Predictor, part: str, batches: Iterable[Any]) -> list[Evaluation]:
@@ -196,9 +196,9 @@ def _text(target: Target, values: list[float]) -> list[str]:
 
 
 def formulas_of(evaluation: Evaluation, data: CrystalDataModule) -> list[str]:
-    """n formulas; an empty list where the source does not know them."""
-    table = data.store.table
-    return [table.formulas[table.position[id]] for id in evaluation.ids] if table.formulas else []
+    """n reduced formulas."""
+    rows = pa.array(data.split.rows(evaluation.part))
+    return data.store.table.texts["formula"].take(rows).to_pylist()
 
 
 def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int = 20) -> list[tuple[Any, ...]]:
@@ -207,14 +207,14 @@ def worst_crystals(evaluation: Evaluation, data: CrystalDataModule, count: int =
     Label and prediction are in the physical unit, the error in that of the metrics.
     """
     errors = evaluation.errors.nan_to_num(nan=-1.0).tolist()
-    formulas = formulas_of(evaluation, data) or [""] * len(errors)
-    atoms, position = data.store.num_atoms, data.store.table.position
+    formulas = formulas_of(evaluation, data)
+    atoms = data.store.num_atoms[data.split.rows(evaluation.part)]
     worst = sorted((n for n in range(len(errors)) if errors[n] >= 0), key=lambda n: -errors[n])[:count]
     return [
         (
             evaluation.ids[n],
             formulas[n],
-            int(atoms[position[evaluation.ids[n]]]),
+            int(atoms[n]),
             float(evaluation.label[n]),
             float(evaluation.prediction[n]),
             errors[n],

@@ -138,7 +138,7 @@ def _suffix(key: str, targets: Targets) -> str | None:
 def _error_by_element(test: Evaluation, data: CrystalDataModule) -> dict[int, ElementError]:
     """Error of each element over the test crystals that contain it, by atomic number."""
     formulas = formulas_of(test, data)
-    known = [(f, e) for f, e in zip(formulas, test.errors.tolist(), strict=False) if e == e]
+    known = [(f, e) for f, e in zip(formulas, test.errors.tolist(), strict=True) if e == e]
     return error_by_element([formula for formula, _ in known], [error for _, error in known])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import signal
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from potnet.config import ConfigError, build, check_arguments, did_you_mean, locate
 from potnet.config.resolvers import job_number
 from potnet.data.targets import Targets
-from potnet.files import csv_text, write_whole
+from potnet.files import replacing, write_whole
 from potnet.runs.folder import RunFolder
 from potnet.runs.record import git_state, versions
 from potnet.training.processes.devices import check_devices
@@ -281,10 +282,11 @@ def fit(trainer: Trainer, module: LightningModule, data: CrystalDataModule, chec
 def write_split(folder: Path, data: CrystalDataModule) -> None:
     """Keep ids of each part, crystals not used, versions, licence and citation; print the last two."""
     run = RunFolder(folder)
-    split = {"hash": data.split.hash(), **data.split.to_plain()}
-    write_whole(run.split, json.dumps(split, indent=1) + "\n")
-    removed = [(entry.id, entry.reason, entry.detail) for entry in data.removed]
-    write_whole(run.removed, csv_text(("id", "reason", "detail"), removed))
+    data.split.write(run.split)
+    with replacing(run.removed) as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "reason", "detail"))
+        table.writerows((entry.id, entry.reason, entry.detail) for entry in data.removed)
     source = data.source
     licence, citation = getattr(source, "licence", ""), getattr(source, "citation", "")
     text = f"data: {source.name}\nlicence: {licence or 'not stated'}\ncite: {citation or 'not stated'}"

@@ -66,7 +66,7 @@ def calibrate(predictor: Predictor, data: CrystalDataModule, file: Path) -> dict
         Target -> T.
     """
     keys = [key for key, target in predictor.targets.items() if target.is_class]
-    if not keys or not data.split.val:
+    if not keys or not data.split.sizes["val"]:
         return {}
     for key in keys:
         scaler_of(predictor.scalers, key).set(0.0, 1.0)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from potnet.data import CrystalTable, Removal
+from potnet.data.table import Removals, texts_of
 
 
 def cubic(id: str, length: float = 4.0, **extra: Any) -> dict[str, Any]:
@@ -19,6 +25,18 @@ def write_table(path: Path, records: list[dict[str, Any]]) -> Path:
     text = "".join(json.dumps(record) + "\n" for record in records)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
+
+
+def table_of(
+    ids: Sequence[str],
+    targets: Mapping[str, np.ndarray] | None = None,
+    units: dict[str, str] | None = None,
+    removed: Sequence[Removal] = (),
+    **texts: Sequence[str | None],
+) -> CrystalTable:
+    """A table of crystals in memory; `texts` are part, formula and prototype."""
+    columns = {name: texts_of(column) for name, column in {"id": ids, **texts}.items()}
+    return CrystalTable(columns, targets or {}, units or {}, Removals.listed(removed))
 
 
 def moduli(total: int, **extra: Any) -> list[dict[str, Any]]:

@@ -444,7 +444,7 @@ def test_failures_are_kept_with_their_reason(
     expected = [Failure(id, "refused") for id in ("c1", "c8", "c9")]
     store = cached_features(source, featurizer, tmp_path, on_error="skip")
     assert store.failures == expected
-    assert store.table.ids == ["c0", "c2", "c3", "c4", "c5", "c6", "c7"]
+    assert store.table.ids.to_pylist() == ["c0", "c2", "c3", "c4", "c5", "c6", "c7"]
     assert store.batch([1, 6]).ids == ["c2", "c7"]
     assert store.batch([1, 6]).targets["k_vrh"].tolist() == [12.0, 17.0]
     # A later run that wants every crystal finds the same cache, and is told.

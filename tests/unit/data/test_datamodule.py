@@ -232,8 +232,8 @@ def test_missing_targets_are_counted(tmp_path: Path):
     records = [*moduli(3, split="train"), cubic("none", split="train")]
     data = from_table(tmp_path, records, Target("k_vrh", on_missing="drop"))
     assert data.summary()["removed"] == {"no k_vrh": 1}
-    assert data.removed == [Removal("none", "no k_vrh", "absent, null, NaN or not a number")]
-    assert data.split.train == ("c0", "c1", "c2")
+    assert list(data.removed) == [Removal("none", "no k_vrh", "absent, null, NaN or not a number")]
+    assert data.split["train"] == ("c0", "c1", "c2")
 
 
 def test_everything_that_is_left_out_is_counted(
@@ -263,7 +263,7 @@ def test_everything_that_is_left_out_is_counted(
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             data.setup()
-        assert data.split.train == ("c0", "c1", "c2", "c3")
+        assert data.split["train"] == ("c0", "c1", "c2", "c3")
         assert [(entry.id, entry.reason) for entry in data.removed] == [
             ("c1", "duplicate id"),
             ("bad", "unreadable"),

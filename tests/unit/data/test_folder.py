@@ -63,7 +63,7 @@ def test_several_targets_missing_values_and_a_split(folder: Path):
     assert data.targets == {"k_vrh": "", "g_vrh": ""}
     np.testing.assert_array_equal(data.table.values("k_vrh"), [1, np.nan, 3])
     np.testing.assert_array_equal(data.table.values("g_vrh"), [4, np.nan, 6])
-    assert data.table.split == ["train", "val", None]
+    assert data.table.split.to_pylist() == ["train", "val", None]
 
 
 def test_files_that_are_not_named_are_listed(folder: Path):

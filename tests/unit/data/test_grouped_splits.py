@@ -8,7 +8,7 @@ from typing import Any
 import ase.build
 import numpy as np
 import pytest
-from crystal_tables import cubic, write_table
+from crystal_tables import cubic, table_of, write_table
 
 from potnet.crystals import from_ase
 from potnet.data import (
@@ -26,11 +26,12 @@ from potnet.data.features.cache import cached_features
 from potnet.data.splits import prototypes
 from potnet.data.splits.grouped import connected
 from potnet.data.splits.prototypes import prototype, with_prototypes
+from potnet.data.table import first_rows, texts_of
 
 
 def table(formulas: list[str], **more: object) -> CrystalTable:
     ids = [f"c{i}" for i in range(len(formulas))]
-    return CrystalTable(ids, {"k": np.ones(len(ids))}, {"k": ""}, formulas=formulas, **more)  # type: ignore[arg-type]
+    return table_of(ids, {"k": np.ones(len(ids))}, {"k": ""}, formula=formulas, **more)  # type: ignore[arg-type]
 
 
 TABLE = table([f"F{row % 17}" for row in range(100)])
@@ -48,13 +49,14 @@ def test_ratio_uses_every_crystal_once():
     for total in range(3, 40):
         split = RatioSplit(seed=1)(table(["F"] * total))
         assert split.sizes["test"] == split.sizes["val"] == total // 10
-        assert sorted(split.train + split.val + split.test) == sorted(table(["F"] * total).ids)
+        assert sorted(split["train"] + split["val"] + split["test"]) == sorted(f"c{i}" for i in range(total))
 
 
 def test_seed_sets_the_order():
-    assert RatioSplit(seed=1)(TABLE) == RatioSplit(seed=1)(TABLE) != RatioSplit(seed=2)(TABLE)
+    hashes = [RatioSplit(seed=seed)(TABLE).hash() for seed in (1, 1, 2)]
+    assert hashes[0] == hashes[1] != hashes[2]
     # Guards against another shuffle in another Python.
-    assert RatioSplit(seed=0)(table(["F"] * 10)).test == ("c7",)
+    assert RatioSplit(seed=0)(table(["F"] * 10))["test"] == ("c7",)
 
 
 def test_counts_and_shares():
@@ -64,7 +66,7 @@ def test_counts_and_shares():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_formula_on_two_sides(seed: int):
-    labels = dict(zip(TABLE.ids, TABLE.formulas, strict=True))
+    labels = dict(zip(*(TABLE.texts[name].to_pylist() for name in ("id", "formula")), strict=True))
     for split in (
         RatioSplit(seed=seed, by="formula")(TABLE),
         RatioSplit(0.3, 0.3, 0.2, seed=seed, by="formula")(TABLE),
@@ -77,10 +79,10 @@ def test_no_formula_on_two_sides(seed: int):
 def test_folds_cover_everything_once():
     for by in ("crystal", "formula"):
         folds = [FoldSplit(5, fold, by=by)(TABLE) for fold in range(5)]
-        assert sorted(id for split in folds for id in split.test) == sorted(TABLE.ids)
-        assert max(len(split.test) for split in folds) - min(len(split.test) for split in folds) <= 6
+        assert sorted(id for split in folds for id in split["test"]) == sorted(TABLE.ids.to_pylist())
+        assert np.ptp([split.sizes["test"] for split in folds]) <= 6
         for split in folds:
-            assert len(split.train) + len(split.val) + len(split.test) == 100
+            assert sum(split.sizes.values()) == 100
     assert FoldSplit(5, 0, val=0.0)(TABLE).sizes == {"train": 80, "val": 0, "test": 20}
 
 
@@ -161,34 +163,39 @@ def test_prototypes_are_searched_once_without_reading_the_source_again(
         found.append(with_prototypes(table.take([3, 1]), source, tmp_path / "kept"))
 
     store = cached_features(source, featurizer, tmp_path / "cache", check=check)
-    assert found[0].prototypes == ["221_AB_1(-3mm)_1(-3mm)"] * 2
+    assert found[0].texts["prototype"].to_pylist() == ["221_AB_1(-3mm)_1(-3mm)"] * 2
     whole = with_prototypes(store.table, source, tmp_path / "kept")  # the two others, from the features
-    assert whole.prototypes == ["221_AB_1(-3mm)_1(-3mm)"] * 4
-    assert whole.take([2, 0]).prototypes == whole.prototypes[:2]
+    prototype_of_all = whole.texts["prototype"].to_pylist()
+    assert prototype_of_all == ["221_AB_1(-3mm)_1(-3mm)"] * 4
+    assert whole.take([2, 0]).texts["prototype"].to_pylist() == prototype_of_all[:2]
     assert len(reads) == 1
     searched: list[str] = []
     monkeypatch.setattr(prototypes, "prototype", lambda crystal: searched.append(crystal.id) or "none")
-    assert with_prototypes(store.table, source, tmp_path / "kept").prototypes == whole.prototypes
+    again = with_prototypes(store.table, source, tmp_path / "kept")
+    assert again.texts["prototype"].equals(whole.texts["prototype"])
     assert not searched
 
 
 def test_prototype_split_of_the_embedded_set(embedded: Any):
     crystals = embedded.crystals[:300]
     labels = {crystal.id: prototype(crystal) for crystal in crystals}
-    some = CrystalTable(
-        list(labels), {}, {}, formulas=embedded.table.formulas[:300], prototypes=list(labels.values())
-    )
+    formulas = dict(zip(labels, embedded.table.texts["formula"].to_pylist(), strict=False))
+    some = table_of(list(labels), formula=list(formulas.values()), prototype=list(labels.values()))
     split = RatioSplit(by="prototype")(some)
-    formulas = dict(zip(some.ids, some.formulas, strict=True))
     assert len(set(formulas.values())) < 300
     for known in (labels, formulas):
         assert all(len(parts) == 1 for parts in parts_of(split, known).values())
     assert split.sizes == {"train": 240, "val": 30, "test": 30}
 
 
+def groups(*labels: list[str]) -> list[int]:
+    return connected([first_rows(texts_of(column)) for column in labels]).tolist()
+
+
 def test_polymorphs_tie_prototypes_together():
-    assert connected([["SiO2", "TiO2", "TiO2", "NaCl"], ["p", "p", "q", "r"]]) == [[0, 1, 2], [3]]
-    assert connected([["a", "b", "c"], ["x", "y", "x"]]) == [[0, 2], [1]]
+    assert groups(["SiO2", "TiO2", "TiO2", "NaCl"], ["p", "p", "q", "r"]) == [0, 0, 0, 1]
+    assert groups(["a", "b", "c"], ["x", "y", "x"]) == [0, 1, 0]
+    assert groups(["b", "a", "c", "a", "b"]) == [0, 1, 2, 1, 0]
 
 
 PARTS = {"train": ["c2", "c0"], "val": ["c1"], "test": ["c3"]}

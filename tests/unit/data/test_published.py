@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from crystal_tables import table_of
 
 from potnet.config import build, compose, config_dir, plain
 from potnet.data import CrystalTable, DataError, GivenSplit, PublishedSplit, Split
@@ -63,7 +64,7 @@ FOLDS = {
 
 
 def table(total: int, split: list[str | None] | None = None) -> CrystalTable:
-    return CrystalTable([str(row) for row in range(total)], {}, {}, split)
+    return table_of([str(row) for row in range(total)], **({"part": split} if split else {}))
 
 
 def published(data: str, target: str, *overrides: str) -> PublishedSplit:
@@ -77,7 +78,7 @@ def digest(rows: Sequence[str]) -> str:
 
 
 def parts(split: Split) -> tuple[tuple[str, ...], ...]:
-    return split.train, split.val, split.test
+    return split["train"], split["val"], split["test"]
 
 
 @pytest.mark.parametrize(("data", "target", "total", "sizes"), PUBLISHED)
@@ -111,8 +112,8 @@ def test_a_fold_by_its_config() -> None:
     for fold in range(5):
         split = published("matbench", "phonon_peak", f"data.fold={fold}")(table(1_265))
         assert split.sizes == {"train": 911, "val": 101, "test": 253}
-        tests.append(digest(split.test))
-        assert sorted(map(int, split.train + split.val + split.test)) == list(range(1_265))
+        tests.append(digest(split["test"]))
+        assert sorted(int(id) for found in parts(split) for id in found) == list(range(1_265))
     assert " ".join(tests) == FOLDS["phonon_peak"][1]
 
 
@@ -150,7 +151,7 @@ def test_no_published_split() -> None:
 
 
 def test_a_target_without_a_known_total(caplog: pytest.LogCaptureFixture) -> None:
-    assert PublishedSplit(GivenSplit(), {"a": 3}, "b")(table(2, ["train", "val"])).train == ("0",)
+    assert PublishedSplit(GivenSplit(), {"a": 3}, "b")(table(2, ["train", "val"]))["train"] == ("0",)
     assert published("jarvis_dft_3d", "k_voigt")(table(10)).sizes == {"train": 8, "val": 1, "test": 1}
     assert not caplog.records
 

@@ -72,7 +72,7 @@ def test_limits_that_nothing_can_pass_change_nothing():
 def test_in_order_without_shuffling():
     pairs = np.array([10, 20, 30, 200, 40, 50])
     packing = limited_batches(3, False, np.zeros_like(pairs), pairs, None, 60)
-    assert packing.batches() == [[0, 1, 2], [3], [4], [5]]
+    assert list(packing.batches()) == [[0, 1, 2], [3], [4], [5]]
     assert packing.count == 4
 
 
@@ -88,7 +88,7 @@ def test_every_crystal_once_within_every_limit(sizes, max_edges, max_pairs, batc
     table = np.array([(1, edges, pairs) for edges, pairs in sizes])
     limits = np.array([batch_size, max_edges, max_pairs])
     packing = Packing(table, limits, shuffle)
-    batches = packing.batches(torch.Generator().manual_seed(0))
+    batches = list(packing.batches(torch.Generator().manual_seed(0)))
     assert len(batches) == packing.count
     assert sorted(crystal for batch in batches for crystal in batch) == list(range(len(sizes)))
     for batch in batches:

@@ -30,7 +30,8 @@ def test_embedded_set_is_the_described_one(embedded: Any):
 
 def test_embedded_split_keeps_formulas_apart(embedded: Any):
     parts: dict[str, set[str]] = {}
-    for id, formula in zip(embedded.table.ids, embedded.table.formulas, strict=True):
+    ids, formulas = (embedded.table.texts[name].to_pylist() for name in ("id", "formula"))
+    for id, formula in zip(ids, formulas, strict=True):
         parts.setdefault(formula, set()).add(embedded.split[id])
     assert len(parts) == 3742
     assert all(len(found) == 1 for found in parts.values())
@@ -40,7 +41,7 @@ def test_limit_keeps_proportions_and_order(tmp_path: Path):
     whole = stage(EmbeddedSource(), tmp_path / "stage", "raise")
     found = choose(whole, "mp", limit=200)
     assert len(found.rows) == len(found.table) == 200
-    assert [found.table.split.count(part) for part in ("train", "val", "test")] == [157, 21, 22]
+    assert [found.table.split.to_pylist().count(part) for part in ("train", "val", "test")] == [157, 21, 22]
     assert (np.diff(found.rows) > 0).all()
     np.testing.assert_array_equal(choose(whole, "mp", limit=200).rows, found.rows)
     assert len(choose(whole, "mp", limit=5000).rows) == 4273

@@ -1,26 +1,36 @@
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
+from crystal_tables import table_of
 
 from potnet.data import CrystalTable, DataError, GivenSplit, ListedSplit, ShuffledSplit, Split
+from potnet.data.splits import recipes
 from potnet.data.splits.recipes import shuffled_indices
 
 
 def table(total: int, split: list[str | None] | None = None) -> CrystalTable:
-    return CrystalTable([f"c{i}" for i in range(total)], {"k": np.ones(total)}, {"k": ""}, split)
+    ids = [f"c{i}" for i in range(total)]
+    return table_of(ids, {"k": np.ones(total)}, {"k": ""}, **({"part": split} if split else {}))
+
+
+def split_of(**parts: list[str]) -> Split:
+    return ListedSplit(parts).split
 
 
 def test_given_split_keeps_order():
     split = GivenSplit()(table(5, ["test", "train", None, "val", "train"]))
-    assert split == Split(("c1", "c4"), ("c3",), ("c0",))
+    assert split.to_plain() == {"train": ["c1", "c4"], "val": ["c3"], "test": ["c0"]}
+    assert split.rows("train").tolist() == [1, 4]
     assert split.sizes == {"train": 2, "val": 1, "test": 1}
 
 
 def test_given_split_without_validation():
-    assert GivenSplit()(table(2, ["train", "test"])).val == ()
+    assert GivenSplit()(table(2, ["train", "test"]))["val"] == ()
 
 
 def test_given_split_needs_a_split():
@@ -42,9 +52,9 @@ def test_published_shuffle_is_pythons():
     random.seed(123)
     expected = list(range(1000))
     random.shuffle(expected)
-    assert shuffled_indices(1000, 123) == expected
+    assert shuffled_indices(1000, 123).tolist() == expected
     # Guards against another shuffle in another Python.
-    assert shuffled_indices(10, 123) == [8, 7, 5, 9, 2, 3, 6, 1, 4, 0]
+    assert shuffled_indices(10, 123).tolist() == [8, 7, 5, 9, 2, 3, 6, 1, 4, 0]
 
 
 @pytest.mark.parametrize(
@@ -60,9 +70,9 @@ def test_published_sizes(total: int, parts: dict[str, int], sizes: tuple[int, ..
     split = ShuffledSplit(**parts)(table(total))
     assert tuple(split.sizes.values()) == sizes
     order = shuffled_indices(total, 123)
-    assert split.train[0] == f"c{order[0]}"
-    assert split.test[-1] == f"c{order[-1]}"
-    assert split.val[-1] == f"c{order[total - sizes[2] - 1]}"
+    assert split["train"][0] == f"c{order[0]}"
+    assert split["test"][-1] == f"c{order[-1]}"
+    assert split["val"][-1] == f"c{order[total - sizes[2] - 1]}"
 
 
 def test_seed_and_ratio():
@@ -71,11 +81,25 @@ def test_seed_and_ratio():
     assert one.sizes == {"train": 4, "val": 2, "test": 2}
     assert one.hash() != other.hash()
     assert one.hash() == ShuffledSplit(0.5, 0.25, 0.25, seed=1)(table(8)).hash()
-    assert sorted(one.train + one.val + one.test) == sorted(table(8).ids)
+    assert sorted(one["train"] + one["val"] + one["test"]) == [f"c{i}" for i in range(8)]
 
 
 def test_hash_knows_the_part():
-    assert Split(("a", "b"), ("c",)).hash() != Split(("a",), ("b", "c")).hash()
+    assert split_of(train=["a", "b"], val=["c"]).hash() != split_of(train=["a"], val=["b", "c"]).hash()
+
+
+def test_hash_and_file_do_not_depend_on_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = {"train": ["c2", 'a "b"', "Å"], "val": [], "test": ["c1"]}
+    split = split_of(**plain)
+    # The hash of runs that are there already.
+    known = "792dadbbc6bae88bed8795e1083cbc78ef5db77c63931afb1a6e6e86ded03e39"
+    assert split.hash() == known
+    for piece in (1, 2, 65_536):
+        monkeypatch.setattr(recipes, "_PIECE", piece)
+        assert split.hash() == known
+        split.write(tmp_path / "split.json")
+        written = json.dumps({"hash": split.hash(), **plain}, indent=1) + "\n"
+        assert (tmp_path / "split.json").read_text() == written
 
 
 @pytest.mark.parametrize(
@@ -108,20 +132,19 @@ def test_unknown_and_double():
     with pytest.raises(DataError, match="unknown part 'tets' of the split; did you mean test"):
         ListedSplit({"train": ["a"], "tets": ["b"]})
     with pytest.raises(DataError, match="unknown part 'validation'"):
-        Split(("a",))["validation"]
+        split_of(train=["a"])["validation"]
     with pytest.raises(DataError, match="1 crystals are in two places of the split: a"):
-        Split(("a",), ("a",))
+        split_of(train=["a"], val=["a"])
 
 
 def test_a_share_for_validation_where_the_data_have_none():
     parts = ["train"] * 10 + ["test"] * 2
-    table = CrystalTable([f"c{i}" for i in range(12)], {}, {}, split=parts)
-    split = GivenSplit(val=0.2)(table)
+    whole = table(12, parts)
+    split = GivenSplit(val=0.2)(whole)
     assert split.sizes == {"train": 8, "val": 2, "test": 2}
-    assert set(split.train) | set(split.val) == set(table.ids[:10])
-    assert split == GivenSplit(val=0.2)(table) != GivenSplit(val=0.2, seed=1)(table)
-    assert GivenSplit()(table).val == ()
-    own = CrystalTable(table.ids, {}, {}, split=["val", *parts[1:]])
-    assert GivenSplit(val=0.2)(own).val == ("c0",)
+    assert sorted([*split.rows("train"), *split.rows("val")]) == list(range(10))
+    assert split.hash() == GivenSplit(val=0.2)(whole).hash() != GivenSplit(val=0.2, seed=1)(whole).hash()
+    assert GivenSplit()(whole)["val"] == ()
+    assert GivenSplit(val=0.2)(table(12, ["val", *parts[1:]]))["val"] == ("c0",)
     with pytest.raises(DataError, match=r"data\.split\.val=1"):
         GivenSplit(val=1)

@@ -170,7 +170,7 @@ def test_columns_of_any_table(tmp_path: Path, name: str):
     np.testing.assert_array_equal(data.table.values("k_vrh"), [25.0, np.nan, 98.0])
     assert data.table.values("note").tolist() == ["x", "y", None]
     assert data.split == {"salt": "train", "silicon": "test"}
-    assert data.table.formulas == ["ClNa", "Si", "Si"]
+    assert data.table.texts["formula"].to_pylist() == ["ClNa", "Si", "Si"]
     assert data.content_hash == source.content_hash()
     assert data.content_hash != TableSource(source.path).content_hash()
     same(data.crystals[0], from_ase(NACL))

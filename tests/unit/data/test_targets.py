@@ -3,13 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from crystal_tables import table_of
 
 from potnet.config import ConfigError
 from potnet.data import CrystalTable, DataError, Target, Targets
 
 
 def table(values: list[float], unit: str = "GPa") -> CrystalTable:
-    return CrystalTable([f"c{i}" for i in range(len(values))], {"k": np.array(values)}, {"k": unit})
+    return table_of([f"c{i}" for i in range(len(values))], {"k": np.array(values)}, {"k": unit})
 
 
 def test_log10_and_back():
@@ -83,7 +84,7 @@ def several(**columns: list[float]) -> CrystalTable:
         key: np.array(values, dtype=object if isinstance(values[0], str) else float)
         for key, values in columns.items()
     }
-    return CrystalTable([f"c{i}" for i in range(len(arrays[next(iter(arrays))]))], arrays, {})
+    return table_of([f"c{i}" for i in range(len(arrays[next(iter(arrays))]))], arrays)
 
 
 def test_targets_from_one_or_several_configs() -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from potnet.crystals import Crystal
@@ -165,7 +167,7 @@ def shard_plan(atoms: np.ndarray) -> Iterator[tuple[int, int]]:
         atoms: (n,) atoms of each crystal.
     """
     start = pairs = 0
-    for row, size in enumerate((atoms * atoms).tolist()):
+    for row, size in enumerate(map(int, atoms * atoms)):
         if row > start and (row - start == _SHARD_CRYSTALS or pairs + size > _SHARD_PAIRS):
             yield start, row
             start, pairs = row, 0
@@ -201,8 +203,8 @@ def _finish(
     folder: Path, key: dict[str, Any], name: str, staged: Stage, choice: Choice, shards: list[ShardRecord]
 ) -> None:
     """Write labels and removals, and then the manifest."""
-    failed = {failure.id for shard in shards for failure in shard.failures}
-    kept = np.array([id not in failed for id in choice.table.ids], dtype=bool)
+    failed = [failure.id for shard in shards for failure in shard.failures]
+    kept = ~np.asarray(pc.is_in(choice.table.ids, value_set=pa.array(failed, pa.string())))
     if not kept.any():
         first = shards[0].failures[0].reason
         raise DataError(f"none of the {len(kept)} crystals of {name} could be featurized: {first}")

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
 from potnet.data.errors import DataError
-from potnet.data.features.staging import Stage, strings
+from potnet.data.features.staging import Stage
 from potnet.data.table import (
     TOO_LARGE,
     CrystalTable,
-    Removal,
-    SomeRows,
+    Removals,
     check_any,
-    check_ids,
     check_parts,
     limited_rows,
+    refuse_repeated,
     repeated_id,
+    repeated_rows,
 )
 
 
@@ -55,54 +55,35 @@ def choose(
     for setting, value in (("max_atoms", max_atoms), ("limit", limit)):
         if value is not None and value < 1:
             raise DataError(f"data.{setting}={value}: give at least 1, or null for no limit")
-    column = stage.texts("id")
-    repeated = _repeated(column)
-    ids = column.to_pylist()
+    units = {key: stage.units.get(key, "") for key in stage.keys}
+    everything = CrystalTable(
+        stage.texts(), stage.columns(), units, arrays=stage.arrays, structures=stage.structures
+    )
+    ids = everything.texts["id"]
+    repeated = repeated_rows(ids)
     if on_error != "skip":
-        check_ids(name, ids, repeated)
-    parts = strings(stage.texts("part")) if stage.has_split else None
-    if parts is not None:
-        check_parts(name, ids, parts)
-    left_out = [(row, repeated_id(ids[row])) for row in np.flatnonzero(repeated).tolist()] + stage.removed
-    removed = [removal for _, removal in sorted(left_out, key=lambda entry: entry[0])]
-    rows = np.flatnonzero(~repeated)
+        refuse_repeated(name, ids.take(pa.array(repeated)))
+    if everything.split is not None:
+        check_parts(name, ids, everything.split)
+    left_out = [(row, repeated_id(ids[row].as_py())) for row in repeated.tolist()] + stage.removed
+    removed = Removals.listed(removal for _, removal in sorted(left_out, key=lambda entry: entry[0]))
+    rows = np.delete(np.arange(len(ids)), repeated)
     check_any(name, len(rows), removed)
+    atoms = stage.atoms()[rows]
     if max_atoms is not None:
-        atoms = stage.atoms[rows]
         large = atoms > max_atoms
         if large.all():
             raise DataError(
                 f"data.max_atoms={max_atoms}: none of the {len(rows)} crystals of {name} is as small as "
                 f"that, the smallest has {atoms.min()} atoms"
             )
-        removed += [
-            Removal(ids[row], TOO_LARGE, f"{size} atoms, more than data.max_atoms={max_atoms}")
-            for row, size in zip(rows[large].tolist(), atoms[large].tolist(), strict=True)
-        ]
-        rows = rows[~large]
+        sizes, which = np.unique(atoms[large], return_inverse=True)
+        said = [f"{size} atoms, more than data.max_atoms={max_atoms}" for size in sizes.tolist()]
+        details = pa.DictionaryArray.from_arrays(pa.array(which, pa.int32()), said)
+        removed += Removals.of(ids.take(pa.array(rows[large])), TOO_LARGE, details)
+        rows, atoms = rows[~large], atoms[~large]
     if limit is not None and limit < len(rows):
-        own = None if parts is None else [parts[row] for row in rows]
-        rows = rows[limited_rows(own, len(rows), limit)]
-    formulas = strings(stage.texts("formula"))
-    table = CrystalTable(
-        ids=[ids[row] for row in rows],
-        targets=SomeRows(stage.columns(), rows),
-        units={key: stage.units.get(key, "") for key in stage.keys},
-        split=None if parts is None else [parts[row] for row in rows],
-        formulas=[formulas[row] for row in rows],
-        removed=tuple(removed),
-        arrays=stage.arrays,
-        structures=lambda some: stage.structures(rows[some]),
-    )
-    return Choice(rows, stage.atoms[rows], table)
-
-
-def _repeated(ids: pa.ChunkedArray) -> np.ndarray:
-    """(n,) bool, whether an earlier row has the same text."""
-    if not len(ids):
-        return np.zeros(0, dtype=bool)
-    # Codes are numbered as they first appear, so a new text has a code above all before.
-    codes = ids.combine_chunks().dictionary_encode().indices.to_numpy()
-    highest = np.maximum.accumulate(codes)
-    new = np.concatenate([[True], codes[1:] > highest[:-1]])
-    return ~new
+        own = None if everything.split is None else everything.split.take(pa.array(rows))
+        chosen = limited_rows(own, len(rows), limit)
+        rows, atoms = rows[chosen], atoms[chosen]
+    return Choice(rows, atoms, replace(everything.take(rows), removed=removed))

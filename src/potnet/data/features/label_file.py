@@ -9,7 +9,6 @@ crystals that were left out, and why.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from potnet.data.features.staging import Stage, strings
-from potnet.data.table import CrystalTable, Removal, objects
+from potnet.data.table import Columns, CrystalTable, Removals
 
 LABELS = "labels.parquet"
 REMOVED = "removed.parquet"
@@ -60,19 +59,18 @@ def write_labels(path: Path, stage: Stage, rows: np.ndarray) -> None:
             file.write_table(pa.Table.from_arrays(arrays, schema=schema), row_group_size=_ROWS)
 
 
-def write_removed(path: Path, removed: Sequence[Removal]) -> None:
+def write_removed(path: Path, removed: Removals) -> None:
     """Write what was left out, and why.
 
     Raises:
         OSError: It cannot be written.
     """
-    names = ("id", "reason", "detail")
-    columns = {name: pa.array([getattr(entry, name) for entry in removed], pa.string()) for name in names}
-    pq.write_table(pa.table(columns), path, compression="zstd")
+    text = pa.schema([(name, pa.string()) for name in Removals.SCHEMA.names])
+    pq.write_table(removed.columns.cast(text), path, compression="zstd")
 
 
 def read_labels(folder: Path) -> CrystalTable:
-    """The table of a cache; its labels are read when they are asked for.
+    """The table of a cache; its columns are read when they are asked for.
 
     Raises:
         OSError, KeyError, ValueError: A file is missing or damaged.
@@ -81,40 +79,22 @@ def read_labels(folder: Path) -> CrystalTable:
     labels = pq.ParquetFile(folder / LABELS)
     schema = labels.schema_arrow
     notes = json.loads(schema.metadata[_NOTES])
-    texts = labels.read(columns=["id", "part", "formula"])
-    removed = pq.ParquetFile(folder / REMOVED).read().to_pylist()
+    names = {name.partition(":")[2]: name for name in schema.names if ":" in name}
+
+    def column(name: str) -> pa.Array:
+        file = pq.ParquetFile(folder / LABELS)
+        return file.read(columns=[name], use_threads=False).column(name).combine_chunks()
+
+    def label(key: str) -> np.ndarray:
+        values = column(names[key])
+        if names[key].startswith("text:"):
+            return strings(values)
+        return np.array(values.to_numpy(zero_copy_only=False), dtype=float)
+
     return CrystalTable(
-        ids=texts.column("id").to_pylist(),
-        targets=_Columns(folder / LABELS, schema.names),
+        texts=Columns(["id", "formula", *(["part"] if notes["has_split"] else [])], column),
+        targets=Columns(names, label),
         units=notes["units"],
-        split=strings(texts.column("part")) if notes["has_split"] else None,
-        formulas=strings(texts.column("formula")),
-        removed=tuple(Removal(**entry) for entry in removed),
+        removed=Removals(pq.ParquetFile(folder / REMOVED, read_dictionary=["reason", "detail"]).read()),
         arrays=tuple(notes["arrays"]),
     )
-
-
-class _Columns(Mapping[str, np.ndarray]):
-    """Columns of a Parquet file, kept once they have been read."""
-
-    def __init__(self, path: Path, names: Sequence[str]) -> None:
-        self.path = path
-        self._names = {name.partition(":")[2]: name for name in names if ":" in name}
-        self._read: dict[str, np.ndarray] = {}
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self._read:
-            name = self._names[key]
-            column = pq.ParquetFile(self.path).read(columns=[name]).column(name)
-            text = name.startswith("text:")
-            self._read[key] = objects(strings(column)) if text else np.array(column.to_numpy(), dtype=float)
-        return self._read[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)

@@ -8,6 +8,9 @@ made from it, though the crystals come in a new order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+
 import numpy as np
 import torch
 
@@ -37,35 +40,38 @@ class Packing:
         self.sizes = np.asarray(sizes, dtype=np.int64)
         self.limits = np.asarray(limits, dtype=np.int64)
         self.alone = 0
-        self._fixed = None if shuffle else self._in_order()
-        if self._fixed is not None:
-            self.count = len(self._fixed)
+        self.shuffle = shuffle
+        if not shuffle:
+            self._bounds = self._in_order()
+            self.count = len(self._bounds) - 1
             return
         share = self.sizes / self.limits
         above = (share > 1).any(1)
         # Those above a limit by themselves, and then the largest first.
         self._order = np.lexsort([-share.sum(1), ~above])
-        self.alone, strata = self._choose(int(above.sum()))
-        self._mixed = self._order[self.alone :]
-        self._width = strata
-        self.count = self.alone + strata
+        self.alone, self._width = self._choose(int(above.sum()))
+        self.count = self.alone + self._width
 
-    def batches(self, generator: torch.Generator | None = None) -> list[list[int]]:
+    def batches(self, generator: torch.Generator | None = None) -> Iterator[list[int]]:
         """The crystals of each batch; those of a batch for training begin with the largest.
 
         Args:
             generator: Of the order in training.
         """
-        if self._fixed is not None:
-            return self._fixed
-        found: list[list[int]] = [[] for _ in range(self._width)]
-        rows = -(-len(self._mixed) // self._width) if self._width else 0
+        if not self.shuffle:
+            yield from (list(range(start, stop)) for start, stop in pairwise(self._bounds))
+            return
+        mixed = self._order[self.alone :]
+        rows = -(-len(mixed) // self._width) if self._width else 0
         # Which batch each member of a stratum goes to; the last stratum has too few for all.
-        places = torch.rand(rows, self._width, generator=generator).argsort(1).flatten()[: len(self._mixed)]
-        for crystal, place in zip(self._mixed.tolist(), places.tolist(), strict=True):
-            found[place].append(crystal)
-        found += [[crystal] for crystal in self._order[: self.alone].tolist()]
-        return [found[number] for number in torch.randperm(self.count, generator=generator).tolist()]
+        places = torch.rand(rows, self._width, generator=generator).argsort(1).flatten()[: len(mixed)].numpy()
+        mixed = mixed[np.argsort(places, kind="stable")]
+        ends = np.cumsum([0, *np.bincount(places, minlength=self._width)])
+        for number in torch.randperm(self.count, generator=generator).tolist():
+            if number < self._width:
+                yield mixed[ends[number] : ends[number + 1]].tolist()
+            else:
+                yield [int(self._order[number - self._width])]
 
     def _choose(self, least: int) -> tuple[int, int]:
         """Crystals to set apart, and batches for the others, so that there are fewest in all."""
@@ -93,17 +99,17 @@ class Packing:
             low, high = (low, middle) if fits(middle) else (middle, high)
         return high
 
-    def _in_order(self) -> list[list[int]]:
-        found: list[list[int]] = []
+    def _in_order(self) -> list[int]:
+        """The first crystal of each batch, and the number of crystals."""
+        bounds: list[int] = []
         held = self.limits
         for crystal, size in enumerate(self.sizes):
-            if found and (held + size <= self.limits).all():
-                found[-1].append(crystal)
+            if bounds and (held + size <= self.limits).all():
                 held = held + size
             else:
-                found.append([crystal])
+                bounds.append(crystal)
                 held = size
-        return found
+        return [*bounds, len(self.sizes)]
 
 
 def limited_batches(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 
@@ -36,9 +38,13 @@ class EpochSampler(Sampler[int]):
         return self.size
 
     def __iter__(self) -> Iterator[int]:
+        return map(int, self.order())
+
+    def order(self) -> np.ndarray:
+        """(size,) int64, the order of this epoch."""
         if not self.shuffle:
-            return iter(range(self.size))
-        return iter(torch.randperm(self.size, generator=self.generator()).tolist())
+            return np.arange(self.size)
+        return torch.randperm(self.size, generator=self.generator()).numpy()
 
     def generator(self) -> torch.Generator:
         """The random numbers of this epoch, from their beginning."""
@@ -96,12 +102,14 @@ class CrystalBatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         start, self.start = self.start, 0
-        for batch in self.batches()[start:]:
+        for batch in islice(self.batches(), start, None):
             yield batch[self.rank :: self.world_size]
 
-    def batches(self) -> list[list[int]]:
+    def batches(self) -> Iterator[list[int]]:
         """The crystals of each batch of this epoch, over all ranks."""
         if self.packing is not None:
-            return self.packing.batches(self.sampler.generator())
-        order = list(self.sampler)
-        return [order[n * self.batch_size : (n + 1) * self.batch_size] for n in range(len(self))]
+            yield from self.packing.batches(self.sampler.generator())
+            return
+        order = self.sampler.order()
+        for n in range(len(self)):
+            yield order[n * self.batch_size : (n + 1) * self.batch_size].tolist()

@@ -19,7 +19,7 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import pyarrow as pa
 
 from potnet.crystals import Crystal, is_atom_label
 from potnet.data.sources.base import NOT_STATED, Sample, Source
-from potnet.data.table import Removal, objects
+from potnet.data.table import Columns, Removal, objects
 from potnet.files import write_whole
 
 log = logging.getLogger(__name__)
@@ -134,25 +134,24 @@ class Stage:
         """All labels, sorted."""
         return sorted({*self.units, *self._kinds} - self._irregular)
 
-    def texts(self, name: str) -> pa.ChunkedArray:
-        """The column "id", "part" or "formula" of all crystals."""
-        return self._texts(name)
+    def texts(self) -> Columns:
+        """Text of all crystals; see `CrystalTable.texts`."""
+        return Columns(["id", "formula", *(["part"] if self.has_split else [])], self._texts)
 
-    @cached_property
     def atoms(self) -> np.ndarray:
         """(n,) int64, atoms of each crystal."""
         parts = [table.column("atoms").to_numpy() for table in self._tables()]
-        return np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, dtype=np.int64)
+        return np.concatenate([np.zeros(0, dtype=np.int64), *parts])
 
-    def columns(self) -> Mapping[str, np.ndarray]:
-        """The labels that are numbers or text, each read when it is asked for; see `CrystalTable.values`."""
-        return _Columns(self, [key for key in self.keys if key not in self.arrays])
+    def columns(self) -> Columns:
+        """The labels that are numbers or text; see `CrystalTable.values`."""
+        return Columns([key for key in self.keys if key not in self.arrays], self.label)
 
     def label(self, key: str) -> np.ndarray:
         """The column of a label that is not an array; see `CrystalTable.values`."""
         if self.is_number(key):
             return np.concatenate([_numbers(table, key) for table in self._tables()])
-        return objects(strings(self._texts(f"text:{key}")))
+        return strings(self._texts(f"text:{key}"))
 
     def crystals(self, rows: Sequence[int] | np.ndarray) -> list[Crystal]:
         """Some crystals, with their labels, in the order given; the files they are in are read alone."""
@@ -206,12 +205,12 @@ class Stage:
                     found.setdefault(key, set()).add(kind)
         return found
 
-    def _texts(self, name: str) -> pa.ChunkedArray:
+    def _texts(self, name: str) -> pa.StringArray:
         chunks: list[pa.Array] = []
         for table in self._tables():
             known = name in table.column_names
             chunks += table.column(name).chunks if known else [pa.nulls(len(table), pa.string())]
-        return pa.chunked_array(chunks, type=pa.string())
+        return pa.chunked_array(chunks, type=pa.string()).combine_chunks()
 
     def _tables(self) -> Iterator[pa.Table]:
         for chunk in range(len(self._starts) - 1):
@@ -220,25 +219,6 @@ class Stage:
     def _table(self, chunk: int) -> pa.Table:
         with pa.memory_map(str(_chunk_file(self.folder, chunk))) as file:
             return pa.ipc.open_file(file).read_all()
-
-
-class _Columns(Mapping[str, np.ndarray]):
-    """Labels of a stage by name."""
-
-    def __init__(self, stage: Stage, keys: Sequence[str]) -> None:
-        self.stage = stage
-        self.keys_ = list(keys)
-
-    def __getitem__(self, key: str) -> np.ndarray:
-        if key not in self.keys_:
-            raise KeyError(key)
-        return self.stage.label(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.keys_)
-
-    def __len__(self) -> int:
-        return len(self.keys_)
 
 
 def _chunk_file(folder: Path, chunk: int) -> Path:
@@ -366,12 +346,8 @@ def _checked_before(
     return crystal
 
 
-def strings(column: pa.ChunkedArray) -> list[Any]:
-    """A column of text as a list in which equal texts are one object, None where there is none."""
+def strings(column: pa.StringArray) -> np.ndarray:
+    """A column of text as objects, of which equal texts are one; None where there is none."""
     encoded = column.dictionary_encode()
-    found: list[Any] = []
-    for chunk in encoded.chunks:
-        words = objects([*chunk.dictionary.to_pylist(), None])
-        places = chunk.indices.fill_null(len(chunk.dictionary)).to_numpy(zero_copy_only=False)
-        found += words[places].tolist()
-    return found
+    words = objects([*encoded.dictionary.to_pylist(), None])
+    return words[encoded.indices.fill_null(len(words) - 1).to_numpy()]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -92,10 +93,13 @@ class FeatureStore:
             there.
         """
         rows = np.asarray(rows, dtype=np.int64)
-        places = self._places[rows]
-        shard = places.tolist()
-        lengths = {kind: torch.from_numpy(np.diff(start[rows])[:, 0]) for kind, start in self._start.items()}
-        spans = {kind: start[rows].tolist() for kind, start in self._start.items()}
+        places = np.searchsorted(self._first, rows, side="right") - 1
+        shard, first = places.tolist(), self._first[places]
+        within = (rows - first).tolist()
+        lengths, spans = {}, {}
+        for kind, ends in self._ends.items():
+            lengths[kind] = torch.from_numpy(ends[rows + 1] - ends[rows])
+            spans[kind] = np.stack([ends[rows] - ends[first], ends[rows + 1] - ends[first]], 1).tolist()
         arrays = {}
         for field in self._fields:
             parts = [
@@ -103,8 +107,9 @@ class FeatureStore:
                 for s, (a, b) in zip(shard, spans[field.per], strict=True)
             ]
             arrays[field.name] = joined(field, parts, lengths)
-        within = (rows - self._first[places]).tolist()
-        targets = self._numbers(rows) if numbers else {}
+        targets = {}
+        if numbers:
+            targets = {key: torch.from_numpy(values[rows]) for key, values in self._numbers.items()}
         for key, shape in self._labels.items():
             if is_atom_label(key):
                 parts = [
@@ -118,7 +123,7 @@ class FeatureStore:
                 ]
             targets[key] = torch.cat(parts)
         return batch_of(
-            ids=[self.table.ids[row] for row in rows],
+            ids=self.table.ids.take(pa.array(rows)).to_pylist(),
             cell=torch.stack([self._arrays[s]["cell"][row] for s, row in zip(shard, within, strict=True)]),
             lengths=lengths,
             arrays=arrays,
@@ -130,12 +135,10 @@ class FeatureStore:
         array = self._arrays[shard].get(LABEL + key)
         return torch.full(size, float("nan"), dtype=torch.float64) if array is None else array[start:stop]
 
-    def _numbers(self, rows: np.ndarray) -> dict[str, Tensor]:
-        """(B,) float64 each, the labels of some rows that are numbers."""
-        columns = {key: self.table.targets[key] for key in self.table.targets}
-        return {
-            key: torch.from_numpy(values[rows]) for key, values in columns.items() if values.dtype != object
-        }
+    @cached_property
+    def _numbers(self) -> dict[str, np.ndarray]:
+        """(n,) float64 each, the labels that are numbers; read when a batch wants them."""
+        return {key: values for key, values in self.table.targets.items() if values.dtype != object}
 
     def graph(self, row: int) -> CrystalGraph:
         """One crystal."""
@@ -159,9 +162,8 @@ class FeatureStore:
         for shard, arrays in enumerate(self._arrays):
             if "z" not in arrays:  # all of its crystals failed
                 continue
-            first, cell = int(self._first[shard]), arrays["cell"].double().numpy()
-            atoms = self.num_atoms[first : first + len(cell)]
-            yield first, arrays["z"].long().numpy(), cell, atoms
+            cell, atoms = arrays["cell"].double().numpy(), arrays["num_atoms"].long().numpy()
+            yield int(self._first[shard]), arrays["z"].long().numpy(), cell, atoms
 
     def _crystals(self, rows: np.ndarray) -> Iterator[Crystal]:
         """Some crystals one by one, in the order given: the cell that was featurized, without labels."""
@@ -169,17 +171,15 @@ class FeatureStore:
             graph = self.graph(row)
             yield Crystal(graph.cell.numpy(), graph.positions.numpy(), graph.z.numpy(), graph.id)
 
-    @cached_property
+    @property
     def num_atoms(self) -> np.ndarray:
         """(n,) int64, atoms of each crystal."""
-        return np.diff(self._start["atoms"])[:, 0]
+        return np.diff(self._ends["atoms"])
 
-    @cached_property
+    @property
     def num_edges(self) -> np.ndarray:
         """(n,) int64, local edges of each crystal; zeros if there are none."""
-        if "edges" not in self._start:
-            return np.zeros_like(self.num_atoms)
-        return np.diff(self._start["edges"])[:, 0]
+        return np.diff(self._ends["edges"]) if "edges" in self._ends else np.zeros_like(self.num_atoms)
 
     @cached_property
     def _fields(self) -> list[RaggedField]:
@@ -214,21 +214,17 @@ class FeatureStore:
         return found
 
     @cached_property
-    def _places(self) -> np.ndarray:
-        """(n,) the shard of each crystal."""
-        return np.repeat(np.arange(len(self.shards)), [shard.crystals for shard in self.shards])
-
-    @cached_property
     def _first(self) -> np.ndarray:
         """(shards,) the row of the first crystal of each shard."""
         counts = np.array([shard.crystals for shard in self.shards])
         return np.cumsum(counts) - counts
 
     @cached_property
-    def _start(self) -> dict[str, np.ndarray]:
-        """(n, 2) begin and end of the rows of each crystal in its shard's arrays, by kind."""
+    def _ends(self) -> dict[str, np.ndarray]:
+        """(n + 1,) int64 by kind: crystal i has the rows ends[i] to ends[i + 1] of all shards on end."""
+        shards = [arrays for arrays in self._arrays if "z" in arrays]
         return {
-            kind: np.concatenate([_spans(kind, arrays) for arrays in self._arrays if "z" in arrays])
+            kind: np.cumsum(np.concatenate([[0], *(_counts(kind, arrays) for arrays in shards)]))
             for kind in sorted({field.per for field in self._fields})
         }
 
@@ -269,9 +265,7 @@ def _seal(content: dict[str, Any]) -> str:
     return hashlib.sha256(canonical_json(content)).hexdigest()
 
 
-def _spans(kind: str, arrays: dict[str, Tensor]) -> np.ndarray:
-    """(C, 2) int64 begin and end of the rows of each crystal of one shard."""
+def _counts(kind: str, arrays: dict[str, Tensor]) -> np.ndarray:
+    """(C,) int64, rows of each crystal of one shard."""
     count = arrays["num_atoms" if kind == "pairs" else f"num_{kind}"].numpy().astype(np.int64)
-    sizes = count * count if kind == "pairs" else count
-    ends = sizes.cumsum(0)
-    return np.stack([ends - sizes, ends], 1)
+    return count * count if kind == "pairs" else count

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
 
 from potnet.config.suggest import did_you_mean
 from potnet.data.errors import DataError
-from potnet.data.splits.recipes import Split, check_sizes
-from potnet.data.table import PARTS, CrystalTable
+from potnet.data.splits.recipes import Split, check_sizes, shuffled_indices
+from potnet.data.table import CrystalTable, first_rows
 
 By = Literal["crystal", "formula", "prototype"]
 _BY = ("crystal", "formula", "prototype")
@@ -68,19 +69,20 @@ class RatioSplit:
             raise DataError(
                 f"data.split asks for {sum(wanted.values())} crystals ({wanted}), but there are {total}"
             )
-        rest = shuffled_groups(table, self.by, self.seed)
-        parts: dict[str, list[int]] = {}
+        groups = Groups(table, self.by)
+        rest = shuffled_indices(len(groups), self.seed)
+        parts: dict[str, np.ndarray] = {}
         for part in ("test", "val", "train"):
-            smallest = min(map(len, rest), default=0)
-            parts[part], rest = take(rest, wanted[part])
-            if wanted[part] and not parts[part]:
+            smallest = groups.sizes[rest].min() if len(rest) else 0
+            parts[part], rest = groups.fitting(rest, wanted[part])
+            if wanted[part] and not len(parts[part]):
                 raise DataError(
                     f"data.split.{part}: no {self.by} fits into {wanted[part]} of {total} crystals, the "
                     f"smallest left has {smallest}: ask for more, or for 0"
                 )
         if self.uses_all:
-            parts["train"] += [row for group in rest for row in group]
-        return _split(table, parts)
+            parts["train"] = np.concatenate([parts["train"], rest])
+        return Split(table.ids, **{part: groups.rows(chosen) for part, chosen in parts.items()})
 
 
 class FoldSplit:
@@ -125,79 +127,85 @@ class FoldSplit:
         Raises:
             DataError: Fewer groups than folds.
         """
-        groups = shuffled_groups(table, self.by, self.seed)
+        groups = Groups(table, self.by)
         if len(groups) < self.folds:
             what = "crystals" if self.by == "crystal" else f"groups of one {self.by}"
             raise DataError(f"data.split.folds={self.folds}: there are only {len(groups)} {what}")
+        order = shuffled_indices(len(groups), self.seed)
+        fold = np.empty(len(groups), dtype=np.int64)
         sizes = [0] * self.folds
-        test: list[int] = []
-        rest: list[list[int]] = []
-        for group in groups:
-            fold = sizes.index(min(sizes))
-            sizes[fold] += len(group)
-            if fold == self.fold:
-                test += group
-            else:
-                rest.append(group)
-        val, rest = take(rest, int(self.val * sum(map(len, rest)) + 1e-9))
-        return _split(table, {"train": [row for group in rest for row in group], "val": val, "test": test})
+        for group, size in enumerate(groups.sizes[order]):
+            fold[group] = sizes.index(min(sizes))
+            sizes[fold[group]] += int(size)
+        test, rest = order[fold == self.fold], order[fold != self.fold]
+        val, train = groups.fitting(rest, int(self.val * groups.sizes[rest].sum() + 1e-9))
+        return Split(table.ids, groups.rows(train), groups.rows(val), groups.rows(test))
 
 
-def shuffled_groups(table: CrystalTable, by: str, seed: int) -> list[list[int]]:
-    """Rows that stay together, in an order set by the seed alone (and by that of the table).
+class Groups:
+    """Rows of a table that stay together, in the order of their first rows.
+
+    Args:
+        table: Of n crystals.
+        by: What stays together; see `RatioSplit`.
+
+    Attributes:
+        sizes: (groups,) int64, rows of each.
 
     Raises:
         DataError: The table does not know formulas or prototypes.
     """
-    if by == "crystal":
-        groups = [[row] for row in range(len(table))]
-    else:
-        labels = [table.formulas] if by == "formula" else [table.formulas, table.prototypes]
-        if any(len(known) != len(table) for known in labels):
-            raise DataError(f"data.split.by={by}: the table has no {by}s")
-        groups = connected(labels)
-    random.Random(seed).shuffle(groups)
-    return groups
+
+    def __init__(self, table: CrystalTable, by: str) -> None:
+        if by == "crystal":
+            group = np.arange(len(table))
+        else:
+            names = ["formula"] if by == "formula" else ["formula", "prototype"]
+            if not set(names) <= set(table.texts):
+                raise DataError(f"data.split.by={by}: the table has no {by}s")
+            group = connected([first_rows(table.texts[name]) for name in names])
+        self.sizes = np.bincount(group)
+        self._rows = np.argsort(group, kind="stable")
+        self._start = np.cumsum(self.sizes) - self.sizes
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def rows(self, groups: np.ndarray) -> np.ndarray:
+        """The rows of some groups, one after the other."""
+        sizes = self.sizes[groups]
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return self._rows[np.repeat(self._start[groups], sizes) + within]
+
+    def fitting(self, groups: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Those groups, in order, whose rows fit into `size`; and the groups left."""
+        fits = np.zeros(len(groups), dtype=bool)
+        for place, more in enumerate(self.sizes[groups]):
+            fits[place] = more <= size
+            size -= more * fits[place]
+        return groups[fits], groups[~fits]
 
 
-def connected(labels: Sequence[Sequence[str]]) -> list[list[int]]:
-    """Rows that share a label, directly or through others, in the order of their first rows.
+def connected(firsts: Sequence[np.ndarray]) -> np.ndarray:
+    """Which rows share a label, directly or through others.
 
     Args:
-        labels: Any number of lists of n labels; a label counts within its own list.
+        firsts: For one or more columns of labels, (n,) the first row that has the same label.
+
+    Returns:
+        (n,) int64, a number for each such group, in the order of their first rows.
     """
-    leader = list(range(len(labels[0])))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(row: int) -> int:
-        while leader[row] != row:
-            leader[row] = row = leader[leader[row]]
-        return row
-
-    for known in labels:
-        first: dict[str, int] = {}
-        for row, label in enumerate(known):
-            a, b = find(first.setdefault(label, row)), find(row)
-            leader[max(a, b)] = min(a, b)
-    groups: dict[int, list[int]] = {}
-    for row in range(len(leader)):
-        groups.setdefault(find(row), []).append(row)
-    return list(groups.values())
-
-
-def take(groups: Iterable[list[int]], size: int) -> tuple[list[int], list[list[int]]]:
-    """The rows of those groups, in order, that fit into `size`; and the groups left."""
-    taken: list[int] = []
-    left = []
-    for group in groups:
-        if len(taken) + len(group) <= size:
-            taken += group
-        else:
-            left.append(group)
-    return taken, left
-
-
-def _split(table: CrystalTable, parts: dict[str, list[int]]) -> Split:
-    return Split(**{part: tuple(table.ids[row] for row in parts[part]) for part in PARTS})
+    group = firsts[0]
+    if len(firsts) > 1:
+        n = len(group)
+        edges = np.tile(np.arange(n), len(firsts)), np.concatenate(firsts)
+        graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(n, n))
+        _, group = connected_components(graph, directed=False)
+    _, first, group = np.unique(group, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group]
 
 
 def _checked(by: str) -> str:

@@ -8,7 +8,6 @@ and a split by prototype would have it on two sides.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections import Counter
@@ -17,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from potnet.crystals import Crystal
-from potnet.data.table import CrystalTable
-from potnet.files import write_whole
+from potnet.data.table import Columns, CrystalTable, places
+from potnet.files import replacing
 
 if TYPE_CHECKING:
     from potnet.data.sources import Source
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 SYMPREC = 0.01
 """Å. Tolerance of the symmetry search."""
 
-_FORMAT = 1
+_FORMAT = 2
+_SCHEMA = pa.schema({"id": pa.string(), "prototype": pa.string()})
 
 
 def prototype(crystal: Crystal, symprec: float = SYMPREC) -> str:
@@ -86,25 +88,30 @@ def with_prototypes(table: CrystalTable, source: Source, folder: Path) -> Crysta
         source: Its name and checksum name the file.
         folder: Of the file.
     """
-    file = folder / f"{source.name}-prototypes{_FORMAT}-{source.content_hash()[:16]}.json"
+    file = folder / f"{source.name}-prototypes{_FORMAT}-{source.content_hash()[:16]}.parquet"
     known = _read(file)
-    rows = np.array([row for row, id in enumerate(table.ids) if id not in known], dtype=np.int64)
+    place = places(table.ids, known.column("id").combine_chunks())
+    rows = np.flatnonzero(place < 0)
     if len(rows):
         log.info("prototypes of %s: searched once, and kept in %s", source.name, file)
         assert table.structures is not None
-        for crystal in table.structures(rows):
-            known[crystal.id] = prototype(crystal)
+        found = map(prototype, table.structures(rows))
+        new = [table.ids.take(pa.array(rows)), pa.array(found, pa.string(), size=len(rows))]
+        place[rows] = len(known) + np.arange(len(rows))
+        known = pa.concat_tables([known, pa.table(new, schema=_SCHEMA)])
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(known))
+            with replacing(file) as part:
+                pq.write_table(known, part, compression="zstd")
         except OSError as error:
             log.warning("prototypes cannot be kept (%s): they are searched again next time", error)
-    return replace(table, prototypes=[known[id] for id in table.ids])
+    column = known.column("prototype").take(pa.array(place)).combine_chunks()
+    texts = Columns([*table.texts, "prototype"], lambda n: column if n == "prototype" else table.texts[n])
+    return replace(table, texts=texts)
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read(file: Path) -> pa.Table:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        return pq.ParquetFile(file).read().cast(_SCHEMA)
     except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return _SCHEMA.empty_table()

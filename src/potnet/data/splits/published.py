@@ -105,8 +105,7 @@ class MatbenchFold:
         test = matbench_test_rows(len(table), self.fold)
         rest = np.setdiff1d(np.arange(len(table)), test)
         chosen = np.random.RandomState(self.seed).permutation(rest)[: int(self.val * len(rest))]
-        rows = {"train": np.setdiff1d(rest, chosen), "val": np.sort(chosen), "test": test}
-        return Split(**{part: tuple(table.ids[row] for row in found) for part, found in rows.items()})
+        return Split(table.ids, np.setdiff1d(rest, chosen), np.sort(chosen), test)
 
 
 def matbench_test_rows(total: int, fold: int) -> np.ndarray:

@@ -3,68 +3,112 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from potnet.config.suggest import did_you_mean
 from potnet.data.errors import DataError, name_some
-from potnet.data.table import PARTS, CrystalTable
+from potnet.data.table import PARTS, CrystalTable, places, texts_of
+from potnet.files import replacing
+
+_PIECE = 65_536
 
 
-@dataclass(frozen=True)
 class Split:
-    """The ids of each part, in order.
+    """Which rows of a table are in each part, in order.
+
+    Args:
+        ids: n names of the crystals of the table, as `CrystalTable.ids`.
+        train, val, test: Rows of the table, 0 to n - 1.
 
     Raises:
         DataError: No crystal for training, or a crystal in two places.
     """
 
-    train: tuple[str, ...]
-    val: tuple[str, ...] = ()
-    test: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.train:
+    def __init__(
+        self,
+        ids: pa.StringArray,
+        train: Sequence[int] | np.ndarray,
+        val: Sequence[int] | np.ndarray = (),
+        test: Sequence[int] | np.ndarray = (),
+    ) -> None:
+        parts = zip(PARTS, (train, val, test), strict=True)
+        self.ids = ids
+        self._rows = {part: np.asarray(rows, dtype=np.int64) for part, rows in parts}
+        if not self.sizes["train"]:
             raise DataError(
-                f"the split has no crystal for training ({len(self.val)} for validation, "
-                f"{len(self.test)} for test): give more crystals, or another data.split"
+                f"the split has no crystal for training ({self.sizes['val']} for validation, "
+                f"{self.sizes['test']} for test): give more crystals, or another data.split"
             )
-        count = Counter(id for part in PARTS for id in self[part])
-        twice = [id for id, places in count.items() if places > 1]
-        if twice:
+        used = np.concatenate(list(self._rows.values()))
+        used = used[np.bincount(used)[used] > 1]
+        if len(used):
+            twice = pc.unique(ids.take(pa.array(used)))
             raise DataError(f"{len(twice)} crystals are in two places of the split: {name_some(twice)}")
+
+    def rows(self, part: str) -> np.ndarray:
+        """(k,) int64, the rows of "train", "val" or "test"."""
+        if part not in PARTS:
+            raise DataError(f"unknown part {part!r} of the split{did_you_mean(str(part), PARTS)}")
+        return self._rows[part]
 
     def __getitem__(self, part: str) -> tuple[str, ...]:
         """The ids of "train", "val" or "test"."""
-        if part not in PARTS:
-            raise DataError(f"unknown part {part!r} of the split{did_you_mean(str(part), PARTS)}")
-        return getattr(self, part)
+        return tuple(name for names in self._pieces(part) for name in names)
 
     @property
     def sizes(self) -> dict[str, int]:
         """Number of crystals of each part."""
-        return {part: len(self[part]) for part in PARTS}
+        return {part: len(rows) for part, rows in self._rows.items()}
 
     def hash(self) -> str:
         """sha256 over the ordered ids of each part: equal for equal splits only."""
         digest = hashlib.sha256()
-        for part in PARTS:
-            digest.update("\n".join([f"[{part}] {len(self[part])}", *self[part], ""]).encode())
+        for part, size in self.sizes.items():
+            digest.update(f"[{part}] {size}\n".encode())
+            for names in self._pieces(part):
+                digest.update("".join(f"{name}\n" for name in names).encode())
         return digest.hexdigest()
 
     def to_plain(self) -> dict[str, list[str]]:
         """Part -> ids, as a run keeps it."""
         return {part: list(self[part]) for part in PARTS}
 
+    def write(self, path: Path) -> None:
+        """Write the hash and the ids of each part as JSON, a list a part.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+            file.write(f'{{\n "hash": "{self.hash()}"')
+            for part, size in self.sizes.items():
+                file.write(f',\n "{part}": [')
+                for number, names in enumerate(self._pieces(part)):
+                    file.write("," * (number > 0) + ",".join(f"\n  {json.dumps(name)}" for name in names))
+                file.write("\n ]" if size else "]")
+            file.write("\n}\n")
+
+    def _pieces(self, part: str) -> Iterator[list[str]]:
+        """The ids of a part, some at a time."""
+        rows = self.rows(part)
+        for start in range(0, len(rows), _PIECE):
+            yield self.ids.take(pa.array(rows[start : start + _PIECE])).to_pylist()
+
 
 class SplitRecipe(Protocol):
     """Anything that divides a table of crystals."""
 
     def __call__(self, table: CrystalTable) -> Split:
-        """Divide the crystals of the table; a crystal may be in no part."""
+        """Divide the crystals of the table, by row; a crystal may be in no part."""
         ...
 
 
@@ -96,14 +140,12 @@ class GivenSplit:
                 "this data set comes without a split: choose another recipe, such as split=shuffled "
                 "(in Python: split=ShuffledSplit())"
             )
-        rows = list(zip(table.ids, table.split, strict=True))
-        parts = {part: [id for id, own in rows if own == part] for part in PARTS}
-        if not parts["val"] and self.val:
+        parts = {part: np.flatnonzero(pc.equal(table.split, part).fill_null(False)) for part in PARTS}
+        if not len(parts["val"]) and self.val:
             train = parts["train"]
-            chosen = set(shuffled_indices(len(train), self.seed)[: int(self.val * len(train))])
-            parts["val"] = [id for row, id in enumerate(train) if row in chosen]
-            parts["train"] = [id for row, id in enumerate(train) if row not in chosen]
-        return Split(**{part: tuple(ids) for part, ids in parts.items()})
+            chosen = np.sort(shuffled_indices(len(train), self.seed)[: int(self.val * len(train))])
+            parts |= {"train": np.delete(train, chosen), "val": train[chosen]}
+        return Split(table.ids, **parts)
 
 
 class ShuffledSplit:
@@ -141,13 +183,8 @@ class ShuffledSplit:
                 f"data.split asks for {sum(size.values())} crystals ({size}), but there are {total}"
             )
         order = shuffled_indices(total, self.seed)
-        ids = [table.ids[row] for row in order]
         end = total - size["test"]
-        return Split(
-            train=tuple(ids[: size["train"]]),
-            val=tuple(ids[end - size["val"] : end]),
-            test=tuple(ids[end:]),
-        )
+        return Split(table.ids, order[: size["train"]], order[end - size["val"] : end], order[end:])
 
 
 class ListedSplit:
@@ -161,7 +198,9 @@ class ListedSplit:
         for part in parts:
             if part not in PARTS:
                 raise DataError(f"unknown part {part!r} of the split{did_you_mean(str(part), PARTS)}")
-        self.split = Split(**{part: tuple(parts.get(part, ())) for part in PARTS})
+        codes = texts_of(id for part in PARTS for id in parts.get(part, ())).dictionary_encode()
+        ends = np.cumsum([len(parts.get(part, ())) for part in PARTS])[:-1]
+        self.split = Split(codes.dictionary, *np.split(codes.indices.to_numpy(), ends))
 
     def __call__(self, table: CrystalTable) -> Split:
         """The listed ids; those that were removed from the table for a reason on record are left out.
@@ -169,12 +208,13 @@ class ListedSplit:
         Raises:
             DataError: Others are not in the table.
         """
-        known = set(table.ids)
-        expected = known | {entry.id for entry in table.removed}
-        absent = [id for part in PARTS for id in self.split[part] if id not in expected]
-        if absent:
+        place = places(self.split.ids, table.ids)
+        absent = self.split.ids.filter(pa.array(place < 0))
+        absent = absent.filter(pc.invert(pc.is_in(absent, value_set=table.removed.ids)))
+        if len(absent):
             raise DataError(f"{len(absent)} crystals of the split are not in the data: {name_some(absent)}")
-        return Split(**{part: tuple(id for id in self.split[part] if id in known) for part in PARTS})
+        found = (place[self.split.rows(part)] for part in PARTS)
+        return Split(table.ids, *(rows[rows >= 0] for rows in found))
 
 
 def check_sizes(sizes: Mapping[str, float]) -> float:
@@ -195,8 +235,8 @@ def check_sizes(sizes: Mapping[str, float]) -> float:
     return fractions
 
 
-def shuffled_indices(total: int, seed: int) -> list[int]:
+def shuffled_indices(total: int, seed: int) -> np.ndarray:
     """0..total-1 in the order of `random.seed(seed); random.shuffle`, without touching the global state."""
-    order = list(range(total))
+    order = array("q", range(total))  # a list would hold an object for each
     random.Random(seed).shuffle(order)
-    return order
+    return np.frombuffer(order, dtype=np.int64)
