@@ -146,6 +146,7 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("lr=3", "unknown key lr; did you mean optimizer.learning_rate?"),
         ("epochs=3", "did you mean trainer.max_epochs?"),
         ("dataset=embedded", "did you mean data?"),
+        ("data.path=my.csv", "unknown key data.path; did you mean data.source.path?"),
         ("split.fold=1", "the settings of split=OPTION are in data.split; did you mean data.split.fold?"),
         ("ablation.x=1", "ablation is a group, of which one option is chosen"),
         ("log_every_n_steps=3", "unknown key log_every_n_steps"),

@@ -130,6 +130,7 @@ _OTHER_NAMES = {
     "hidden_dim": "model.width",
     "dataset": "data",
     "data_path": "data.source.path",
+    "data.path": "data.source.path",
     "property": "target",
     "unit": "target.unit",
     "transform": "target.transform",
