@@ -175,7 +175,8 @@ def _slab_sums(
         sums = _sums(long.cell, positions, batch, potentials, (0.9 * wanted).tolist(), *settings)
         first, second = sums.pair_index
         crystal = batch.index_select(0, first)
-        layers = layers_of(kernels, long.height[first] - long.height[second], crystal, long)
+        height = long.plane.height
+        layers = layers_of(kernels, height[first] - height[second], crystal, long)
         if coefficients.ndim == 2:
             layers = layers @ coefficients.T
         else:
