@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice.eager import eager
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
@@ -48,7 +49,8 @@ class LatticeEnergies(NamedTuple):
         forces: (N, P, 3), -dE/dx, or None if not asked for.
         stress: (B, P, 3, 3), (1/V) dE/d(strain), tension positive, or None.
         bound: Bounds of the truncation errors, (B, P) each: rigorous for Ewald sums unless estimates were
-            asked for, for a mesh its real-space part alone (see `mesh`).
+            asked for. On a mesh those of energies and forces hold an estimate of the interpolation, and that
+            of stress times volume (`virial`) leaves it out.
     """
 
     crystal: Tensor
@@ -58,6 +60,7 @@ class LatticeEnergies(NamedTuple):
     bound: EnergyBound
 
 
+@eager
 def lattice_energies(
     cell: Tensor,
     positions: Tensor,
@@ -196,6 +199,7 @@ class EnergySums:
         #: How often lists were made, beside how often they were used.
         self.num_plans = self.num_calls = 0
 
+    @eager
     def __call__(
         self,
         cell: Tensor,
