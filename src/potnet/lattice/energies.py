@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
 from potnet.lattice.eager import eager
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
@@ -304,7 +305,7 @@ def _summed(
     assert field.gradient is not None
     assert field.strain is not None
     atom = 0.5 * charges * field.potential
-    volume = torch.linalg.det(reduced).abs()[:, None, None, None]
+    volume = cells.volume(reduced)[:, None, None, None]
     return LatticeEnergies(
         _of_crystals(atom, work),
         atom,
@@ -320,7 +321,7 @@ def _of_crystals(atom: Tensor, work: Work) -> Tensor:
 
 def _parameters(work: Work, cell: Tensor) -> list[Tensor]:
     """Tensors among the parameters of kernels, which may depend on the cell or carry a gradient."""
-    kernels, coefficients, _ = distinct_kernels(work.potentials, torch.linalg.det(cell.detach()).abs())
+    kernels, coefficients, _ = distinct_kernels(work.potentials, cells.volume(cell.detach()))
     found = [value for kernel in kernels for value in vars(kernel).values() if isinstance(value, Tensor)]
     return [*found, coefficients] if coefficients.requires_grad or coefficients.ndim == 3 else found
 
@@ -353,7 +354,7 @@ def _by_autograd(
                 force_columns.append(-got.pop(0))
             if stress:
                 stress_columns.append(0.5 * (got[0] + got[0].transpose(1, 2)))
-        volume = torch.linalg.det(cell).abs()[:, None, None, None]
+        volume = cells.volume(cell)[:, None, None, None]
         result = LatticeEnergies(
             crystal,
             atom,
