@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import replace
 from typing import Literal
 
@@ -20,6 +21,11 @@ logger = logging.getLogger(__name__)
 
 # moyo reports on symmetry operations that only the space group needs; translations alone matter here.
 logging.getLogger("moyo").setLevel(logging.ERROR)
+
+# What is at just the tolerance is left to moyo, whatever the rounding.
+_INCLUSIVE = 1.0 + 1e-6
+# Pairs of a translation and an atom that are looked at together.
+_PAIRS_AT_ONCE = 500_000
 
 CellChoice = Literal["primitive", "as_given"]
 
@@ -60,9 +66,9 @@ def standardize(crystal: Crystal, cell: CellChoice = "primitive", symprec: float
 
 
 def _primitive(crystal: Crystal, symprec: float) -> Crystal:
-    _, counts = np.unique(crystal.z, return_counts=True)
-    if math.gcd(*counts.tolist()) == 1:
-        return crystal  # a pure translation maps the atoms of each element onto each other
+    # Most crystals of a data set are primitive already, and to see that costs far less than their symmetry.
+    if not _may_repeat(crystal, symprec):
+        return crystal
     import moyopy
 
     given = moyopy.Cell(crystal.cell.tolist(), crystal.fractional.tolist(), crystal.z.tolist())
@@ -79,6 +85,40 @@ def _primitive(crystal: Crystal, symprec: float) -> Crystal:
     cell = np.linalg.solve(multiple.T, crystal.cell).astype(np.float64, copy=False)
     site = np.array(found.mapping_std_prim)
     return _merge(crystal, cell, site, translations)
+
+
+def _may_repeat(crystal: Crystal, symprec: float) -> bool:
+    """Whether a pure translation might map the crystal onto itself; if not, its cell is primitive.
+
+    A translation maps each element onto itself, so it leads from an atom of the rarest one to another of
+    them, but for the tolerance: if it takes every atom to within `symprec` of its image, the difference of
+    those two takes every atom to within twice that.
+    """
+    counts = Counter(crystal.z.tolist())
+    if math.gcd(*counts.values()) == 1:
+        return False
+    if min(counts.values()) * max(counts.values()) > _PAIRS_AT_ONCE:
+        return True
+    inverse = np.linalg.inv(crystal.cell)
+    limit = 2.0 * symprec * _INCLUSIVE
+    # Rounded to the nearest lattice vector, a difference that is shorter than half of every height is exact.
+    if 2 * limit * math.sqrt((inverse * inverse).sum(0).max()) >= 1.0:
+        return True
+    fractional = crystal.positions @ inverse
+    translations: NDArray[np.float64] | None = None
+    for element in sorted(counts, key=counts.__getitem__):
+        sites = fractional[crystal.z == element]
+        if translations is None:
+            translations = sites[1:] - sites[0]
+        for site in sites:
+            offset = (site + translations)[:, None] - sites
+            offset -= np.rint(offset)
+            vectors = offset @ crystal.cell
+            near = (vectors * vectors).sum(-1).min(1) <= limit * limit
+            if not near.any():
+                return False
+            translations = translations[near]
+    return True
 
 
 def _merge(

@@ -153,15 +153,15 @@ class Member:
         if all(periodic):
             wrong = []
         elif sum(periodic) == 2:
-            wrong = [name for name in complete if name != "coulomb"]
+            wrong = [name for name in complete if name == "pairs of the network"]
         else:
             wrong = complete
         if wrong:
             raise ForceFieldError(
                 f"the structure is periodic in {sum(periodic)} directions, and complete sums of this network "
-                f"({', '.join(wrong)}) run over three (charges alone over two): set pbc=True to compute it "
-                "with its images across the vacuum, or train with model.long_range=[coulomb] (slabs) or [] "
-                "and model.pairs=none"
+                f"({', '.join(wrong)}) run over three (of energies, over two as well): set pbc=True to "
+                "compute it with its images across the vacuum, or train with model.pairs=none, and "
+                "model.long_range=[] for wires and molecules"
             )
         if complete:
             self.model.periodic = periodic  # type: ignore[assignment]

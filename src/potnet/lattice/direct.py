@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from potnet.lattice import cells
+from potnet.lattice.eager import eager
 from potnet.lattice.ewald import LatticeSums
 from potnet.lattice.inputs import CLOSEST, LatticeError, checked, complete_pairs
 from potnet.lattice.potentials import Potential
@@ -26,6 +27,7 @@ CUTOFF_TOLERANCE = 1e-4
 _DISTANCES_AT_ONCE = 2**21
 
 
+@eager
 def truncated_sums(
     cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], cutoff: float
 ) -> LatticeSums:

@@ -16,17 +16,24 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
+from potnet.lattice.eager import eager
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
 from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
-from potnet.lattice.potentials import Coulomb, Potential
-from potnet.lattice.slab import free_axis, make_slab, slab_correction, without_free_vector
+from potnet.lattice.potentials import Potential
+from potnet.lattice.slab import free_axis, without_free_vector
+from potnet.lattice.slab_energies import layer_energies, slab_cells
+from potnet.lattice.slab_pairs import LongCells, refuse_unknown
 from potnet.lattice.structure_factors import Field
-from potnet.lattice.task import distinct_kernels
+from potnet.lattice.task import _weights, distinct_kernels
 
 #: e² / (4 π eps0) in eV Å: Coulomb energies of charges in units of e, times this, are in eV (CODATA 2018).
 COULOMB_EV_ANGSTROM = 14.399645
+
+# Part of the accuracy that images of slabs may take.
+_OF_LAYERS = 0.1
 
 Method = Literal["auto", "ewald", "mesh"]
 Bound = Literal["rigorous", "estimate"]
@@ -43,7 +50,8 @@ class LatticeEnergies(NamedTuple):
         forces: (N, P, 3), -dE/dx, or None if not asked for.
         stress: (B, P, 3, 3), (1/V) dE/d(strain), tension positive, or None.
         bound: Bounds of the truncation errors, (B, P) each: rigorous for Ewald sums unless estimates were
-            asked for, for a mesh its real-space part alone (see `mesh`).
+            asked for. On a mesh those of energies and forces hold an estimate of the interpolation, and that
+            of stress times volume (`virial`) leaves it out.
     """
 
     crystal: Tensor
@@ -53,6 +61,7 @@ class LatticeEnergies(NamedTuple):
     bound: EnergyBound
 
 
+@eager
 def lattice_energies(
     cell: Tensor,
     positions: Tensor,
@@ -90,18 +99,20 @@ def lattice_energies(
             depend on it.
         bound: "rigorous", or "estimate": cutoffs from an estimate of the errors, which are then closer to
             the accuracy, at about half the cost.
-        periodic: Which cell vectors are periods. With one False, crystals are neutral slabs, `Coulomb` alone:
-            that vector is not used, and positions along the normal are taken as they are.
+        periodic: Which cell vectors are periods. With one False, crystals are slabs: that vector is not used,
+            and positions along the normal are taken as they are. Powers must be 1/r, of charges that sum to
+            zero, or steeper than 1/r³. `bound` includes the images, but for `virial`.
 
     Returns:
         Energies, and forces and stress if asked for.
 
     Raises:
         TypeError: If `potentials` is no list of potentials.
-        LatticeError: If a cell is singular or not finite, positions or charges are not finite, or two atoms
-            are closer than 0.01 Å; the message names the crystal.
-        ValueError: If shapes don't fit, `batch` is not sorted integers, or an accuracy or eta is not
-            positive.
+        LatticeError: If a cell is singular or not finite, positions or charges are not finite, two atoms are
+            closer than 0.01 Å, or the charges of a slab in 1/r do not sum to zero; the message names the
+            crystal.
+        ValueError: If shapes don't fit, `batch` is not sorted integers, an accuracy or eta is not positive,
+            or a potential, or `stress`, is not offered for slabs.
     """
     potentials = checked_potentials(potentials)
     with torch.autocast(cell.device.type, enabled=False):
@@ -112,15 +123,15 @@ def lattice_energies(
             return _nothing(cell, positions, len(potentials), forces, stress)
         cell, positions, batch, charges, num_atoms = inputs
         tolerance = tolerances(accuracy, len(potentials), cell)
-        slab = None
+        long: LongCells | None = None
         if axis is not None:
-            if stress or not all(isinstance(potential, Coulomb) for potential in potentials):
-                raise ValueError(
-                    "slabs: energies of Coulomb() alone (sums of pairs, `lattice_sums`, of others too), and "
-                    "stress by autograd alone, in the two periods"
-                )
-            slab = make_slab(cell, positions, batch, charges, axis, 0.1 * float(tolerance.amin()))
-            cell = slab.cell
+            if stress:
+                raise ValueError("slabs: stress by autograd, in the two periods, without stress=True")
+            kernels, coefficients, _ = distinct_kernels(potentials, cell.new_ones(len(cell)))
+            refuse_unknown(potentials, kernels)
+            weights = _weights(coefficients)
+            long = slab_cells(cell, positions, batch, charges, axis, kernels, weights, _OF_LAYERS * tolerance)
+            cell, tolerance = long.cell, (1 - _OF_LAYERS) * tolerance
         plan = make_energy_plan(
             cell,
             positions,
@@ -135,13 +146,16 @@ def lattice_energies(
             likely=bound == "estimate",
         )
         result = _summed(plan, cell, positions, charges, forces, stress)
-        if slab is None:
+        if long is None:
             return result
-        atom, force = slab_correction(slab, batch, charges)
+        atom, force = layer_energies(long, kernels, coefficients, batch, charges)
+        scale = plan.charges_max * plan.charges_sum
+        beyond, pull = 0.5 * scale * long.bound, scale * long.slope
         return result._replace(
             crystal=result.crystal + _of_crystals(atom, plan.work),
             atom=result.atom + atom,
             forces=None if result.forces is None else result.forces + force,
+            bound=result.bound._replace(energy=result.bound.energy + beyond, force=result.bound.force + pull),
         )
 
 
@@ -186,6 +200,7 @@ class EnergySums:
         #: How often lists were made, beside how often they were used.
         self.num_plans = self.num_calls = 0
 
+    @eager
     def __call__(
         self,
         cell: Tensor,
@@ -290,7 +305,7 @@ def _summed(
     assert field.gradient is not None
     assert field.strain is not None
     atom = 0.5 * charges * field.potential
-    volume = torch.linalg.det(reduced).abs()[:, None, None, None]
+    volume = cells.volume(reduced)[:, None, None, None]
     return LatticeEnergies(
         _of_crystals(atom, work),
         atom,
@@ -306,7 +321,7 @@ def _of_crystals(atom: Tensor, work: Work) -> Tensor:
 
 def _parameters(work: Work, cell: Tensor) -> list[Tensor]:
     """Tensors among the parameters of kernels, which may depend on the cell or carry a gradient."""
-    kernels, coefficients, _ = distinct_kernels(work.potentials, torch.linalg.det(cell.detach()).abs())
+    kernels, coefficients, _ = distinct_kernels(work.potentials, cells.volume(cell.detach()))
     found = [value for kernel in kernels for value in vars(kernel).values() if isinstance(value, Tensor)]
     return [*found, coefficients] if coefficients.requires_grad or coefficients.ndim == 3 else found
 
@@ -339,7 +354,7 @@ def _by_autograd(
                 force_columns.append(-got.pop(0))
             if stress:
                 stress_columns.append(0.5 * (got[0] + got[0].transpose(1, 2)))
-        volume = torch.linalg.det(cell).abs()[:, None, None, None]
+        volume = cells.volume(cell)[:, None, None, None]
         result = LatticeEnergies(
             crystal,
             atom,

@@ -23,7 +23,7 @@ from potnet.lattice.task import _weights, distinct_kernels
 
 # Costs of a real-space pair, with finding it, and of a wave vector itself, in units of an atom's share of a
 # wave vector; measured on a CPU core. The optimum is flat: a factor of two costs a tenth.
-_COST_PAIR, _COST_WAVE = 150.0, 15.0
+_COST_PAIR, _COST_WAVE = 100.0, 15.0
 # A forced eta that needs more neighbours of an atom, or waves, than this is a mistake.
 _MOST_POINTS = 1e7
 # Atoms from which on a mesh is cheaper than structure factors, for method="auto".
@@ -65,7 +65,7 @@ class EnergyPlan:
     def reduced(self, cell: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Reduced cells (B, 3, 3) and wrapped positions (N, 3) of a batch like the planned one."""
         reduced = self.transform @ cell
-        shift = torch.einsum("nd,ndc->nc", self.wraps, reduced.index_select(0, self.work.batch))
+        shift = (self.wraps[:, None] @ reduced.index_select(0, self.work.batch))[:, 0]
         return reduced, positions - shift
 
     @torch.no_grad()
@@ -139,7 +139,7 @@ def make_energy_plan(
     if bool((heights[:, 0] < CLOSEST).any()):
         _refuse_short_vectors(heights[:, 0])
     volume = heights.prod(-1)
-    fractional = torch.einsum("nd,ndc->nc", positions, torch.linalg.inv(reduced)[batch])
+    fractional = (positions[:, None] @ cells.inverse(reduced).index_select(0, batch))[:, 0]
     wraps = fractional.floor()
     fractional = fractional - wraps
     kernels, coefficients, _ = distinct_kernels(potentials, volume)
@@ -195,9 +195,9 @@ def make_energy_plan(
                 f"eta = {float(split[points.argmax()]):.3g} 1/Å² needs sums of {float(points.amax()):.2g} "
                 "terms: leave it out, or take one nearer to 0.3"
             )
-    pairs = find_pairs(reduced, fractional, batch, real + skin)
+    pairs = find_pairs(reduced, fractional, batch, real + skin, exact=False)
     if skin > 0:
         boxes = boxes + 1  # room for a cell that grows a little
     work = Work(potentials, batch, num_atoms, split, pairs, real * real if skin > 0 else None, boxes, mesh)
-    wrapped = positions - torch.einsum("nd,ndc->nc", wraps, reduced[batch])
+    wrapped = positions - (wraps[:, None] @ reduced.index_select(0, batch))[:, 0]
     return EnergyPlan(work, transform, wraps, bound, skin, real, wave, reduced, wrapped, largest, total)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
 from potnet.lattice.inputs import CLOSEST, LatticeError
 from potnet.lattice.kernels import Kernel, RealTerms
 from potnet.lattice.mesh import mesh_field
@@ -85,7 +86,7 @@ def bilinear(
         LatticeError: If two atoms are closer than 0.01 Å.
     """
     columns = right if left is None else torch.cat([left, right], 1)
-    volume = torch.linalg.det(cell).abs()
+    volume = cells.volume(cell)
     kernels, coefficients, _ = distinct_kernels(work.potentials, volume)
     field = _real_field(work, cell, positions, columns, kernels, coefficients, derivatives)
     for block in work.blocks:
@@ -190,6 +191,11 @@ def _real_field(
             for total, component in zip(sums[1][p], pull, strict=True):
                 total.index_add_(0, some.second, component)
                 total.index_add_(0, some.first, component, alpha=-1)
+            if len(cell) == 1:
+                square = torch.stack(pull) @ torch.stack(vector).T
+                for place, (i, j) in enumerate(_TRIANGLE):
+                    virials[p][place] = virials[p][place] + square[i, j]
+                continue
             for place, (i, j) in enumerate(_TRIANGLE):
                 virials[p][place].index_add_(0, at.crystal, pull[i] * vector[j])
     field = Field(torch.stack(sums[0], 1), None, None)

@@ -14,12 +14,13 @@ are in float64; what lies between is in float32 where 1e-4 or less is asked for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from potnet.lattice.eager import eager
 from potnet.lattice.inputs import checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
 from potnet.lattice.slab import free_axis, without_free_vector
@@ -69,6 +70,7 @@ class LatticeDerivatives(NamedTuple):
     derivative_bound: Tensor
 
 
+@eager
 def lattice_sums(
     cell: Tensor,
     positions: Tensor,
@@ -126,16 +128,8 @@ def lattice_sums(
     if (axis := free_axis(periodic)) is not None:
         if relative:
             raise ValueError("relative accuracy is for crystals: give slabs an absolute one, relative=False")
-        slabs = _eager(_slab_sums) if torch.compiler.is_compiling() else _slab_sums
-        return slabs(cell, positions, batch, potentials, accuracy, axis, bound, eta, memory_mib)
-    function = _eager(_sums) if torch.compiler.is_compiling() else _sums
-    return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
-
-
-def _eager(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function outside of compiled graphs: the order of work depends on data, which would break them."""
-    disabled: Callable[..., Any] = torch.compiler.disable(function)
-    return disabled
+        return _slab_sums(cell, positions, batch, potentials, accuracy, axis, bound, eta, memory_mib)
+    return _sums(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
 
 
 def _sums(
@@ -175,7 +169,8 @@ def _slab_sums(
         sums = _sums(long.cell, positions, batch, potentials, (0.9 * wanted).tolist(), *settings)
         first, second = sums.pair_index
         crystal = batch.index_select(0, first)
-        layers = layers_of(kernels, long.height[first] - long.height[second], crystal, long)
+        height = long.plane.height
+        layers = layers_of(kernels, height[first] - height[second], crystal, long)
         if coefficients.ndim == 2:
             layers = layers @ coefficients.T
         else:
@@ -183,6 +178,7 @@ def _slab_sums(
         return LatticeSums(sums.pair_index, sums.values - layers, sums.bound + long.bound)
 
 
+@eager
 def lattice_sums_and_derivatives(
     cell: Tensor,
     positions: Tensor,
@@ -219,15 +215,9 @@ def lattice_sums_and_derivatives(
         TypeError: As `lattice_sums`.
         ValueError: As `lattice_sums`.
     """
-    function = _eager(_sums_and_derivatives) if torch.compiler.is_compiling() else _sums_and_derivatives
-    return function(cell, positions, batch, potentials, accuracy, bound, relative, eta, memory_mib)
-
-
-def _sums_and_derivatives(
-    cell: Tensor, positions: Tensor, batch: Tensor, potentials: Sequence[Potential], *settings: Any
-) -> LatticeDerivatives:
+    settings = bound, relative, eta, memory_mib
     with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
-        task = Task.of(cell, positions, batch, potentials, *settings)
+        task = Task.of(cell, positions, batch, potentials, accuracy, *settings)
         count = len(task.self_terms)
         rows = task.summed(task.derivatives)
         place, index, backwards = task.pairs()

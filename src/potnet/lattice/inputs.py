@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
 from potnet.lattice.potentials import Potential
 
 #: Atoms, or an atom and its own image, closer than this are an error, Å.
@@ -48,7 +49,7 @@ def checked(cell: Tensor, positions: Tensor, batch: Tensor) -> tuple[Tensor, Ten
         num_atoms.scatter_add_(0, batch.clamp(0, len(cell) - 1), torch.ones_like(batch))
         finite_cell = cell.isfinite().flatten(1).all(1)
         finite_site = positions.isfinite().all(1)
-        singular = torch.linalg.det(cell).abs() <= 1e-9 * cell.norm(dim=-1).prod(-1)
+        singular = cells.volume(cell) <= 1e-9 * cell.norm(dim=-1).prod(-1)
         wrong = torch.stack(
             [~ordered, (num_atoms == 0).any(), ~finite_cell.all(), ~finite_site.all(), singular.any()]
         )

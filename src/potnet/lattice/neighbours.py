@@ -1,9 +1,12 @@
 """Pairs of atoms within a cutoff, over all periodic images, of a batch of crystals of mixed sizes.
 
-A linked-cell search without loops: each crystal is divided into bins along its own lattice vectors, each bin
-is combined with the bins within reach, and only those pairs are looked at. Cost and memory grow with the
-number of atoms. The stencil of bins reaches over as many periodic images as the cutoff needs, so small cells
-are no special case.
+Where all crystals are small, on a CPU, each atom is compared with all images of atoms that are within reach
+of the cell, by a matrix product in single precision. That costs n² with a small factor.
+
+Otherwise a linked-cell search without loops: each crystal is divided into bins along its own lattice vectors,
+each bin is combined with the bins within reach, and only those pairs are looked at. Cost and memory grow with
+the number of atoms. The stencil of bins reaches over as many periodic images as the cutoff needs, so small
+cells are no special case.
 """
 
 from __future__ import annotations
@@ -14,10 +17,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
+
 # Candidate pairs looked at together, about 100 bytes each: what stays in a CPU's cache.
 _CANDIDATES_AT_ONCE = {"cpu": 2**15, "cuda": 2**23}
 # A bin holds about so many atoms at least, if there are enough.
 _ATOMS_PER_BIN = 3.0
+# Up to so many atoms, all of them and their images are compared on a CPU: bins cost more.
+_FEW_ATOMS = 400
+# Numbers of a matrix product in single precision that stay in the cache.
+_PRODUCTS_AT_ONCE = 2**19
+# A group of crystals ends where padding would make it cost so much more than they do alone.
+_PADDING, _GROUP_COSTS = 1.4, 2.0e4
+# Å², farther than any cutoff.
+_FAR = 1e12
 
 
 @dataclass
@@ -53,7 +66,7 @@ class Pairs:
             cell: (B, 3, 3) rows are lattice vectors.
             positions: (N, 3).
         """
-        shifts = torch.einsum("kd,kdc->kc", self.images, cell.index_select(0, self.owner))
+        shifts = (self.images[:, None] @ cell.index_select(0, self.owner))[:, 0]
         x, y, z = (  # component by component: gathering numbers is far cheaper than gathering rows
             p.index_select(0, self.second) - p.index_select(0, self.first) + s.index_select(0, self.image)
             for p, s in zip(positions.T.contiguous(), shifts.T.contiguous(), strict=True)
@@ -62,7 +75,7 @@ class Pairs:
 
 
 @torch.no_grad()
-def find_pairs(cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor) -> Pairs:
+def find_pairs(cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor, exact: bool = True) -> Pairs:
     """All pairs closer than a cutoff, each once.
 
     Args:
@@ -70,10 +83,131 @@ def find_pairs(cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor) 
         fractional: (N, 3) coordinates in units of the cell, within [0, 1).
         batch: (N,) int64, sorted.
         cutoff: (B,) Å.
+        exact: Whether pairs just beyond the cutoff, by less than 1e-4 Å or so, are left out.
     """
+    num_atoms = torch.bincount(batch, minlength=len(cell))
+    if cell.device.type == "cpu" and len(batch) and int(num_atoms.amax()) <= _FEW_ATOMS:
+        pairs = _compared(cell, fractional, batch, cutoff, num_atoms)
+        return _within(pairs, cell, fractional, batch, cutoff) if exact else pairs
+    return _binned(cell, fractional, batch, cutoff, num_atoms)
+
+
+def _compared(cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor, num_atoms: Tensor) -> Pairs:
+    """The pairs, and maybe a few more, from a comparison of each atom with every image near the cell."""
+    images, owner = _half_of_images(cell, cutoff)
+    # Ghosts: images of atoms that are no farther from any face of the cell than the cutoff.
+    margin = (cutoff[:, None] * cells.inverse(cell).norm(dim=1)).index_select(0, owner)  # (K, 3)
+    start = num_atoms.cumsum(0) - num_atoms
+    image, atom = _ragged(num_atoms.index_select(0, owner), start.index_select(0, owner))
+    keep: Tensor | None = None
+    for f, k, m in zip(fractional.T.contiguous(), images.T, margin.T, strict=True):
+        place = f.index_select(0, atom)
+        inside = (place >= (-m - k).index_select(0, image)) & (place <= (1 + m - k).index_select(0, image))
+        keep = inside if keep is None else keep & inside
+    assert keep is not None
+    chosen = cells.nonzero(keep)
+    image, atom = image.index_select(0, chosen), atom.index_select(0, chosen)
+    of_crystal = owner.index_select(0, image)
+    num_ghosts = torch.bincount(of_crystal, minlength=len(cell))
+    first_ghost = num_ghosts.cumsum(0) - num_ghosts
+
+    # Relative to the middle of the cell, where single precision loses least.
+    middle = 0.5 * cell.sum(1)
+    x = (fractional[:, None] @ cell.index_select(0, batch))[:, 0] - middle.index_select(0, batch)
+    shift = (images[:, None] @ cell.index_select(0, owner))[:, 0]
+    y = x.index_select(0, atom) + shift.index_select(0, image)
+    limit = cutoff * cutoff
+    # An atom, and what its distances are compared with; a ghost, and its squared length.
+    left = torch.cat([x, cells.squared_norm(x)[:, None] - limit.index_select(0, batch)[:, None]], 1)
+    length2 = cells.squared_norm(y)
+    farthest2 = torch.zeros_like(limit).scatter_reduce_(0, of_crystal, length2, "amax")
+    right = torch.cat([-2 * y, torch.ones_like(length2)[:, None], length2[:, None]], 1)
+    # Single precision does, unless somebody has traded the precision of its products for speed.
+    coarse = torch.get_float32_matmul_precision() != "highest" or torch.is_autocast_enabled("cpu")
+    left, right = (t.to(torch.float64 if coarse else torch.float32) for t in (left, right))
+
+    firsts, seconds = [], []
+    for members, n, width in _groups(num_atoms, num_ghosts):
+        slots, ghosts = torch.arange(n), torch.arange(width)
+        sizes = num_atoms.index_select(0, members)[:, None]
+        counts = num_ghosts.index_select(0, members)[:, None]
+        site = start.index_select(0, members)[:, None] + torch.minimum(slots, sizes - 1)
+        ghost = first_ghost.index_select(0, members)[:, None] + torch.minimum(ghosts, counts - 1)
+        a = left.index_select(0, site.flatten()).view(len(members), n, 4)
+        g = right.index_select(0, ghost.flatten()).view(len(members), width, 5)
+        a[..., 3].masked_fill_(slots >= sizes, _FAR)
+        # More than what rounding may take away.
+        base = g[..., 4] - (1e-5 * farthest2.index_select(0, members)).to(g.dtype)[:, None]
+        base.masked_fill_(ghosts >= counts, _FAR)
+        step = max(1, _PRODUCTS_AT_ONCE // (len(members) * width))
+        for low in range(0, n, step):
+            rows = a[:, low : low + step]
+            near = torch.baddbmm(base[:, None], rows, g[..., :4].transpose(1, 2)) <= 0
+            # The first ghosts are the atoms themselves, of which each pair is met twice.
+            near[..., :n] &= (slots > slots[low : low + step, None]) | (slots >= sizes)[:, None]
+            flat = cells.nonzero(near.view(-1))
+            row = cells.quotient(flat, width)
+            block = cells.quotient(row, rows.shape[1])
+            firsts.append(site[:, low : low + step].flatten().index_select(0, row))
+            seconds.append(ghost.flatten().index_select(0, flat + (block - row) * width))
+    second = torch.cat(seconds)
+    return Pairs(
+        torch.cat(firsts), atom.index_select(0, second), image.index_select(0, second), images, owner
+    )
+
+
+def _within(pairs: Pairs, cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor) -> Pairs:
+    """Those pairs that are within the cutoff."""
+    x, y, z = pairs.vectors(cell, (fractional[:, None] @ cell.index_select(0, batch))[:, 0])
+    limit = (cutoff * cutoff).index_select(0, batch).index_select(0, pairs.first)
+    chosen = cells.nonzero(x * x + y * y + z * z <= limit)
+    first, second, image = (t.index_select(0, chosen) for t in (pairs.first, pairs.second, pairs.image))
+    return Pairs(first, second, image, pairs.images, pairs.owner)
+
+
+def _half_of_images(cell: Tensor, cutoff: Tensor) -> tuple[Tensor, Tensor]:
+    """Integer coordinates (K, 3) of cells within reach, and the crystal of each.
+
+    The first of each crystal is the cell itself; of two opposite ones one is there.
+    """
+    reach = (cutoff[:, None] * cells.inverse(cell).norm(dim=1)).ceil()
+    points, _ = cells.half_box([int(most) for most in reach.amax(0).tolist()], cell)
+    points = torch.cat([points.new_zeros(1, 3), points])
+    within: Tensor | None = None
+    for column, most in zip(points.abs().T, reach.T, strict=True):
+        inside = column <= most[:, None]
+        within = inside if within is None else within & inside
+    assert within is not None
+    flat = cells.nonzero(within.view(-1))
+    owner = cells.quotient(flat, len(points))
+    return points.index_select(0, flat - owner * len(points)), owner
+
+
+def _groups(num_atoms: Tensor, num_ghosts: Tensor) -> list[tuple[Tensor, int, int]]:
+    """Crystals that are compared together: their numbers, and the atoms and ghosts to pad to."""
+    rows = list(zip(num_atoms.tolist(), num_ghosts.tolist(), strict=True))
+    order = sorted(range(len(rows)), key=lambda i: (rows[i][0] * rows[i][1], rows[i]))
+    found, start = [], 0
+    while start < len(order):
+        n, width = rows[order[start]]
+        alone, stop = 0, start
+        while stop < len(order):
+            one, other = rows[order[stop]]
+            most, widest = max(n, one), max(width, other)
+            padded = (stop + 1 - start) * most * widest
+            cost = alone + one * other
+            if stop > start and (padded > _PADDING * cost + _GROUP_COSTS or padded > _PRODUCTS_AT_ONCE):
+                break
+            n, width, alone, stop = most, widest, cost, stop + 1
+        found.append((torch.tensor(order[start:stop]), n, width))
+        start = stop
+    return found
+
+
+def _binned(cell: Tensor, fractional: Tensor, batch: Tensor, cutoff: Tensor, num_atoms: Tensor) -> Pairs:
+    """The pairs from a search in linked cells."""
     device, num_crystals = cell.device, len(cell)
-    num_atoms = torch.bincount(batch, minlength=num_crystals)
-    spacing = 1 / torch.linalg.inv(cell).norm(dim=1)  # (B, 3) distances between opposite faces
+    spacing = 1 / cells.inverse(cell).norm(dim=1)  # (B, 3) distances between opposite faces
     # Bins of half the cutoff, but not so small that most are empty.
     crowd = (num_atoms / _ATOMS_PER_BIN).clamp(min=1.0) / spacing.prod(-1)
     width = torch.maximum(0.5 * cutoff, crowd ** (-1 / 3))

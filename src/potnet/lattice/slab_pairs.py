@@ -9,9 +9,14 @@ A layer at a distance z is the sum over the waves G of the plane of
     phi(G, z) <= exp(-s G z) phi(0, z sqrt(1 - s²))
 
 for a mixture of Gaussians and any s < 1, as exp(-G²/4t - t s² z²) <= exp(-s G z) for each of them (2π/AG
-exp(-G z) for 1/r). With H long enough only G = 0 counts, which has a closed form for all m together
-(Yeh and Berkowitz 1999, J. Chem. Phys. 111, 3155, for 1/r). 1/r, whose sum does not converge, is neutralised
-such that S becomes -2π|z|/A far from the plane, as in Parry's sum (1975, Surf. Sci. 49, 433).
+exp(-G z) for 1/r). Its gradient, G in the plane and 2 t z along the normal, is at most
+
+    (1/d + 2/a) / (e z) exp(-(s - d) G z) phi(0, z sqrt(1 - s² - a))
+
+by G exp(-d G z) <= 1 / (e d z) and t exp(-a t z²) <= 1 / (e a z²). With H long enough only G = 0 counts,
+which has a closed form for all m together (Yeh and Berkowitz 1999, J. Chem. Phys. 111, 3155, for 1/r).
+1/r, whose sum does not converge, is neutralised such that S becomes -2π|z|/A far from the plane, as in
+Parry's sum (1975, Surf. Sci. 49, 433).
 """
 
 from __future__ import annotations
@@ -25,12 +30,12 @@ from torch import Tensor
 
 from potnet.lattice.kernels import ExponentialKernel, Kernel, PowerKernel, ScreenedKernel
 from potnet.lattice.potentials import Potential
-from potnet.lattice.slab import plane_of
+from potnet.lattice.slab import Plane, plane_of
 
-# s, and exponents s G (H - thickness) that are tried: beyond the last, exp(-exponent) is below anything asked
-# for.
-_SHARE = 0.9
-_EXPONENTS = (1.0, 80.0, 159)
+# s, d and a, see above, and exponents G (H - thickness) that are tried: beyond the last, exp(-exponent) is
+# below anything asked for.
+_SHARE, _LESS, _WIDER = 0.9, 0.1, 0.09
+_EXPONENTS = (1.0, 90.0, 179)
 
 
 class LongCells(NamedTuple):
@@ -38,17 +43,17 @@ class LongCells(NamedTuple):
 
     Attributes:
         cell: (B, 3, 3), the third vector along the normal, Å.
-        area: (B,) Å².
-        period: (B,) Å.
-        height: (N,) coordinates along the normal, Å.
-        bound: (B, P), what the layers beyond their average add at most.
+        plane: The two periods.
+        period: (B,) along the normal, Å.
+        bound: (B, P), what the layers beyond their average add to the sum of a pair at most.
+        slope: (B, P), and to its gradient, per Å.
     """
 
     cell: Tensor
-    area: Tensor
+    plane: Plane
     period: Tensor
-    height: Tensor
     bound: Tensor
+    slope: Tensor
 
 
 def refuse_unknown(potentials: Sequence[Potential], kernels: list[Kernel]) -> None:
@@ -73,6 +78,7 @@ def long_cells(
     kernels: list[Kernel],
     weights: Tensor,
     tolerance: Tensor,
+    slope_tolerance: Tensor | None = None,
 ) -> LongCells:
     """Give slabs a period along their normal, the shortest that keeps the tolerance.
 
@@ -83,28 +89,24 @@ def long_cells(
         axis: The free direction.
         kernels: Q kernels.
         weights: (P, Q), absolute coefficients.
-        tolerance: (P,) permitted errors.
+        tolerance: (P,) or (B, P) permitted errors of the sum of a pair.
+        slope_tolerance: The same of its gradient, per Å; None for any.
     """
     plane = plane_of(cell, positions, batch, axis)
     with torch.no_grad():
-        area, wave = plane.area.detach(), plane.wave
         low, high, count = _EXPONENTS
         exponent = torch.linspace(low, high, count, dtype=cell.dtype, device=cell.device)[:, None]  # (E, 1)
-        distance = exponent / (_SHARE * wave)  # (E, B), of the nearest layer from any atom
-        # Σ over G of exp(-kappa G) by parts, from a bound of the number of waves in a circle; see `bounds`.
-        kappa = _SHARE * distance
-        p, q = plane.heights.unbind(-1)
-        p, q = p / math.pi, q / math.pi
-        number = (1 + p * wave) * (1 + q * wave) + (p + q + 2 * p * q * wave) / kappa + 2 * p * q / kappa**2
-        layers = 2 * torch.exp(-exponent) * number / (1 - torch.exp(-exponent))
-        upper = torch.stack([_layer_upper(k.detached(), distance, wave, area) for k in kernels], -1)
-        bound = layers[..., None] * (upper @ weights.T)  # (E, B, P)
+        distance = exponent / plane.wave  # (E, B), of the nearest layer from any atom
+        beyond = [_beyond(kernel.detached(), plane, distance) for kernel in kernels]
+        bound, slope = (torch.stack(parts, -1) @ weights.T for parts in zip(*beyond, strict=True))
         fits = (bound <= tolerance).all(-1)
+        if slope_tolerance is not None:
+            fits = fits & (slope <= slope_tolerance).all(-1)
         at = (~fits).sum(0).clamp(max=count - 1)
         index = torch.arange(len(cell), device=cell.device)
         period = plane.thickness + distance[at, index]
     complete = torch.stack([plane.first, plane.second, plane.normal * period[:, None]], 1)
-    return LongCells(complete, plane.area, period, plane.height, bound[at, index])
+    return LongCells(complete, plane, period, bound[at, index], slope[at, index])
 
 
 def layers_of(kernels: list[Kernel], z: Tensor, crystal: Tensor, cells: LongCells) -> Tensor:
@@ -119,7 +121,8 @@ def layers_of(kernels: list[Kernel], z: Tensor, crystal: Tensor, cells: LongCell
     Returns:
         (M, Q), differentiable.
     """
-    period, scale = cells.period.index_select(0, crystal), 2 * math.pi / cells.area.index_select(0, crystal)
+    period = cells.period.index_select(0, crystal)
+    scale = 2 * math.pi / cells.plane.area.index_select(0, crystal)
     columns = []
     for kernel in kernels:
         if isinstance(kernel, PowerKernel):
@@ -130,8 +133,9 @@ def layers_of(kernels: list[Kernel], z: Tensor, crystal: Tensor, cells: LongCell
             if isinstance(alpha, Tensor) and alpha.ndim:
                 alpha = alpha.index_select(0, crystal)
             shrunk = torch.exp(-alpha * period)
-            once = shrunk / (1 - shrunk)  # Σ over m >= 1 of exp(-alpha m H)
-            grown, shrinking = torch.exp(alpha * z) * once, torch.exp(-alpha * z) * once
+            # Σ over m >= 1 of exp(-alpha (m H -+ z)); exp(alpha z) alone may overflow.
+            grown = torch.exp(alpha * (z - period)) / (1 - shrunk)
+            shrinking = torch.exp(-alpha * (z + period)) / (1 - shrunk)
             if isinstance(kernel, ScreenedKernel):
                 layers = (grown + shrinking) / alpha
             else:
@@ -152,11 +156,35 @@ def _powers(p: float, z: Tensor, period: Tensor) -> Tensor:
     return both * period**-order / order
 
 
-def _layer_upper(kernel: Kernel, distance: Tensor, wave: Tensor, area: Tensor) -> Tensor:
-    """phi(G, z) exp(s G z) at most, for z from `distance` (E, B) Å and G from `wave` (B,) on: (E, B)."""
+def _beyond(kernel: Kernel, plane: Plane, distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Bounds of what all layers add apart from G = 0, and of its gradient, (E, B) each.
+
+    Args:
+        kernel: Without gradients.
+        plane: The two periods.
+        distance: (E, B) Å, of the nearest layer.
+    """
+    area, wave = plane.area.detach(), plane.wave
+    p, q = plane.heights.unbind(-1)
+    p, q = p / math.pi, q / math.pi
+
+    def waves(share: float) -> Tensor:
+        """Σ over layers and G of exp(-share G z), by parts, from a bound of the waves in a circle."""
+        kappa = share * distance
+        number = (1 + p * wave) * (1 + q * wave) + (p + q + 2 * p * q * wave) / kappa + 2 * p * q / kappa**2
+        shrunk = torch.exp(-kappa * wave)
+        return 2 * shrunk * number / (1 - shrunk)
+
     if isinstance(kernel, PowerKernel) and kernel.p == 0.5:
-        return (2 * math.pi / (area * wave)).expand_as(distance)
-    z = distance * math.sqrt(1 - _SHARE**2)
+        size = 2 * math.pi / area * waves(1.0)
+        return size / wave, math.sqrt(2) * size
+    value = waves(_SHARE) * _flat(kernel, distance * math.sqrt(1 - _SHARE**2), area)
+    slope = waves(_SHARE - _LESS) * _flat(kernel, distance * math.sqrt(1 - _SHARE**2 - _WIDER), area)
+    return value, slope * ((1 / _LESS + 2 / _WIDER) / math.e / distance)
+
+
+def _flat(kernel: Kernel, z: Tensor, area: Tensor) -> Tensor:
+    """phi(0, z) at `z` (E, B) Å, (E, B)."""
     if isinstance(kernel, PowerKernel):
         integral = z ** (2 - 2 * kernel.p) / (2 * kernel.p - 2)
     else:

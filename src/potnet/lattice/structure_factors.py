@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from potnet.lattice import cells
 from potnet.lattice.kernels import Kernel
 
 # Numbers of one block of phases, (atoms, s1 k1 s2 k2): what stays in a CPU's cache.
@@ -132,8 +133,7 @@ def reciprocal_field(
         slots, num_atoms.index_select(0, members)[:, None] - 1
     )
     b, count = len(members), columns.shape[1]
-    inverse = torch.linalg.inv(lattice)
-    volume = torch.linalg.det(lattice).abs()
+    inverse, volume = cells.inverse(lattice), cells.volume(lattice)
     fractional = positions.index_select(0, index.flatten()).view(b, n, 3) @ inverse
     charges = columns.index_select(0, index.flatten()).view(b, n, count) * inside[..., None]
 
@@ -205,12 +205,18 @@ class _Waves(NamedTuple):
             are the same wave and count half; 0 for G = 0.
         origin: (K,) how often G = 0 counts.
         signs: (8, 8), see `_signs`.
+        upper: (6,) places of those products in a flat symmetric (3, 3) tensor,
+        place: (9,) and the way back.
+        twice: (6,) how often each is there.
     """
 
     products: Tensor
     multiplicity: Tensor
     origin: Tensor
     signs: Tensor
+    upper: Tensor
+    place: Tensor
+    twice: Tensor
 
 
 @functools.lru_cache(maxsize=32)
@@ -229,7 +235,12 @@ def _waves_of(box: tuple[int, int, int], dtype: torch.dtype, device: torch.devic
         count = (1 + (k3 > 0)) * (1 - 0.5 * (k1 == 0)) * (1 - 0.5 * (k2 == 0))
         zero = (products.sum(0) == 0).to(dtype)
         count = count.to(dtype)
-        return _Waves(products, count * (1 - zero), count * zero, _signs(signs))
+        upper, place = (
+            torch.tensor(places, device=device)
+            for places in ((0, 1, 2, 4, 5, 8), (0, 1, 2, 1, 3, 4, 2, 4, 5))
+        )
+        twice = signs.new_tensor([1.0, 2.0, 2.0, 1.0, 2.0, 1.0])
+        return _Waves(products, count * (1 - zero), count * zero, _signs(signs), upper, place, twice)
 
 
 _SIGNS = ((1.0, 1.0), (1.0, -1.0), (-1.0, 1.0), (-1.0, -1.0))
@@ -277,9 +288,8 @@ def _weights(
     derivatives: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """F(G) of each potential times how often G counts, F(0) in its place: (b, P, K), and its slope in G²."""
-    first, second = torch.triu_indices(3, 3, device=basis.device)
-    gram = basis @ basis.transpose(1, 2)
-    twice = (2.0 - (first == second).to(basis.dtype)) * gram[:, first, second]
+    gram = (basis @ basis.transpose(1, 2)).flatten(1)
+    twice = waves.twice * gram.index_select(1, waves.upper)
     # A harmless value stands in for G = 0; products with zero are far cheaper than `where`.
     g2 = twice @ waves.products + (waves.origin > 0)
     eta, volume = eta[:, None], volume[:, None]
@@ -309,11 +319,8 @@ def _strain(power: Tensor, weight: Tensor, slope: Tensor | None, basis: Tensor, 
     Under a strain e, G becomes G (1 - e) and 1/V, which every F carries, 1/V (1 - tr e).
     """
     assert slope is not None
-    first, second = torch.triu_indices(3, 3, device=basis.device)
     moments = (slope * power) @ waves.products.T  # (b, P, 6)
-    place = torch.zeros(3, 3, dtype=torch.int64, device=basis.device)
-    place[first, second] = place[second, first] = torch.arange(6, device=basis.device)
-    square = moments[..., place.flatten()].unflatten(-1, (3, 3))
+    square = moments.index_select(-1, waves.place).unflatten(-1, (3, 3))
     tensor = -2 * (basis.transpose(1, 2)[:, None] @ square @ basis[:, None])
     total = (weight * power).sum(-1)
     return tensor - total[..., None, None] * torch.eye(3, dtype=basis.dtype, device=basis.device)

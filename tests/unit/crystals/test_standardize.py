@@ -1,3 +1,4 @@
+import importlib
 import logging
 
 import numpy as np
@@ -163,3 +164,40 @@ def test_large_cells_and_vacuum():
 def test_wrong_options(options, message):
     with pytest.raises(ValueError, match=message):
         standardize(named("NaCl"), **options)
+
+
+def test_crystals_that_are_primitive_need_no_search(monkeypatch):
+    import moyopy
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(moyopy, "MoyoDataset", fail)
+    diamond = Crystal.from_fractional(
+        3.57 * 0.5 * (np.ones((3, 3)) - np.eye(3)), [[0, 0, 0], [0.25, 0.25, 0.25]], [6, 6]
+    )
+    assert len(standardize(diamond)) == 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_search_is_spared_that_would_find_a_translation(seed, monkeypatch):
+    """Repeated cells whose atoms are off by about the tolerance, in skewed cells too."""
+    module = importlib.import_module("potnet.crystals.standardize")
+    rng = np.random.default_rng(seed)
+    symprec = 0.02
+    spared = merged = 0
+    for _ in range(12):
+        small = random_crystal(rng, int(rng.integers(1, 4)))
+        change = np.diag(rng.integers(1, 3, 3)) + np.triu(rng.integers(-3, 4, (3, 3)), 1)
+        large = in_other_cell(small, change)
+        moves = rng.normal(size=large.positions.shape)
+        moves *= symprec * rng.choice([0.3, 0.6, 0.9, 1.3, 2.5]) / np.linalg.norm(moves, axis=1).max()
+        moved = Crystal(large.cell, large.positions + moves, large.z, "moved")
+        found = len(standardize(moved, symprec=symprec))
+        spared += not module._may_repeat(moved, symprec)
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_may_repeat", lambda crystal, symprec: True)
+            assert len(standardize(moved, symprec=symprec)) == found
+        merged += found < len(moved)
+    assert spared
+    assert merged

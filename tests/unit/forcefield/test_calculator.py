@@ -209,7 +209,7 @@ def slab(height: float) -> Atoms:
     return Atoms("MgOMgO", places, cell=[[4, 0, 0], [0.5, height, 0.3], [0, 0, 4.4]], pbc=[True, False, True])
 
 
-@pytest.mark.parametrize("long_range", [[], ["coulomb"]])
+@pytest.mark.parametrize("long_range", [[], ["coulomb"], ["coulomb", "london", "pauli"]])
 def test_slabs_have_no_images_however_little_vacuum_they_have(long_range):
     model = PotNetFF(16, 1, CUTOFF, 8, long_range=long_range, accuracy=1e-8, heads=ENERGY)
     given = predictor(model)
@@ -246,9 +246,11 @@ def test_a_layer_of_pair_potentials_has_no_images():
 
 def test_complete_sums_that_cannot_leave_out_images_are_refused():
     atoms = slab(20.0)
-    atoms.calc = Calculator(predictor(networks()))
-    with pytest.raises(ForceFieldError, match=r"periodic in 2 directions, .* \(london\) run over three"):
+    pairs = PotNetFF(16, 1, CUTOFF, 8, pairs="complete", long_range=[], heads=ENERGY)
+    atoms.calc = Calculator(predictor(pairs))
+    with pytest.raises(ForceFieldError, match=r"periodic in 2 directions, .* \(pairs of the network\) run"):
         atoms.get_potential_energy()
+    atoms.calc = Calculator(predictor(networks()))
     atoms.pbc = [True, False, False]
     with pytest.raises(ForceFieldError, match=r"\(coulomb, london\)"):
         atoms.get_potential_energy()

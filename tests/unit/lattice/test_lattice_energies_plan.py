@@ -72,9 +72,13 @@ def test_energy_is_conserved_in_dynamics():
 
 
 @pytest.mark.parametrize("cutoff", [0.5, 4.0, 11.0])
-def test_pairs_are_those_of_vesin(cutoff, monkeypatch):
+@pytest.mark.parametrize("search", ["compared", "binned"])
+def test_pairs_are_those_of_vesin(cutoff, search, monkeypatch):
     import vesin
 
+    if search == "binned":
+        monkeypatch.setattr(neighbours, "_FEW_ATOMS", 0)
+    monkeypatch.setattr(neighbours, "_PRODUCTS_AT_ONCE", 50_000)
     monkeypatch.setattr(neighbours, "_CANDIDATES_AT_ONCE", {"cpu": 500})
     cell, positions, batch, _ = crystals((1, 30, 4, 150))
     skewed = torch.tensor([[1.0, 0, 0], [2, 1, 0], [0, -1, 1]], dtype=torch.float64)
@@ -92,6 +96,25 @@ def test_pairs_are_those_of_vesin(cutoff, monkeypatch):
         assert len(got) == len(expected)
         assert np.abs(np.sort(got.numpy()) - np.sort(expected)).max(initial=0.0) < 1e-12
         assert bool((batch[pairs.second] == batch[pairs.first]).all())
+
+
+@pytest.mark.parametrize("setting", ["autocast", "medium"])
+def test_settings_of_precision_lose_no_pairs(setting):
+    cell, positions, batch, _ = crystals((1, 30, 4, 60))
+    fractional = (positions[:, None] @ torch.linalg.inv(cell)[batch])[:, 0]
+    fractional = fractional - fractional.floor()
+    given = cell, fractional, batch, torch.full((4,), 7.0, dtype=torch.float64)
+    expected = neighbours.find_pairs(*given)
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium" if setting == "medium" else precision)
+        with torch.autocast("cpu", torch.bfloat16, enabled=setting == "autocast"):
+            found = neighbours.find_pairs(*given)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert torch.equal(found.first, expected.first)
+    assert torch.equal(found.second, expected.second)
+    assert torch.equal(found.image, expected.image)
 
 
 @pytest.mark.parametrize("accuracy", [1e-3, 1e-5, 1e-7])
