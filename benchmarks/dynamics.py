@@ -125,6 +125,8 @@ def nve(case: Case) -> dict[str, Any]:
     total = 1e3 * (run.potential + run.kinetic)
     tenth = max(1, len(total) // 10)
     return {
+        "atoms": len(atoms),
+        "asked": 600.0,
         "drift": run.drift,
         "change": float(total[-tenth:].mean() - total[:tenth].mean()),
         "fluctuation": float(total.std()),
@@ -144,46 +146,39 @@ def phase(case: Case, kind: str) -> dict[str, Any]:
         "friction": 0.01,
         "every": 10,
     }
-    frames: list[Atoms] = []
-    temperatures = np.array([np.nan])
     thermalize(atoms, asked, seed=0)
-    try:
-        if kind == "liquid":
-            thermalize(atoms, 2 * case.melting, seed=0)
-            run_dynamics(atoms, duration / 4, 2 * case.melting, **settings)
-        run = run_dynamics(atoms, duration, asked, **settings, trajectory=case.folder / f"{kind}.traj")
-        frames, temperatures = run.frames, run.temperature
-    except ForceFieldError as error:
-        problem = str(error).split(":")[0] + ": refused"
-        print(f"{case.name} {kind}: {error}", flush=True)
-    used = frames[len(frames) // 4 :]
+    if kind == "liquid":
+        thermalize(atoms, 2 * case.melting, seed=0)
+        run_dynamics(atoms, duration / 4, 2 * case.melting, **settings)
+    run = run_dynamics(atoms, duration, asked, **settings, trajectory=case.folder / f"{kind}.traj")
+    # What came before is the way to equilibrium.
+    first = len(run.frames) // 4
+    used = run.frames[first:]
+    moved = used[-1].get_positions() - sites
     row: dict[str, Any] = {
+        "atoms": len(atoms),
         "asked": asked,
-        "temperature": float(np.mean(temperatures[len(temperatures) // 4 :])),
+        "temperature": float(run.temperature[first:].mean()),
+        "closest": float(min(neighbor_list("d", one, CUTOFF).min(initial=CUTOFF) for one in used)),
+        "moved": float(np.linalg.norm(moved - moved.mean(0), axis=1).max()),
     }
-    if used:
-        closest = min(neighbor_list("d", one, case.nearest).min(initial=np.inf) for one in used)
-        row["closest"] = float(closest)
-        moved = used[-1].get_positions() - sites
-        row["moved"] = float(np.linalg.norm(moved - moved.mean(0), axis=1).max())
-        tolerance = 0.3 if kind == "gas" else 0.1
-        if closest < 0.5 * case.nearest:
-            problem = "atoms meet"
-        elif abs(row["temperature"] / asked - 1) > tolerance:
-            problem = "temperature"
-        elif kind == "solid" and row["moved"] > 0.4 * case.nearest:
-            problem = "an atom left its site"
-        r, g = radial_distribution(used, CUTOFF, BINS)
-        row |= {"r": r.tolist(), "g": g.tolist()}
-        if known := case.frames.get(kind):
-            _, data = radial_distribution(known, CUTOFF, BINS)
-            halves = [radial_distribution(known[start::2], CUTOFF, BINS)[1] for start in (0, 1)]
-            row |= {
-                "g_aimd": data.tolist(),
-                "frames_aimd": len(known),
-                "difference": float(np.abs(g - data).mean()),
-                "noise": float(np.abs(halves[0] - halves[1]).mean()) / 2,
-            }
+    if row["closest"] < 0.5 * case.nearest:
+        problem = "atoms meet"
+    elif abs(row["temperature"] / asked - 1) > (0.3 if kind == "gas" else 0.1):
+        problem = "temperature"
+    elif kind == "solid" and row["moved"] > 0.4 * case.nearest:
+        problem = "an atom left its site"
+    r, g = radial_distribution(used, CUTOFF, BINS)
+    row |= {"r": r.tolist(), "g": g.tolist()}
+    if known := case.frames.get(kind):
+        _, data = radial_distribution(known, CUTOFF, BINS)
+        halves = [radial_distribution(known[start::2], CUTOFF, BINS)[1] for start in (0, 1)]
+        row |= {
+            "g_aimd": data.tolist(),
+            "frames_aimd": len(known),
+            "difference": float(np.abs(g - data).mean()),
+            "noise": float(np.abs(halves[0] - halves[1]).mean()) / 2,
+        }
     return row | {"stable": problem is None, "problem": problem}
 
 
@@ -245,12 +240,12 @@ def main() -> None:
             done = json.loads(file.read_text()) if file.is_file() else {}
             if done.get("settings") != settings:
                 begun = time.perf_counter()
-                row = PARTS[part](case)
-                row |= {
-                    "settings": settings,
-                    "atoms": len(case.start(part == "gas")),
-                    "seconds": time.perf_counter() - begun,
-                }
+                try:
+                    row = PARTS[part](case)
+                except ForceFieldError as error:
+                    row = {"stable": False, "problem": str(error).split(": ")[0]}
+                    print(f"{case.name} {part}: {error}", flush=True)
+                row |= {"settings": settings, "seconds": time.perf_counter() - begun}
                 file.write_text(json.dumps(row))
                 print(f"{case.name} {part}: {row['seconds']:.0f} s", flush=True)
             rows[part] = json.loads(file.read_text())

@@ -73,6 +73,29 @@ def test_splines_find_the_potential_they_were_fitted_to(fitted: Path) -> None:
     np.testing.assert_allclose(atoms.get_forces(), expected, atol=0.05)
 
 
+def test_kernel_ridge_learns_the_same_potential(tmp_path: Path) -> None:
+    import potnet
+
+    path = tmp_path / "copper.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in copper(40)))
+    run = potnet.train(
+        "data=table", f"data.source.path={path}", "split=shuffled", "target=energy_forces_stress",
+        "model=mbtr_forces", "model.pair_points=12", "model.triple_points=2", "model.angle_points=4",
+        "model.representatives=50", "features=radius_5", "features.cell=as_given",
+        f"data.cache_dir={tmp_path / 'cache'}", folder=tmp_path / "run",
+    )  # fmt: skip
+    metrics = json.loads((run.folder / "metrics.json").read_text())["test"]
+    assert metrics["forces"]["r2"] > 0.99
+    assert metrics["energy"]["r2"] > 0.97
+    atoms = bulk("Cu", cubic=True, a=3.7)
+    atoms.positions[0] += 0.1
+    atoms.calc = LennardJones(**POTENTIAL)
+    expected = atoms.get_forces()
+    atoms.calc = Calculator(run.folder)
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(atoms.get_forces(), expected, atol=0.3)
+
+
 def test_commands_relax_move_and_strain(
     fitted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
