@@ -97,7 +97,7 @@ class PotNetFF(Network):
         self.smooth = pairs != "radius"
         self.width, self.pairs, self.pair_cutoff = width, pairs, pair_cutoff
         self.long_range, self.alpha, self.accuracy = tuple(long_range), alpha, accuracy
-        # Of the crystals of a batch, for complete energies; two of three for slabs, with charges alone.
+        # Of the crystals of a batch, for complete energies; two of three for slabs.
         self.periodic: tuple[bool, bool, bool] = (True, True, True)
         self.elements = ElementEmbedding(width)
         self.basis = SmoothBasis(BesselBasis(cutoff, bins), Envelope(cutoff))
