@@ -227,7 +227,7 @@ def test_built_from_its_config() -> None:
 
 
 def test_the_table_of_mlearn_is_mended(tmp_path: Path) -> None:
-    """One stress repeated, one with yz and xz exchanged, one that is right."""
+    """One stress repeated, one with yz and xz exchanged, one that is right, and one of lithium."""
     import gzip
 
     sheared = (4.0 * np.eye(3) + np.array([[0, 0, 0], [0, 0, 0.2], [0, 0, 0]])).tolist()
@@ -236,6 +236,13 @@ def test_the_table_of_mlearn_is_mended(tmp_path: Path) -> None:
         {"id": "a", "lattice": sheared, "stress": [0.1, 0.1, 0.1, 0.0, 0.05, 0.0], **common},
         {"id": "b", "lattice": sheared, "stress": [0.1, 0.1, 0.1, 0.06, 0.0, 0.0], **common},
         {"id": "c", "lattice": np.eye(3).tolist(), "stress": [0.1, 0.1, 0.1, 0.06, 0.0, 0.0], **common},
+        {
+            "id": "d",
+            "lattice": np.eye(3).tolist(),
+            "stress": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6],
+            **common,
+            "set": "Li",
+        },
     ]
     with gzip.open(tmp_path / "old.gz", "wt") as file:
         file.write("\n".join(map(json.dumps, rows)))
@@ -247,4 +254,5 @@ def test_the_table_of_mlearn_is_mended(tmp_path: Path) -> None:
     assert "left out: 1" in done.stdout
     with gzip.open(tmp_path / "new.gz", "rt") as file:
         found = [json.loads(line)["stress"] for line in file]
-    assert found == [[0.1, 0.1, 0.1, 0.05, 0.0, 0.0], rows[1]["stress"], None]
+    lithium = [0.1, 0.2, 0.3, 0.5, 0.4, 0.6]
+    assert found == [[0.1, 0.1, 0.1, 0.05, 0.0, 0.0], rows[1]["stress"], None, lithium]

@@ -39,8 +39,10 @@ LEAST_STEP = 0.02
 LEAST_PAIRS, LEAST_CORRELATION = 6, 0.8
 LEAST_SHARE = 0.3
 MOST_OF_A_GROUP = 200
-AGREES = 1.5
-"""A factor within this of one is agreement: nothing but a sign or a unit changes it by more."""
+AGREES, UNKNOWN = 1.5, 3.0
+"""A factor within this of one is agreement, and of a known cause that cause; what no known cause explains has to
+be farther off, as a few pairs of configurations are enough.
+"""
 
 _STRESSES = {
     "their sign is opposite (they count compression as positive)": -1.0,
@@ -104,6 +106,8 @@ def problems(found: Consistency) -> list[str]:
         if not np.isfinite(factor) or 1 / AGREES < factor < AGREES:
             continue
         fits = [cause for cause, times in causes.items() if 1 / AGREES < factor * times < AGREES]
+        if not fits and 1 / UNKNOWN < factor < UNKNOWN:
+            continue
         why = f"it looks as if {fits[0]}" if fits else "check sign and unit"
         unit = "eV/Å³, positive under tension" if name == "stress" else "eV/Å, minus the gradient"
         said.append(
