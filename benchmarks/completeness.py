@@ -154,12 +154,16 @@ def bonding(z: tuple[int, ...]) -> str:
 
 
 def layered(crystal: Crystal) -> bool:
-    """Whether the strongest bonds form sheets (ASE, scaling of components, Larsen et al. 2019)."""
+    """Whether the strongest bonds form sheets (ASE, rank determination of Larsen et al. 2019)."""
     from ase import Atoms
     from ase.geometry.dimensionality import analyze_dimensionality
 
     atoms = Atoms(numbers=crystal.z, cell=crystal.cell, positions=crystal.positions, pbc=True)
-    return bool(analyze_dimensionality(atoms, method="TSA", merge=True)[0].dimtype == "2D")
+    try:
+        found = analyze_dimensionality(atoms, method="RDA", merge=True)
+    except TypeError:  # of crystals without any bond, such as solid helium
+        return False
+    return bool(found[0].dimtype == "2D")
 
 
 def classes_of(crystal: Crystal) -> list[str]:

@@ -3,8 +3,8 @@
     python benchmarks/stress_order.py study_data/mlearn.jsonl.gz --elements Li Ni
 
 A small cluster expansion is fitted to energies and forces alone, and its stresses are compared with the
-labels, in each order of yz, xz and xy, for each group of configurations: the mean absolute error in GPa of the
-three shear components. An order is told where the others miss by much more.
+labels, in each order of yz, xz and xy, for each group of configurations: the mean absolute error in GPa of
+the three shear components. An order is told where the others miss by much more.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ LEAST_PAIRS, LEAST_CORRELATION = 6, 0.8
 LEAST_SHARE = 0.3
 MOST_OF_A_GROUP = 200
 AGREES, UNKNOWN = 1.5, 3.0
-"""A factor within AGREES of one is agreement, and of a known cause that cause. What no known cause explains has
-to be farther off, as a few pairs of configurations are enough.
+"""A factor within AGREES of one is agreement, and of a known cause that cause. What no known cause explains
+has to be farther off, as a few pairs of configurations are enough.
 """
 
 _STRESSES = {
