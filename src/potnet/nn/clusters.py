@@ -205,7 +205,7 @@ class ClusterBasis(nn.Module):
             ahead, behind = parts[min(v, 4) // 2 - 1], parts[v - min(v, 4) // 2 - 1]
             matrix = values.new_zeros(len(ahead), len(behind)).index_put((left, right), values)
             total = total + (ahead * (matrix @ behind)).sum(0)
-        return total.view(len(moments), -1) @ self.weights.to(moments.dtype)
+        return total.view(len(moments), len(self.weights)) @ self.weights.to(moments.dtype)
 
     def _tabulate(self) -> None:
         """For `energies`: the pairs and triples of densities that products consist of, and which of them."""

@@ -8,10 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from potnet.config import ConfigError
 from potnet.data import Target
+from potnet.data.splits.recipes import Split
+from potnet.data.table import Removals
 from potnet.runs.evaluation import print_table
 from potnet.runs.log import log_in
 from potnet.training import setup
@@ -54,9 +57,9 @@ def test_the_licence_is_shown_once_in_a_sweep(
     job: int | None, shown: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     monkeypatch.setattr(setup, "job_number", lambda: job)
-    split = SimpleNamespace(hash=lambda: "h", to_plain=lambda: {"train": ["a"]})
+    split = Split(pa.array(["a"]), [0])
     source = SimpleNamespace(name="mine", licence="CC0", citation="A paper")
-    data: Any = SimpleNamespace(split=split, removed=[], source=source)
+    data: Any = SimpleNamespace(split=split, removed=Removals(), source=source)
     with caplog.at_level(logging.INFO):
         setup.write_split(tmp_path, data)
     assert ("licence: CC0" in caplog.text) == shown

@@ -47,7 +47,7 @@ def test_the_checkpoint_predicts_calibrated_probabilities(tmp_path: Path) -> Non
     model = potnet.load(file, device="cpu")
     logits, labels = drawn(2000, 3.0)
     batches = [SimpleNamespace(targets={"kind": labels})]
-    data: Any = SimpleNamespace(split=SimpleNamespace(val=["x"]), dataloader=lambda part: batches)
+    data: Any = SimpleNamespace(split=SimpleNamespace(sizes={"val": 1}), dataloader=lambda part: batches)
     before = model.predict(bulk("Cu"))
     real, model.learned = model.learned, lambda batch: {"kind": logits}  # type: ignore[method-assign]
     found = calibrate(model, data, file)
