@@ -87,7 +87,7 @@ def epochs_of(words: list[str], folder: Path, minutes: float) -> int:
 
     trial = folder.with_name(f"{folder.name}_trial")
     seconds = []
-    for steps in (2, STEPS):  # what is common to both, such as imports, drops out
+    for steps in (2, 2, STEPS):  # the first one imports and featurizes
         shutil.rmtree(trial, ignore_errors=True)
         begin = time.process_time()
         limits = [
@@ -101,7 +101,7 @@ def epochs_of(words: list[str], folder: Path, minutes: float) -> int:
     train, val = (len(split[part]) for part in ("train", "val"))
     shutil.rmtree(trial)
     # Validation of an energy with its first derivatives takes about 0.4 of a training step.
-    epoch = (train + 0.4 * val) * (seconds[1] - seconds[0]) / (STEPS - 2)
+    epoch = (train + 0.4 * val) * (seconds[2] - seconds[1]) / (STEPS - 2)
     epochs = max(2, int(60 * minutes / epoch))
     print(f"{folder.name}: {epoch:.1f} s an epoch, {epochs} epochs", flush=True)
     return epochs
