@@ -41,8 +41,8 @@ MODELS: dict[str, list[str]] = {
 }
 
 
-# The stress of copper and nickel is some 2.7 GPa off the derivative of their energies (stress_offset.py), as with
-# plane waves that are not complete. Energies of strained cells can follow where the stress has a low weight.
+# The stress of copper and nickel is some 2.7 GPa off the derivative of their energies (stress_offset.py), as
+# with plane waves that are not complete. Energies of strained cells can follow where it has a low weight.
 FCC = ("Ni", "Cu")
 
 
