@@ -395,3 +395,11 @@ def test_a_class_that_cannot_be_found_is_one_message(
         with pytest.raises(ConfigError, match=rf"model\._target_: cannot find {path} \(.*{why}"):
             locate({"_target_": path}, "model")
     assert not caplog.records
+
+
+def test_the_nearest_key_is_one_of_the_chosen_option() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key model.degres; did you mean model.degrees\?"):
+        compose("train", ["model=cluster_expansion", "model.degres=[4]"])
+    # A choice that is wrong itself does not hide the key.
+    with pytest.raises(ConfigError, match="unknown"):
+        compose("train", ["model=cluster", "model.widht=4"])

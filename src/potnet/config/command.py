@@ -104,5 +104,5 @@ def _errors_as_messages(config_name: str, full_error: bool) -> Iterator[None]:
 def _fail(error: Exception, config_name: str) -> typing.NoReturn:
     """End with the message; of several processes that torchrun or srun started, the first one says it."""
     if rank() == 0:
-        print(f"error: {message_of(error, config_name)}", file=sys.stderr)
+        print(f"error: {message_of(error, config_name, sys.argv[1:])}", file=sys.stderr)
     sys.exit(1)

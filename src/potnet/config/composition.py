@@ -36,7 +36,7 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
             return adapt(hydra_compose(name, overrides=with_own_keys(overrides)), overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, name)) from error
+        raise ConfigError(explain(error, name, overrides)) from error
 
 
 def plain(config: Any) -> Any:

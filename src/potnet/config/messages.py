@@ -8,7 +8,7 @@ import inspect
 import re
 import shlex
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -22,8 +22,14 @@ from potnet.config.instantiate import locate
 from potnet.config.suggest import did_you_mean
 
 
-def explain(error: BaseException, config_name: str = "train") -> str:
-    """One message for an error of Hydra or OmegaConf, with the nearest valid key, group or option."""
+def explain(error: BaseException, config_name: str = "train", overrides: Sequence[str] = ()) -> str:
+    """One message for an error of Hydra or OmegaConf, with the nearest valid key, group or option.
+
+    Args:
+        error: From composing `config_name`.
+        config_name: Such as "train".
+        overrides: Among which the error is; the nearest key is one of the options that they choose.
+    """
     from hydra.errors import MissingConfigException, OverrideParseException
 
     text = str(error)
@@ -51,7 +57,7 @@ def explain(error: BaseException, config_name: str = "train") -> str:
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         key = found[1].partition("@")[0]
-        return _explain_key(key, config_name)
+        return _explain_key(key, config_name, overrides)
     found = re.search(r"Interpolation key '(.+?)' not found\s+full_key: (\S+)", text)
     if found:
         return f"{found[2]} is taken from {found[1]}, which is not there: give {found[2]}=VALUE"
@@ -86,9 +92,13 @@ def _shell_quoted(key: str, value: str) -> str:
     return shlex.quote(f'{key}="{inner}"')
 
 
-def _explain_key(key: str, config_name: str) -> str:
+def _explain_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     """What is wrong with a key that is not in the configuration."""
-    config = compose(config_name)
+    groups = paths.groups()
+    try:
+        config = compose(config_name, [word for word in overrides if word.partition("=")[0] in groups])
+    except ConfigError:  # one of the choices is wrong as well, or several are to be tried
+        config = compose(config_name)
     if config_name == "train" and key in _OTHER_NAMES:
         return f"unknown key {key}; did you mean {_OTHER_NAMES[key]}?"
     group = re.split(r"[./]", key)[0]
@@ -189,14 +199,19 @@ def _raised_in(error: BaseException, *packages: str) -> bool:
     return bool(frames) and str(frames[-1][0].f_globals.get("__name__", "")).partition(".")[0] in packages
 
 
-def message_of(error: BaseException, config_name: str = "train") -> str | None:
-    """The message for a user, or None for an unexpected error, which needs its traceback."""
+def message_of(error: BaseException, config_name: str = "train", overrides: Sequence[str] = ()) -> str | None:
+    """The message for a user, or None for an unexpected error, which needs its traceback.
+
+    Args:
+        error: Any.
+        config_name, overrides: See `explain`.
+    """
     from hydra.errors import HydraException
 
     if type(error).__module__.partition(".")[0] == "potnet":
         return str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return explain(error, config_name)
+        return explain(error, config_name, overrides)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         room = error.errno in (errno.ENOSPC, errno.EDQUOT)

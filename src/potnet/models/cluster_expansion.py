@@ -73,9 +73,7 @@ class ClusterExpansion(LinearPotential):
         found = torch.searchsorted(self.species, batch.z).clamp(max=max(len(self.species) - 1, 0))
         wrong = self.species[found] != batch.z if len(self.species) else torch.ones_like(found).bool()
         if bool(wrong.any()):
-            raise ValueError(
-                f"no training crystal has {symbol(int(batch.z[wrong][0]))}: the model knows none"
-            )
+            raise ValueError(f"no training crystal has {symbol(int(batch.z[wrong][0]))}")
         return found
 
     def local_energies(self, batch: CrystalBatch) -> Tensor:
