@@ -37,7 +37,7 @@ QUADRATURES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 class Density(NamedTuple):
     """Of one kind of neighbours, by one radial function, with one degree of harmonics."""
 
-    l: int  # noqa: E741
+    l: int
     kind: int
     n: int
 
@@ -86,7 +86,7 @@ class ClusterBasis(nn.Module):
         self.cutoff, self.degrees, self.kinds = float(cutoff), tuple(degrees), kinds
         every = [
             Density(l, kind, n)
-            for l in range(min(largest, max(degrees)) + 1)  # noqa: E741
+            for l in range(min(largest, max(degrees)) + 1)
             for kind in range(kinds)
             for n in range(max(degrees) - l + 1)
         ]
@@ -102,12 +102,12 @@ class ClusterBasis(nn.Module):
         self.register_buffer("total", torch.tensor(total, dtype=torch.float64), persistent=False)
         # Densities of one l are neighbours in the list.
         self.blocks: list[tuple[int, int]] = []
-        for l, group in groupby(self.densities, key=lambda density: density.l):  # noqa: E741
+        for l, group in groupby(self.densities, key=lambda density: density.l):
             self.blocks.append((l, len(list(group))))
         largest_sum = max(sum(density.l for density in product) for order in orders for product in order)
         points, weights = half_sphere(largest_sum)
         self.register_buffer("weights", weights, persistent=False)
-        for l, directions in enumerate(harmonics(points, self.blocks[-1][0])):  # noqa: E741
+        for l, directions in enumerate(harmonics(points, self.blocks[-1][0])):
             self.register_buffer(f"harmonics_{l}", directions, persistent=False)
         self.register_buffer("radial_of", torch.tensor([d.n for d in self.densities]), persistent=False)
         self.register_buffer("kind_of", torch.tensor([d.kind for d in self.densities]), persistent=False)
@@ -143,7 +143,7 @@ class ClusterBasis(nn.Module):
             radial = radial * (kind[:, None] == self.kind_of)
         directions = harmonics(vectors / r[:, None], self.blocks[-1][0])
         found, first = [], 0
-        for l, count in self.blocks:  # noqa: E741
+        for l, count in self.blocks:
             part = radial[:, first : first + count, None] * directions[l][:, None]
             found.append(part.flatten(1))
             first += count
@@ -152,7 +152,7 @@ class ClusterBasis(nn.Module):
     def on_sphere(self, moments: Tensor) -> Tensor:
         """Densities at the points of the quadrature, (N, D, points), from the moments (N, M) of atoms."""
         found, first = [], 0
-        for l, count in self.blocks:  # noqa: E741
+        for l, count in self.blocks:
             part = moments[:, first : first + count * (2 * l + 1)].view(-1, count, 2 * l + 1)
             found.append(part @ self.get_buffer(f"harmonics_{l}").to(moments.dtype).T)
             first += count * (2 * l + 1)
@@ -236,7 +236,7 @@ class ClusterBasis(nn.Module):
         densities, weights = self.on_sphere(moments), self.weights.to(moments.dtype)
         found = moments.new_zeros(len(moments), len(self), moments.shape[1])
         starts, first = [], 0
-        for l, count in self.blocks:  # noqa: E741
+        for l, count in self.blocks:
             starts += [first + row * (2 * l + 1) for row in range(count)]
             first += count * (2 * l + 1)
         start = torch.tensor(starts, device=moments.device)
@@ -253,7 +253,7 @@ class ClusterBasis(nn.Module):
             for number, column in enumerate(columns):
                 rest = before * behind[number]
                 before = before * factors[number]
-                for l, _ in self.blocks:  # noqa: E741
+                for l, _ in self.blocks:
                     chosen = (degree[column] == l).nonzero()[:, 0]
                     part = rest[:, chosen] @ self.get_buffer(f"harmonics_{l}").to(moments.dtype)
                     place = start[column[chosen]][:, None] + torch.arange(2 * l + 1, device=moments.device)
