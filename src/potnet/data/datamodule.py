@@ -279,14 +279,19 @@ class CrystalDataModule(lightning.LightningDataModule):
 
     def _align(self, store: FeatureStore) -> None:
         """Put energies of several sources on one scale, where a target asks for it."""
+        from scipy.sparse import csr_array, vstack
+
         assert self._split is not None
         for key, target in self.targets.items():
             if target.reference_by is None:
                 continue
-            counts = np.zeros((len(store), 119))
+            parts = []
             for start in range(0, len(store), 256):
                 batch = store.batch(np.arange(start, min(start + 256, len(store))), numbers=False)
-                np.add.at(counts, (start + batch.batch.numpy(), batch.z.numpy()), 1)
+                # Entries of the same place add up.
+                place = batch.batch.numpy(), batch.z.numpy()
+                parts.append(csr_array((np.ones(len(batch.z)), place), shape=(batch.num_crystals, 119)))
+            counts = vstack(parts, format="csr")
             sources = store.table.values(target.reference_by)
             train = self._split.rows("train")
             self._labels[key] = aligned(self._labels[key], counts, sources, train, key)

@@ -7,10 +7,14 @@ amount for each atom of an element. It is found by least squares and taken off.
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from potnet.data.errors import DataError, name_some
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +23,7 @@ RIDGE = 1e-2
 
 
 def aligned(
-    energies: np.ndarray, counts: np.ndarray, sources: np.ndarray, train: np.ndarray, key: str = "energy"
+    energies: np.ndarray, counts: csr_array, sources: np.ndarray, train: np.ndarray, key: str = "energy"
 ) -> np.ndarray:
     """Energies without what tells their sources apart.
 
@@ -28,7 +32,7 @@ def aligned(
 
     Args:
         energies: (R,) eV of the cell, NaN where missing.
-        counts: (R, Z), atoms of each element.
+        counts: (R, Z), atoms of each element; sparse, as a crystal has few of them.
         sources: (R,) names; None or NaN where missing.
         train: Rows of the training part, from which the shifts are found.
         key: Of the target, for messages.
@@ -45,11 +49,13 @@ def aligned(
         missing = int((names[known] == "").sum())
         raise DataError(f"{missing} crystals with {key} have no source in the column of reference_by")
     atoms = counts.sum(1)
-    part, each = counts / atoms[:, None], energies / atoms
+    part, each = counts.multiply(1 / atoms[:, None]).tocsr(), energies / atoms
     learn = np.zeros(len(energies), dtype=bool)
     learn[train] = True
     learn &= known
-    common = np.linalg.lstsq(part[learn], each[learn], rcond=None)[0]
+    x = part[learn]
+    # The shortest of all solutions, as compositions need not be independent.
+    common = np.linalg.pinv((x.T @ x).toarray(), rcond=1e-12, hermitian=True) @ (x.T @ each[learn])
     left = each - part @ common
     shifts = np.zeros(len(energies))
     lost = []
@@ -59,7 +65,7 @@ def aligned(
             lost.append(name)
             continue
         x = part[rows]
-        shift = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ left[rows])
+        shift = np.linalg.solve((x.T @ x).toarray() + RIDGE * np.eye(x.shape[1]), x.T @ left[rows])
         here = names == name
         shifts[here] = part[here] @ shift
         log.info(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from potnet.data import DataError, Target
 from potnet.data.references import aligned
@@ -24,7 +25,7 @@ def case(seed: int = 0, n: int = 300):
 def test_what_tells_sources_apart_is_taken_off():
     counts, sources, physics, energies = case()
     energies[3] = np.nan
-    found = aligned(energies, counts, sources, np.arange(200))
+    found = aligned(energies, csr_array(counts), sources, np.arange(200))
     # Reference energies are anybody's choice; what is left of them is not.
     known = ~np.isnan(energies)
     part, atoms = counts / counts.sum(1)[:, None], counts.sum(1)
@@ -41,11 +42,11 @@ def test_what_tells_sources_apart_is_taken_off():
 def test_sources_that_are_missing_are_refused():
     counts, sources, _, energies = case()
     with pytest.raises(DataError, match="no training crystal is from b"):
-        aligned(energies, counts, sources, np.flatnonzero(sources == "a"))
+        aligned(energies, csr_array(counts), sources, np.flatnonzero(sources == "a"))
     names = sources.astype(object)
     names[:2] = None
     with pytest.raises(DataError, match="2 crystals with energy have no source"):
-        aligned(energies, counts, names, np.arange(200))
+        aligned(energies, csr_array(counts), names, np.arange(200))
 
 
 def test_units_of_errors_and_sources_belong_to_their_targets():
