@@ -146,7 +146,7 @@ def labelled():
     batches = [collate(FEATURES.featurize([crystal])).double() for crystal in crystals(22)]
     truth.prepare(batches)
     generator = torch.Generator().manual_seed(0)
-    truth.coefficients = torch.randn(2, len(truth.basis), generator=generator).double()
+    truth.coefficients = torch.randn(2, truth.invariants, generator=generator).double()
     truth.lone[8], truth.lone[14] = -1.5, 2.0
     labels = [derivatives(lambda b: truth(b)["energy"], batch) for batch in batches]
     return truth, batches, labels

@@ -2,16 +2,18 @@
 
     E = sum over atoms i of e_a + sum_k c_ak B_k(surroundings of i),  a the element of atom i,
 
-with the invariants B of `potnet.nn.clusters`, of up to five bodies (Drautz, Phys. Rev. B 99, 014104, 2019).
+with the invariants B of `potnet.nn.clusters`, of up to six bodies (Drautz, Phys. Rev. B 99, 014104, 2019).
+Those of many bodies need a fine resolution of near neighbours, and those of two and three bodies reach
+farther, so there are two sets of them, with a cutoff each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
@@ -32,10 +34,14 @@ class ClusterExpansion(LinearPotential):
 
     Args:
         cutoff: Å, of the local edges: the cutoff of the features.
-        degrees: Of products of one density, of two, and so on; see `ClusterBasis`.
-        largest: The largest l.
+        degrees: Of products of one density, of two, and so on, of neighbours within `near`: see
+            `ClusterBasis`.
+        largest: The largest l of these.
+        near: Å; at most `cutoff`, and the same by default.
+        far_degrees: As `degrees`, of all neighbours. They are left out where `near` is the cutoff.
+        far_largest: The largest l of these.
         smoothness: Weights of the penalty sum_k c_k² M_kk (1 + degree_k)², M the normal equations.
-        tolerances, folds, seed, heads, fold: See `LinearPotential`.
+        tolerances, folds, seed, robust, heads, fold: See `LinearPotential`.
 
     Raises:
         ValueError: As for `ClusterBasis` and `LinearPotential`.
@@ -50,19 +56,41 @@ class ClusterExpansion(LinearPotential):
         self,
         cutoff: float = 5.0,
         degrees: Sequence[int] = (12, 12, 12, 10),
-        largest: int = 4,
+        largest: int = 6,
+        near: float | None = None,
+        far_degrees: Sequence[int] = (18, 16),
+        far_largest: int = 8,
         smoothness: Sequence[float] = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7),
         tolerances: Mapping[str, float] = TOLERANCES,
         folds: int = 5,
         seed: int = 0,
+        robust: bool = False,
         heads: HeadSpecs | None = None,
         fold: bool = False,
     ) -> None:
-        super().__init__(cutoff, smoothness, tolerances, folds, seed, heads, fold)
-        self.degrees, self.largest = tuple(degrees), largest
-        self.basis = ClusterBasis(cutoff, degrees, 1, largest)
+        super().__init__(cutoff, smoothness, tolerances, folds, seed, heads, fold, robust)
+        near = cutoff if near is None else min(near, cutoff)
+        self.spheres: list[tuple[float, Sequence[int], int]] = [(near, degrees, largest)]
+        if near < cutoff:
+            self.spheres.append((cutoff, far_degrees, far_largest))
+        self.of_spheres = self._bases(1)
         self.register_buffer("species", torch.empty(0, dtype=torch.int64))
         self.register_buffer("coefficients", torch.empty(0, 0, dtype=torch.float64))
+
+    @property
+    def bases(self) -> list[ClusterBasis]:
+        """Near and, where there are two, far."""
+        return cast("list[ClusterBasis]", list(self.of_spheres))
+
+    @property
+    def invariants(self) -> int:
+        """Their number, of an atom."""
+        return sum(len(basis) for basis in self.bases)
+
+    def _bases(self, kinds: int) -> nn.ModuleList:
+        return nn.ModuleList(
+            ClusterBasis(cutoff, degrees, kinds, top) for cutoff, degrees, top in self.spheres
+        )
 
     def species_of(self, batch: CrystalBatch) -> Tensor:
         """(N,) the row of `species` of each atom.
@@ -83,14 +111,18 @@ class ClusterExpansion(LinearPotential):
             ValueError: An element that the fit did not see.
         """
         kind = self.species_of(batch)
-        vectors = self.vectors(batch)
+        vectors, shortest = self.vectors(batch), self.shortest_of(batch)
         assert batch.edge_index is not None
-        source, target = batch.edge_index
-        moments = aggregate(self.basis.moments(vectors, kind[source]), target, len(batch.z))
-        found = moments.new_zeros(len(batch.z))
-        for number, coefficients in enumerate(self.coefficients):
-            rows = (kind == number).nonzero()[:, 0]
-            found = found.index_put((rows,), self.basis.energies(moments[rows], coefficients))
+        found = vectors.new_zeros(len(batch.z))
+        parts = self.coefficients.split([len(basis) for basis in self.bases], 1)
+        for basis, coefficients in zip(self.bases, parts, strict=True):
+            edges = within(vectors, basis.cutoff)
+            source, target = batch.edge_index[:, edges]
+            moments = basis.moments(vectors[edges], kind[source], shortest[edges])
+            moments = aggregate(moments, target, len(batch.z))
+            for number, of_kind in enumerate(coefficients):
+                rows = (kind == number).nonzero()[:, 0]
+                found = found.index_add(0, rows, basis.energies(moments[rows], of_kind))
         return found
 
     def prepare(self, batches: Sequence[CrystalBatch]) -> int:
@@ -98,31 +130,35 @@ class ClusterExpansion(LinearPotential):
         if any(batch.edge_index is None for batch in batches):
             raise ValueError("ClusterExpansion reads local edges: set features.neighbors.cutoff")
         self.species = torch.cat([batch.z.unique() for batch in batches]).unique()
-        self._fit_basis()
-        return len(self.species) * len(self.basis)
+        self._fit_bases()
+        return len(self.species) * self.invariants
 
-    def _fit_basis(self) -> None:
-        """A basis with densities of each element."""
-        if self.basis.kinds != len(self.species):
-            basis = ClusterBasis(self.cutoff, self.degrees, len(self.species), self.largest)
-            self.basis = basis.to(self.species.device)
+    def _fit_bases(self) -> None:
+        """Bases with densities of each element."""
+        if self.bases[0].kinds != len(self.species):
+            self.of_spheres = self._bases(len(self.species)).to(self.species.device)
 
     def design(self, batch: CrystalBatch, kinds: Kinds) -> dict[str, Tensor]:
         """As for `LinearPotential`; a column for each element and invariant."""
+        parts = [self._design(basis, batch, kinds) for basis in self.bases]
+        return {kind: torch.cat([part[kind] for part in parts], -1).flatten(-2) for kind in parts[0]}
+
+    def _design(self, basis: ClusterBasis, batch: CrystalBatch, kinds: Kinds) -> dict[str, Tensor]:
+        """Of the S elements and the invariants of one basis: `design` with (S, K) in place of S K columns."""
         assert batch.edge_index is not None
-        kind, (source, target) = self.species_of(batch), batch.edge_index
-        vectors = self.vectors(batch).detach()
-        atoms, invariants = len(batch.z), len(self.basis)
-        columns = len(self.species) * invariants
+        kind, vectors = self.species_of(batch), self.vectors(batch).detach()
+        edges = within(vectors, basis.cutoff)
+        vectors, (source, target) = vectors[edges], batch.edge_index[:, edges]
+        species, atoms, invariants = len(self.species), len(batch.z), len(basis)
 
         def moments(v: Tensor) -> Tensor:
-            return self.basis.moments(v, kind[source])
+            return basis.moments(v, kind[source])
 
         of_edges = moments(vectors)
         of_atoms = of_edges.new_zeros(atoms, of_edges.shape[1]).index_add(0, target, of_edges)
-        energy = of_edges.new_zeros(batch.num_crystals * len(self.species), invariants)
-        energy = energy.index_add(0, batch.batch * len(self.species) + kind, self.basis.invariants(of_atoms))
-        found = {"energy": energy.view(batch.num_crystals, columns)}
+        energy = of_edges.new_zeros(batch.num_crystals * species, invariants)
+        energy = energy.index_add(0, batch.batch * species + kind, basis.invariants(of_atoms))
+        found = {"energy": energy.view(batch.num_crystals, species, invariants)}
         if not kinds & {"forces", "stress"}:
             return found
         # Derivatives of the moments of each edge in its vector: (E, 3, M).
@@ -136,19 +172,19 @@ class ClusterExpansion(LinearPotential):
         # What an atom feels of its own energy, and its virial, need no sum over edges of all invariants.
         own = steps.new_zeros(atoms, 9, steps.shape[2])
         own.index_add_(0, target, torch.cat([steps, turns], 1))
-        forces = vectors.new_zeros(atoms * len(self.species), 3, invariants)
-        virial = vectors.new_zeros(batch.num_crystals * len(self.species), 6, invariants)
+        forces = vectors.new_zeros(atoms * species, 3, invariants)
+        virial = vectors.new_zeros(batch.num_crystals * species, 6, invariants)
         order = target.argsort(stable=True)
         counts = torch.bincount(target, minlength=atoms)
         ends = counts.cumsum(0)
         for first in range(0, atoms, ATOMS_AT_ONCE):
             some = slice(first, min(first + ATOMS_AT_ONCE, atoms))
             edges = order[int(ends[first] - counts[first]) : int(ends[some.stop - 1])]
-            slopes = self.basis.slopes(of_atoms[some]).mT
+            slopes = basis.slopes(of_atoms[some]).mT
             mine = own[some] @ slopes
-            place = torch.arange(some.start, some.stop, device=kind.device) * len(self.species) + kind[some]
+            place = torch.arange(some.start, some.stop, device=kind.device) * species + kind[some]
             forces.index_add_(0, place, mine[:, :3])
-            virial.index_add_(0, batch.batch[some] * len(self.species) + kind[some], mine[:, 3:])
+            virial.index_add_(0, batch.batch[some] * species + kind[some], mine[:, 3:])
             # What it feels of the energies of its neighbours.
             row = target[edges] - first
             slot = torch.arange(len(row), device=row.device) - (counts[some].cumsum(0) - counts[some])[row]
@@ -158,20 +194,20 @@ class ClusterExpansion(LinearPotential):
             neighbour = torch.zeros(len(place), neighbours, dtype=torch.int64, device=row.device)
             neighbour[row, slot] = source[edges]
             pull = torch.bmm(filled.flatten(1, 2), slopes).view(-1, 3, invariants)
-            whose = neighbour * len(self.species) + kind[some][:, None]
+            whose = neighbour * species + kind[some][:, None]
             forces.index_add_(0, whose.flatten(), pull, alpha=-1)
         if "forces" in kinds:
-            forces = forces.view(atoms, len(self.species), 3, invariants).transpose(1, 2)
-            found["forces"] = forces.reshape(atoms, 3, columns)
+            found["forces"] = forces.view(atoms, species, 3, invariants).transpose(1, 2)
         if "stress" in kinds:
             volume = torch.linalg.det(batch.cell).abs()
-            virial = virial.view(batch.num_crystals, len(self.species), 6, invariants).transpose(1, 2)
-            found["stress"] = virial.reshape(batch.num_crystals, 6, columns) / volume[:, None, None]
+            virial = virial.view(batch.num_crystals, species, 6, invariants).transpose(1, 2)
+            found["stress"] = virial / volume[:, None, None, None]
         return found
 
     def penalty(self, matrix: Tensor) -> Tensor:
         """Invariants of high degree cost more, each on the scale of its own equations."""
-        degree = self.basis.total.to(matrix.device).repeat(len(self.species))
+        total = torch.cat([basis.total for basis in self.bases])
+        degree = total.to(matrix.device).repeat(len(self.species))
         return torch.diag(matrix.diagonal() * (1 + degree) ** 2)
 
     def take(self, coefficients: Tensor) -> None:
@@ -180,4 +216,9 @@ class ClusterExpansion(LinearPotential):
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
-        self._fit_basis()
+        self._fit_bases()
+
+
+def within(vectors: Tensor, cutoff: float) -> Tensor:
+    """Rows of (E, 3) vectors shorter than a cutoff, Å."""
+    return (vectors.detach().norm(dim=1) < cutoff).nonzero()[:, 0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,9 +12,12 @@ import torch
 from torch import Tensor
 
 from potnet.crystals.batch import CrystalBatch, edge_vectors
+from potnet.forcefield.derivatives import derivatives
 from potnet.models.network import Network
 from potnet.nn import Embedding, HeadSpecs
+from potnet.nn.clusters import INNER_WIDTH
 from potnet.nn.heads import head_specs
+from potnet.nn.repulsion import repulsion
 from potnet.nn.ridge import Normal, Report
 
 log = logging.getLogger(__name__)
@@ -21,6 +25,9 @@ log = logging.getLogger(__name__)
 Kinds = frozenset[str]
 
 SAME = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
+
+SOFT = 0.3
+"""In `trust`: of the mean error, below which errors of forces count as in least squares."""
 
 MOST_COEFFICIENTS = 6000
 """Their matrix of normal equations, float64, and one for each fold, then take 2 GiB."""
@@ -32,6 +39,9 @@ class LinearPotential(Network):
     Energy, forces and stress are linear in c and e (energies of lone atoms, by element), so the best
     coefficients solve one system of equations: seconds or minutes, where a network takes longer.
 
+    Pairs of atoms nearer than any of the same elements in the training crystals repel each other as screened
+    nuclei do (`potnet.nn.repulsion`): of such pairs the fit knows nothing.
+
     A subclass defines `prepare`, `design`, `penalty`, `take` and `local_energies`, and may define `choose`.
 
     Args:
@@ -40,6 +50,8 @@ class LinearPotential(Network):
         tolerances: Errors of the energy per atom (eV), forces (eV/Å) and stress (eV/Å³) that count the same.
         folds: Of the cross-validation.
         seed: Of its division.
+        robust: Whether a second fit follows in which forces count the less the larger their error was in the
+            first one (see `trust`): least absolute errors, nearly, for twice the time.
         heads: One extensive scalar; named "energy" by default.
         fold: Not possible.
 
@@ -53,6 +65,8 @@ class LinearPotential(Network):
     closed_form = True
 
     lone: Tensor
+    shortest: Tensor
+    unit: Tensor
 
     def __init__(
         self,
@@ -63,6 +77,7 @@ class LinearPotential(Network):
         seed: int,
         heads: HeadSpecs | None,
         fold: bool,
+        robust: bool = False,
     ) -> None:
         super().__init__(fold)
         name = type(self).__name__
@@ -82,9 +97,12 @@ class LinearPotential(Network):
             )
         self.cutoff = cutoff
         self.smoothness, self.tolerances = [float(x) for x in smoothness], dict(tolerances)
-        self.folds, self.seed = folds, seed
+        self.folds, self.seed, self.robust = folds, seed, robust
         # e by atomic number, beside the reference energies of the scaler.
         self.register_buffer("lone", torch.zeros(119, dtype=torch.float64))
+        # The shortest distance of two atoms, Å, by their numbers; and eV, of one unit of the output.
+        self.register_buffer("shortest", torch.zeros(119, 119))
+        self.register_buffer("unit", torch.ones((), dtype=torch.float64))
 
     def prepare(self, batches: Sequence[CrystalBatch]) -> int:
         """Get ready for the elements of the training crystals.
@@ -143,7 +161,24 @@ class LinearPotential(Network):
 
     def atom_parts(self, batch: CrystalBatch, key: str) -> dict[str, Tensor]:
         """(N,) energies of atoms, float64."""
-        return {"atoms": self.lone[batch.z] + self.local_energies(batch)}
+        return {"atoms": self.lone[batch.z] + self.local_energies(batch) + self.repulsion(batch)}
+
+    def repulsion(self, batch: CrystalBatch) -> Tensor:
+        """(N,) float64, half of the repulsion of each pair that is nearer than the training crystals have."""
+        vectors = self.vectors(batch)
+        assert batch.edge_index is not None
+        shortest = self.shortest_of(batch)
+        close = (vectors.detach().norm(dim=1) < shortest).nonzero()[:, 0]
+        source, target = batch.edge_index[:, close]
+        r = torch.linalg.vector_norm(vectors[close], dim=1)
+        pairs = repulsion(r, batch.z[source], batch.z[target], shortest[close], INNER_WIDTH)
+        return vectors.new_zeros(len(batch.z)).index_add(0, target, pairs / (2 * self.unit))
+
+    def shortest_of(self, batch: CrystalBatch) -> Tensor:
+        """(E,) float64, Å, the shortest distance in training crystals of the two elements of each edge."""
+        assert batch.edge_index is not None
+        first, second = batch.z[batch.edge_index]
+        return self.shortest[first, second].double()
 
     def embed(self, batch: CrystalBatch) -> Embedding:
         """Energies of atoms (N, 1) and their sums (B, 1): there are no other features."""
@@ -165,6 +200,7 @@ class LinearPotential(Network):
         labels: Sequence[Mapping[str, Tensor]],
         weights: Mapping[str, float],
         report: Report | None = None,
+        unit: float = 1.0,
     ) -> None:
         """Solve for the coefficients: least squares of energies per atom, forces and stress.
 
@@ -174,6 +210,7 @@ class LinearPotential(Network):
                 `stress` (B, 6); NaN where missing, on the scale of the output.
             weights: Of each kind; the mean squared error of a kind, over its tolerance, is multiplied by it.
             report: Called with a stage, the batches done and their number.
+            unit: eV, of one unit of the labels.
 
         Raises:
             ValueError: Too many coefficients, or nothing to fit.
@@ -193,6 +230,8 @@ class LinearPotential(Network):
                 f"{type(self).__name__} has {p} coefficients for {len(elements)} elements, more than "
                 f"{MOST_COEFFICIENTS}: use fewer elements, or smaller settings of the model"
             )
+        self.unit.fill_(unit)
+        self.shortest = self._closest(batch for batch, _ in given)
         self.choose(given, scales, elements)
         sums = self.equations(given, scales, elements, report)
         total = Normal.sum(sums)
@@ -200,14 +239,49 @@ class LinearPotential(Network):
             raise ValueError("no two atoms are within the cutoff")
         errors = self.held_out(sums, elements)
         best = min(errors, key=lambda weight: errors[weight])
-        found = total.solve(self._penalty(total, elements), best)
-        self.take(found[: -len(elements)])
-        self.lone = torch.zeros_like(self.lone)
-        self.lone[elements] = found[-len(elements) :]
+        self._take(total, best, elements)
+        if self.robust and "forces" in scales:
+            total = Normal.sum(self.equations(given, scales, elements, report, self.trust(given)))
+            self._take(total, best, elements)
         log.info(
             "%s: %d coefficients, smoothness %g (held-out losses %s)",
             type(self).__name__, p, best, ", ".join(f"{w:g}: {e:.4g}" for w, e in errors.items()),
         )  # fmt: skip
+
+    def _take(self, total: Normal, smoothness: float, elements: Tensor) -> None:
+        found = total.solve(self._penalty(total, elements), smoothness)
+        self.take(found[: -len(elements)])
+        self.lone = torch.zeros_like(self.lone)
+        self.lone[elements] = found[-len(elements) :]
+
+    def _closest(self, batches: Iterable[CrystalBatch]) -> Tensor:
+        """(119, 119) Å, of atoms by their numbers; 0 for those that are not within the cutoff anywhere."""
+        found = torch.full((119 * 119,), math.inf)
+        for batch in batches:
+            if batch.edge_index is None:
+                continue
+            first, second = batch.z[batch.edge_index]
+            r = self.vectors(batch).detach().norm(dim=1).float()
+            found = found.to(r.device).scatter_reduce(0, first * 119 + second, r, "amin")
+        return found.nan_to_num(posinf=0.0).view(119, 119)
+
+    def trust(self, given: Sequence[tuple[CrystalBatch, Mapping[str, Tensor]]]) -> list[Tensor]:
+        """(N,) weights of the forces of the atoms of each batch, from their errors d with these coefficients.
+
+        In proportion to 1 / (d + 0.3 mean d), as in iteratively reweighted least squares for absolute
+        errors, and such that the sum of all d² w is that of d²: other labels count as much as before.
+        """
+        errors = []
+        for batch, label in given:
+            found = derivatives(lambda b: self(b)[self.key], batch, stress=False)["forces"]
+            errors.append((found - label["forces"]).norm(dim=1))
+        d = torch.cat(errors)
+        known = ~d.isnan()
+        mean = d[known].mean()
+        weight = 1 / (d + SOFT * mean).clamp(min=1e-12)
+        square = d[known].square()
+        weight *= square.sum() / (square * weight[known]).sum().clamp(min=1e-300)
+        return list(weight.nan_to_num().split([len(one) for one in errors]))
 
     def equations(
         self,
@@ -215,6 +289,7 @@ class LinearPotential(Network):
         scales: Mapping[str, float],
         elements: Tensor,
         report: Report | None = None,
+        trust: Sequence[Tensor] | None = None,
     ) -> list[Normal]:
         """Normal equations of the crystals of each fold.
 
@@ -223,6 +298,7 @@ class LinearPotential(Network):
             scales: What the equations of each kind of label are multiplied by.
             elements: Those of the last coefficients, energies of lone atoms.
             report: As for `fit_labels`.
+            trust: (N,) weights of forces, of each batch.
         """
         generator = torch.Generator().manual_seed(self.seed)
         sums: list[Normal] = []
@@ -243,6 +319,9 @@ class LinearPotential(Network):
                 if kind == "energy":
                     wanted = wanted / batch.num_atoms
                 wanted = wanted.reshape(-1)
+                if kind == "forces" and trust is not None:
+                    root = trust[number].sqrt().repeat_interleave(3)
+                    rows, wanted = rows * root[:, None], wanted * root
                 for part in place.unique().tolist():
                     chosen = (place == part) & ~wanted.isnan()
                     sums[part].add(scales[kind] * rows[chosen], scales[kind] * wanted[chosen])
@@ -288,4 +367,7 @@ class LinearPotential(Network):
         for name in self.fitted:
             if prefix + name in state_dict:
                 setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.lone.device))
+        # Checkpoints from before there was a repulsion.
+        for name in ("shortest", "unit"):
+            state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)

@@ -30,6 +30,9 @@ OFFSET = 0.5
 INNERMOST = 0.2
 """In cutoffs: at shorter distances radial functions are constant. Atoms do not come so near."""
 
+INNER_WIDTH = 0.3
+"""Over this part of the shortest distance of the training crystals functions of the distance level off."""
+
 QUADRATURES = (3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31)
 """Degrees of Lebedev's quadratures."""
 
@@ -116,13 +119,14 @@ class ClusterBasis(nn.Module):
         """K."""
         return len(self.total)
 
-    def radial(self, r: Tensor) -> Tensor:
+    def radial(self, r: Tensor, shortest: Tensor | None = None) -> Tensor:
         """R_n(r), (E, n): Chebyshev polynomials of 1 / (r / cutoff + 1 / 2), times an envelope.
 
         Args:
             r: (E,) Å.
+            shortest: (E,) Å, distances below which the functions level off, see `levelled`.
         """
-        d = (r / self.cutoff).clamp(INNERMOST, 1.0)
+        d = ((r if shortest is None else levelled(r, shortest)) / self.cutoff).clamp(INNERMOST, 1.0)
         near, far = 1 / (INNERMOST + OFFSET), 1 / (1 + OFFSET)
         t = 2 * (1 / (d + OFFSET) - far) / (near - far) - 1
         values = [torch.ones_like(t), t]
@@ -130,15 +134,16 @@ class ClusterBasis(nn.Module):
             values.append(2 * t * values[-1] - values[-2])
         return torch.stack(values, -1) * (1 - d**2)[:, None] ** 3
 
-    def moments(self, vectors: Tensor, kind: Tensor) -> Tensor:
+    def moments(self, vectors: Tensor, kind: Tensor, shortest: Tensor | None = None) -> Tensor:
         """R_n(r) Y_lm(u) of each edge, for all densities and m: (E, M).
 
         Args:
             vectors: (E, 3), Å, from an atom to its neighbour.
             kind: (E,) int64, of the neighbour, below `kinds`.
+            shortest: As for `radial`.
         """
         r = torch.linalg.vector_norm(vectors, dim=1)
-        radial = self.radial(r).index_select(1, self.radial_of)
+        radial = self.radial(r, shortest).index_select(1, self.radial_of)
         if self.kinds > 1:
             radial = radial * (kind[:, None] == self.kind_of)
         directions = harmonics(vectors / r[:, None], self.blocks[-1][0])
@@ -270,6 +275,21 @@ class ClusterBasis(nn.Module):
     def extra_repr(self) -> str:
         given = f"cutoff={self.cutoff:g}, degrees={list(self.degrees)}, kinds={self.kinds}"
         return f"{given}, invariants={len(self)}"
+
+
+def levelled(r: Tensor, shortest: Tensor) -> Tensor:
+    """r where it is at least `shortest`; below, it levels off, with two continuous derivatives.
+
+    Its slope falls from 1 to 0 over `INNER_WIDTH` of the shortest distance. Polynomials that were fitted to
+    distances from `shortest` on keep to values that they have there.
+
+    Args:
+        r, shortest: (E,) Å.
+    """
+    width = INNER_WIDTH * shortest
+    # Where there is no shortest distance, r itself.
+    x = ((r - shortest) / torch.where(width > 0, width, torch.ones_like(width)) + 1).clamp(0, 1)
+    return torch.where(r < shortest, shortest - width * (0.5 - x**3 + 0.5 * x**4), r)
 
 
 def _products(densities: Sequence[Density], v: int, degree: int) -> Iterator[tuple[Density, ...]]:

@@ -105,7 +105,7 @@ def _fit_energy(module: PropertyModule, batches: list[CrystalBatch], folder: Pat
         labels.append(one)
     weights = {"energy": targets[energy].weight} | {key: one.weight for key, one in targets.derived.items()}
     with fit_progress() as report:
-        model.fit_labels(batches, labels, weights, report)  # type: ignore[operator]
+        model.fit_labels(batches, labels, weights, report, float(scaler.std))  # type: ignore[operator]
     if hasattr(model, "draw"):
         model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
 
