@@ -17,7 +17,8 @@ from potnet.crystals import Crystal, collate
 from potnet.data import Featurizer
 from potnet.forcefield import derivatives
 from potnet.models import ClusterExpansion, PairSplines
-from potnet.nn.clusters import ClusterBasis, half_sphere
+from potnet.nn.clusters import INNER_WIDTH, ClusterBasis, half_sphere, levelled
+from potnet.nn.repulsion import repulsion, screened_nuclei
 
 FEATURES = Featurizer(cell="as_given", neighbors={"cutoff": 4.0}, device="cpu")
 
@@ -139,10 +140,14 @@ def crystals(count: int) -> list[Crystal]:
     return found
 
 
-@pytest.fixture(scope="module")
-def labelled():
+SPHERES = {"one": {}, "two": {"near": 3.2, "far_degrees": (3, 3), "far_largest": 2}}
+
+
+@pytest.fixture(scope="module", params=list(SPHERES))
+def labelled(request):
     """Batches with the energies, forces and stress of a model of known coefficients."""
-    truth = ClusterExpansion(4.0, (4, 3, 2))
+    truth = ClusterExpansion(4.0, (4, 3, 2), **SPHERES[request.param])
+    truth.given = SPHERES[request.param]
     batches = [collate(FEATURES.featurize([crystal])).double() for crystal in crystals(22)]
     truth.prepare(batches)
     generator = torch.Generator().manual_seed(0)
@@ -172,21 +177,117 @@ def test_the_design_of_the_fit_is_that_of_the_energy(labelled) -> None:
 
 @pytest.mark.parametrize("kinds", [{"energy", "forces", "stress"}, {"energy", "forces"}])
 def test_the_fit_finds_what_the_labels_were_made_of(labelled, kinds: set[str]) -> None:
-    _, batches, labels = labelled
+    truth, batches, labels = labelled
     # One stress is missing.
     labels = [{kind: label[kind].clone() for kind in kinds} for label in labels]
     if "stress" in kinds:
         labels[0]["stress"][:] = torch.nan
-    fitted = ClusterExpansion(4.0, (4, 3, 2))
+    fitted = ClusterExpansion(4.0, (4, 3, 2), **truth.given)
     fitted.fit_labels(batches[:20], labels[:20], dict.fromkeys(kinds, 1.0))
     for batch, label in zip(batches[20:], labels[20:], strict=True):
         found = derivatives(lambda b: fitted(b)["energy"], batch)
         for kind in kinds:
             torch.testing.assert_close(found[kind], label[kind], rtol=2e-4, atol=2e-4)
     # Loading makes room for what the fit found.
-    loaded = ClusterExpansion(4.0, (4, 3, 2))
+    loaded = ClusterExpansion(4.0, (4, 3, 2), **truth.given)
     loaded.load_state_dict(fitted.state_dict())
     torch.testing.assert_close(loaded(batches[0])["energy"], fitted(batches[0])["energy"])
+
+
+def test_a_second_fit_trusts_outliers_less(labelled) -> None:
+    """A few forces are wrong by 5 eV/Å: least squares follow them, absolute errors hardly."""
+    truth, batches, labels = labelled
+    generator = torch.Generator().manual_seed(0)
+    labels = [{"energy": one["energy"], "forces": one["forces"].clone()} for one in labels]
+    for one in labels[:20:3]:
+        one["forces"][0] += 5 * torch.randn(3, generator=generator, dtype=torch.float64)
+    errors = []
+    for robust in (False, True):
+        fitted = ClusterExpansion(4.0, (4, 3, 2), **truth.given, robust=robust)
+        fitted.fit_labels(batches[:20], labels[:20], {"energy": 1.0, "forces": 1.0})
+        found = [
+            derivatives(lambda b, m=fitted: m(b)["energy"], batch)["forces"] - label["forces"]
+            for batch, label in zip(batches[20:], labels[20:], strict=True)
+        ]
+        errors.append(float(torch.cat(found).abs().mean()))
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_weights_of_forces_keep_their_sum(labelled) -> None:
+    truth, batches, labels = labelled
+    generator = torch.Generator().manual_seed(0)
+    given, errors = [], []
+    for batch, label in zip(batches[:4], labels[:4], strict=True):
+        error = torch.randn(len(batch.z), 3, generator=generator, dtype=torch.float64)
+        given.append((batch, {"forces": label["forces"] + error}))
+        errors.append(error.norm(dim=1))
+    given[0][1]["forces"][0] = torch.nan
+    weight, d = torch.cat(truth.trust(given)), torch.cat(errors)
+    assert weight[0] == 0
+    weight, d = weight[1:], d[1:]
+    assert float((weight * d**2).sum()) == pytest.approx(float((d**2).sum()))
+    ratio = weight * (d + 0.3 * d.mean())
+    torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+
+
+def test_atoms_nearer_than_any_in_the_data_repel_each_other(labelled) -> None:
+    truth, batches, labels = labelled
+    fitted = ClusterExpansion(4.0, (4, 3, 2), **truth.given)
+    labels = [{"energy": label["energy"]} for label in labels]
+    fitted.fit_labels(batches[:20], labels[:20], {"energy": 1.0}, unit=0.5)
+    r = torch.cat([fitted.vectors(b).norm(dim=1) for b in batches[:20]])
+    pairs = torch.cat([b.z[b.edge_index].sum(0) for b in batches[:20]])
+    shortest = float(r[pairs == 28].min())
+    assert float(fitted.shortest[14, 14]) == pytest.approx(shortest)
+    assert float(fitted.shortest[14, 8]) == pytest.approx(float(r[pairs == 22].min()))
+    # In the training crystals nothing is changed.
+    for batch in batches[:20]:
+        assert not fitted.repulsion(batch).any()
+
+    def dimer(distance: float) -> tuple[float, float]:
+        cell = 20.0 * np.eye(3)
+        positions = np.array([[0.0, 0, 0], [0, 0, distance]])
+        one = collate(FEATURES.featurize([Crystal(cell, positions, np.array([14, 14]), "Si2")])).double()
+        return float(fitted(one)["energy"][0]), float(fitted.repulsion(one).sum())
+
+    near = torch.tensor([(1 - INNER_WIDTH) * shortest, 0.5 * shortest]).double()
+    nuclei = screened_nuclei(near, torch.tensor([14, 14]), torch.tensor([14, 14])) / 0.5
+    energies, repulsions = zip(*(dimer(float(one)) for one in near), strict=True)
+    # The rest of the energy levels off.
+    assert repulsions == pytest.approx(nuclei.tolist())
+    assert energies[0] - repulsions[0] == pytest.approx(energies[1] - repulsions[1])
+
+
+def test_screened_nuclei_as_tabulated() -> None:
+    """Two silicon atoms: the reduced potential of Ziegler, Biersack and Littmark, evaluated by numpy."""
+    r = np.array([0.1, 0.5, 1.0, 2.0])
+    a = 0.8854 * 0.529177 / (2 * 14**0.23)
+    weights, decays = [0.1818, 0.5099, 0.2802, 0.02817], [3.2, 0.9423, 0.4028, 0.2016]
+    phi = (np.array(weights) * np.exp(-np.outer(r / a, decays))).sum(1)
+    found = screened_nuclei(torch.from_numpy(r), torch.tensor([14]), torch.tensor([14]))
+    np.testing.assert_allclose(found, 14.399645 * 196 / r * phi, rtol=2e-3)
+
+
+@pytest.mark.parametrize("what", ["levelled", "repulsion"])
+def test_short_distances_are_smooth(what: str) -> None:
+    """First and second differences have no jump where the functions change."""
+    r = torch.linspace(0.5, 3.0, 25001, dtype=torch.float64)
+    shortest = torch.full_like(r, 2.0)
+    if what == "levelled":
+        values = levelled(r, shortest)
+        assert torch.equal(values[r >= 2.0], r[r >= 2.0])
+        assert float(values[r < 1.39].max() - values.min()) == 0
+        torch.testing.assert_close(levelled(r, torch.zeros_like(r)), r)
+    else:
+        z = torch.full((len(r),), 14)
+        values = repulsion(r, z, z, shortest, INNER_WIDTH)
+        assert not values[r >= 2.0].any()
+        inner = r < 1.4
+        torch.testing.assert_close(values[inner], screened_nuclei(r, z, z)[inner])
+        values = values[r > 1.2]
+    step = float(r[1] - r[0])
+    second = values.diff().diff() / step**2
+    assert float(second.diff().abs().max()) < 2e-3 * float(second.abs().max()) + 1e-4
 
 
 def test_what_the_fit_did_not_see_is_refused(labelled) -> None:
