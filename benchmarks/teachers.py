@@ -1,6 +1,7 @@
 """Energies of crystals from cheap pair potentials, as labels to pretrain on, and learning curves with them.
 
-    python benchmarks/teachers.py labels mp_megnet_2018.jsonl.gz study_data/teachers.jsonl.gz --max-atoms 20
+    python benchmarks/small_crystals.py mp_megnet_2018.jsonl.gz study_data/mp20_12k.jsonl.gz --train 12000
+    python benchmarks/teachers.py labels study_data/mp20_12k.jsonl.gz study_data/teachers.jsonl.gz
     python benchmarks/teachers.py splits study_data/ --sizes 50 200 1000 --seeds 0 1 2
     python benchmarks/run_queue.py benchmarks/queues/teachers.txt --cores 4 --seconds 36000 --runs multirun
     python benchmarks/teachers.py report multirun

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Literal
@@ -403,3 +404,21 @@ def test_the_nearest_key_is_one_of_the_chosen_option() -> None:
     # A choice that is wrong itself does not hide the key.
     with pytest.raises(ConfigError, match="unknown"):
         compose("train", ["model=cluster", "model.widht=4"])
+
+
+@pytest.mark.parametrize("name", ["device", "prepare", "teachers"])
+def test_lists_of_runs_compose(name: str) -> None:
+    """What a list asks for exists: of lines that differ in nothing but numbers, the first."""
+    path = Path(__file__).parents[2] / "benchmarks" / "queues" / f"{name}.txt"
+    seen = {}
+    for line in path.read_text().splitlines():
+        minutes, folder, *words = shlex.split(line, comments=True) or ("", "")
+        if not folder:
+            continue
+        assert float(minutes) > 0
+        # A study gives its runs these words.
+        words = [word.removeprefix("hydra.sweeper.params.") for word in words if "study=" not in word]
+        seen.setdefault(re.sub(r"\d+", "", " ".join(words)), words)
+    assert seen
+    for words in seen.values():
+        compose("train", words)

@@ -56,7 +56,7 @@ class ClusterExpansion(LinearPotential):
         self,
         cutoff: float = 5.0,
         degrees: Sequence[int] = (12, 12, 12, 10),
-        largest: int = 6,
+        largest: int = 4,
         near: float | None = None,
         far_degrees: Sequence[int] = (18, 16),
         far_largest: int = 8,
