@@ -140,7 +140,7 @@ def crystals(count: int) -> list[Crystal]:
     return found
 
 
-SPHERES = {"one": {}, "two": {"near": 3.2, "far_degrees": (3, 3), "far_largest": 2}}
+SPHERES = {"one": {}, "two": {"more": [{"cutoff": 3.2, "degrees": (3, 3), "largest": 2}]}}
 
 
 @pytest.fixture(scope="module", params=list(SPHERES))
@@ -210,7 +210,7 @@ def test_a_second_fit_trusts_outliers_less(labelled) -> None:
             for batch, label in zip(batches[20:], labels[20:], strict=True)
         ]
         errors.append(float(torch.cat(found).abs().mean()))
-    assert errors[1] < 0.7 * errors[0]
+    assert errors[1] < 0.8 * errors[0]
 
 
 def test_weights_of_forces_keep_their_sum(labelled) -> None:

@@ -3,8 +3,8 @@
     E = sum over atoms i of e_a + sum_k c_ak B_k(surroundings of i),  a the element of atom i,
 
 with the invariants B of `potnet.nn.clusters`, of up to six bodies (Drautz, Phys. Rev. B 99, 014104, 2019).
-Those of many bodies need a fine resolution of near neighbours, and those of two and three bodies reach
-farther, so there are two sets of them, with a cutoff each.
+There may be several sets of them with a cutoff each: those of many bodies need a fine resolution of near
+neighbours, and those of two and three bodies reach farther.
 """
 
 from __future__ import annotations
@@ -34,12 +34,10 @@ class ClusterExpansion(LinearPotential):
 
     Args:
         cutoff: Å, of the local edges: the cutoff of the features.
-        degrees: Of products of one density, of two, and so on, of neighbours within `near`: see
-            `ClusterBasis`.
-        largest: The largest l of these.
-        near: Å; at most `cutoff`, and the same by default.
-        far_degrees: As `degrees`, of all neighbours. They are left out where `near` is the cutoff.
-        far_largest: The largest l of these.
+        degrees: Of products of one density, of two, and so on; see `ClusterBasis`.
+        largest: The largest l.
+        more: Further sets of invariants, each a `cutoff` (at most that of the features), `degrees` and
+            `largest`.
         smoothness: Weights of the penalty sum_k c_k² M_kk (1 + degree_k)², M the normal equations.
         tolerances, folds, seed, robust, heads, fold: See `LinearPotential`.
 
@@ -57,9 +55,7 @@ class ClusterExpansion(LinearPotential):
         cutoff: float = 5.0,
         degrees: Sequence[int] = (12, 12, 12, 10),
         largest: int = 4,
-        near: float | None = None,
-        far_degrees: Sequence[int] = (18, 16),
-        far_largest: int = 8,
+        more: Sequence[Mapping[str, Any]] = (),
         smoothness: Sequence[float] = (1e-11, 1e-10, 1e-9, 1e-8, 1e-7),
         tolerances: Mapping[str, float] = TOLERANCES,
         folds: int = 5,
@@ -69,17 +65,20 @@ class ClusterExpansion(LinearPotential):
         fold: bool = False,
     ) -> None:
         super().__init__(cutoff, smoothness, tolerances, folds, seed, heads, fold, robust)
-        near = cutoff if near is None else min(near, cutoff)
-        self.spheres: list[tuple[float, Sequence[int], int]] = [(near, degrees, largest)]
-        if near < cutoff:
-            self.spheres.append((cutoff, far_degrees, far_largest))
+        self.spheres = [{"cutoff": cutoff, "degrees": degrees, "largest": largest}, *map(dict, more)]
+        for sphere in self.spheres:
+            if set(sphere) != {"cutoff", "degrees", "largest"} or sphere["cutoff"] > cutoff:
+                raise ValueError(
+                    f"model.more has {sphere}: give cutoff, degrees and largest, the cutoff at most that of "
+                    f"the edges, {cutoff:g} Å"
+                )
         self.of_spheres = self._bases(1)
         self.register_buffer("species", torch.empty(0, dtype=torch.int64))
         self.register_buffer("coefficients", torch.empty(0, 0, dtype=torch.float64))
 
     @property
     def bases(self) -> list[ClusterBasis]:
-        """Near and, where there are two, far."""
+        """One for each cutoff."""
         return cast("list[ClusterBasis]", list(self.of_spheres))
 
     @property
@@ -88,9 +87,7 @@ class ClusterExpansion(LinearPotential):
         return sum(len(basis) for basis in self.bases)
 
     def _bases(self, kinds: int) -> nn.ModuleList:
-        return nn.ModuleList(
-            ClusterBasis(cutoff, degrees, kinds, top) for cutoff, degrees, top in self.spheres
-        )
+        return nn.ModuleList(ClusterBasis(kinds=kinds, **sphere) for sphere in self.spheres)
 
     def species_of(self, batch: CrystalBatch) -> Tensor:
         """(N,) the row of `species` of each atom.

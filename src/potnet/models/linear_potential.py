@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ SAME = {"energy": 1.0, "forces": 1.0, "stress": 1.0}
 SOFT = 0.3
 """In `trust`: of the mean error, below which errors of forces count as in least squares."""
 
+KEPT_BYTES = 2 * 2**30
+"""Rows of the equations are kept for a second round up to this size, and computed again beyond."""
+
 MOST_COEFFICIENTS = 6000
 """Their matrix of normal equations, float64, and one for each fold, then take 2 GiB."""
 
@@ -50,8 +53,9 @@ class LinearPotential(Network):
         tolerances: Errors of the energy per atom (eV), forces (eV/Å) and stress (eV/Å³) that count the same.
         folds: Of the cross-validation.
         seed: Of its division.
-        robust: Whether a second fit follows in which forces count the less the larger their error was in the
-            first one (see `trust`): least absolute errors, nearly, for twice the time.
+        robust: Whether absolute errors count in place of squared ones: held-out crystals are compared by
+            them, and a second fit follows in which forces count the less the larger their error was (see
+            `trust`).
         heads: One extensive scalar; named "energy" by default.
         fold: Not possible.
 
@@ -233,15 +237,19 @@ class LinearPotential(Network):
         self.unit.fill_(unit)
         self.shortest = self._closest(batch for batch, _ in given)
         self.choose(given, scales, elements)
-        sums = self.equations(given, scales, elements, report)
+        designs = Designs(self, given, elements, report, keep=self.robust)
+        sums = self.equations(designs, scales)
         total = Normal.sum(sums)
         if not bool(total.matrix[: -len(elements)].any()):
             raise ValueError("no two atoms are within the cutoff")
-        errors = self.held_out(sums, elements)
+        if self.robust:
+            errors = self.held_out_absolute(sums, designs, scales)
+        else:
+            errors = self.held_out(sums, elements)
         best = min(errors, key=lambda weight: errors[weight])
         self._take(total, best, elements)
         if self.robust and "forces" in scales:
-            total = Normal.sum(self.equations(given, scales, elements, report, self.trust(given)))
+            total = Normal.sum(self.equations(designs, scales, self.trust(given)))
             self._take(total, best, elements)
         log.info(
             "%s: %d coefficients, smoothness %g (held-out losses %s)",
@@ -284,49 +292,26 @@ class LinearPotential(Network):
         return list(weight.nan_to_num().split([len(one) for one in errors]))
 
     def equations(
-        self,
-        given: Sequence[tuple[CrystalBatch, Mapping[str, Tensor]]],
-        scales: Mapping[str, float],
-        elements: Tensor,
-        report: Report | None = None,
-        trust: Sequence[Tensor] | None = None,
+        self, designs: Designs, scales: Mapping[str, float], trust: Sequence[Tensor] | None = None
     ) -> list[Normal]:
         """Normal equations of the crystals of each fold.
 
         Args:
-            given: Batches with their labels, as for `fit_labels`.
+            designs: Of the training crystals.
             scales: What the equations of each kind of label are multiplied by.
-            elements: Those of the last coefficients, energies of lone atoms.
-            report: As for `fit_labels`.
             trust: (N,) weights of forces, of each batch.
         """
-        generator = torch.Generator().manual_seed(self.seed)
         sums: list[Normal] = []
-        for number, (batch, label) in enumerate(given):
-            if report is not None:
-                report("equations", number, len(given))
-            fold = torch.randint(self.folds, (batch.num_crystals,), generator=generator)
-            places = {
-                "energy": fold,
-                "stress": fold[:, None].expand(-1, 6),
-                "forces": fold[batch.batch][:, None].expand(-1, 3),
-            }
-            design = self._with_lone(self.design(batch, frozenset(label)), batch, elements)
-            for kind, rows in design.items():
-                rows = rows.reshape(-1, rows.shape[-1])
-                sums = sums or [Normal.empty(rows.shape[1]) for _ in range(self.folds)]
-                wanted, place = label[kind].double(), places[kind].reshape(-1)
-                if kind == "energy":
-                    wanted = wanted / batch.num_atoms
-                wanted = wanted.reshape(-1)
+        for number, rows in enumerate(designs):
+            for kind, (matrix, wanted, fold) in rows.items():
+                sums = sums or [Normal.empty(matrix.shape[1]) for _ in range(self.folds)]
+                scale = torch.full_like(wanted, scales[kind])
                 if kind == "forces" and trust is not None:
-                    root = trust[number].sqrt().repeat_interleave(3)
-                    rows, wanted = rows * root[:, None], wanted * root
-                for part in place.unique().tolist():
-                    chosen = (place == part) & ~wanted.isnan()
-                    sums[part].add(scales[kind] * rows[chosen], scales[kind] * wanted[chosen])
-        if report is not None:
-            report("equations", len(given), len(given))
+                    scale *= trust[number].sqrt().repeat_interleave(3)
+                for part in fold.unique().tolist():
+                    chosen = (fold == part) & ~wanted.isnan()
+                    factor = scale[chosen]
+                    sums[part].add(factor[:, None] * matrix[chosen], factor * wanted[chosen])
         return sums
 
     def held_out(self, sums: Sequence[Normal], elements: Tensor) -> dict[float, float]:
@@ -343,22 +328,37 @@ class LinearPotential(Network):
             for weight in self.smoothness
         }
 
+    def held_out_absolute(
+        self, sums: Sequence[Normal], designs: Designs, scales: Mapping[str, float]
+    ) -> dict[float, float]:
+        """As `held_out`: absolute errors, of all kinds and over their tolerances, with the weights of kinds.
+
+        Args:
+            sums: From `equations`.
+            designs: As there.
+            scales: As there.
+        """
+        total = Normal.sum(sums)
+        penalty = self._penalty(total, designs.elements)
+        rest = [total.minus(held) for held in sums]
+        # (folds, P, weights)
+        found = torch.stack(
+            [torch.stack([one.solve(penalty, w) for w in self.smoothness], 1) for one in rest]
+        )
+        loss = found.new_zeros(len(self.smoothness))
+        for rows in designs:
+            for kind, (matrix, wanted, fold) in rows.items():
+                factor = scales[kind] ** 2 * self.tolerances[kind]
+                for part in fold.unique().tolist():
+                    chosen = (fold == part) & ~wanted.isnan()
+                    errors = matrix[chosen].double() @ found[part] - wanted[chosen, None]
+                    loss += factor * errors.abs().sum(0)
+        return dict(zip(self.smoothness, loss.tolist(), strict=True))
+
     def _penalty(self, total: Normal, elements: Tensor) -> Tensor:
         bare = self.penalty(total.matrix[: -len(elements), : -len(elements)])
         # Energies of lone atoms are free.
         return torch.block_diag(bare, bare.new_zeros(len(elements), len(elements)))
-
-    def _with_lone(
-        self, design: dict[str, Tensor], batch: CrystalBatch, elements: Tensor
-    ) -> dict[str, Tensor]:
-        """Energies per atom, and the columns of lone atoms, which move nothing."""
-        alone = (batch.z[:, None] == elements).double()
-        counts = alone.new_zeros(batch.num_crystals, len(elements)).index_add(0, batch.batch, alone)
-        found = {"energy": torch.cat([design["energy"], counts], 1) / batch.num_atoms[:, None]}
-        for kind in design.keys() - {"energy"}:
-            rows = design[kind]
-            found[kind] = torch.cat([rows, rows.new_zeros(*rows.shape[:-1], len(elements))], -1)
-        return found
 
     #: Buffers whose size the fit decides, which loading makes room for.
     fitted: tuple[str, ...] = ()
@@ -371,3 +371,93 @@ class LinearPotential(Network):
         for name in ("shortest", "unit"):
             state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+class Designs:
+    """The rows of all batches, kept after the first round where they are few enough.
+
+    Iterating gives, for each batch and by kind of label, the rows (n, P), what they should give (n,), NaN
+    where a label is missing, and the fold of each (n,). Energies are those of an atom.
+
+    Args:
+        model: Prepared.
+        given: Batches with their labels, as for `LinearPotential.fit_labels`.
+        elements: Those of the last columns, energies of lone atoms.
+        report: As for `LinearPotential.fit_labels`.
+        keep: Whether there will be a second round.
+    """
+
+    def __init__(
+        self,
+        model: LinearPotential,
+        given: Sequence[tuple[CrystalBatch, Mapping[str, Tensor]]],
+        elements: Tensor,
+        report: Report | None = None,
+        keep: bool = False,
+    ) -> None:
+        self.model, self.given, self.elements, self.report = model, given, elements, report
+        generator = torch.Generator().manual_seed(model.seed)
+        self.folds = [
+            torch.randint(model.folds, (batch.num_crystals,), generator=generator) for batch, _ in given
+        ]
+        self.keep = keep
+        self.kept: list[dict[str, Rows]] = []
+
+    def __iter__(self) -> Iterator[dict[str, Rows]]:
+        if self.kept:
+            yield from self.kept
+            return
+        kept, size = [], 0
+        for number, fold in enumerate(self.folds):
+            self._tell(number)
+            rows = self._rows(number, fold)
+            yield rows
+            if self.keep:
+                kept.append({kind: one.single() if kind == "forces" else one for kind, one in rows.items()})
+                size += sum(one.matrix.nbytes for one in kept[-1].values())
+                if size > KEPT_BYTES:
+                    self.keep = False
+                    kept = []
+        self._tell(len(self.given))
+        self.kept = kept
+
+    def _tell(self, done: int) -> None:
+        if self.report is not None:
+            self.report("equations", done, len(self.given))
+
+    def _rows(self, number: int, fold: Tensor) -> dict[str, Rows]:
+        batch, label = self.given[number]
+        folds = {
+            "energy": fold,
+            "stress": fold.repeat_interleave(6),
+            "forces": fold[batch.batch.cpu()].repeat_interleave(3),
+        }
+        found = {}
+        for kind, rows in self._with_lone(self.model.design(batch, frozenset(label)), batch).items():
+            wanted = label[kind].double()
+            if kind == "energy":
+                wanted = wanted / batch.num_atoms
+            found[kind] = Rows(rows.reshape(-1, rows.shape[-1]), wanted.reshape(-1), folds[kind])
+        return found
+
+    def _with_lone(self, design: dict[str, Tensor], batch: CrystalBatch) -> dict[str, Tensor]:
+        """Energies per atom, and the columns of lone atoms, which move nothing."""
+        alone = (batch.z[:, None] == self.elements).double()
+        counts = alone.new_zeros(batch.num_crystals, alone.shape[1]).index_add(0, batch.batch, alone)
+        found = {"energy": torch.cat([design["energy"], counts], 1) / batch.num_atoms[:, None]}
+        for kind in design.keys() - {"energy"}:
+            rows = design[kind]
+            found[kind] = torch.cat([rows, rows.new_zeros(*rows.shape[:-1], alone.shape[1])], -1)
+        return found
+
+
+class Rows(NamedTuple):
+    """Of one batch and kind of label; see `Designs`."""
+
+    matrix: Tensor
+    wanted: Tensor
+    fold: Tensor
+
+    def single(self) -> Rows:
+        """The matrix in single precision."""
+        return self._replace(matrix=self.matrix.float())

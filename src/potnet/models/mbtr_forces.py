@@ -24,7 +24,7 @@ from torch import Tensor
 from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
-from potnet.models.linear_potential import SAME, Kinds, LinearPotential
+from potnet.models.linear_potential import SAME, Designs, Kinds, LinearPotential
 from potnet.nn import HeadSpecs
 from potnet.nn.local_mbtr import LocalMBTR
 
@@ -140,7 +140,8 @@ class MBTRForces(LinearPotential):
         tried = {}
         for length in self.lengths if len(self.lengths) > 1 else ():
             self.length.fill_(length)
-            tried[length] = min(self.held_out(self.equations(few, scales, elements), elements).values())
+            sums = self.equations(Designs(self, few, elements), scales)
+            tried[length] = min(self.held_out(sums, elements).values())
         self.length.fill_(min(tried, key=lambda one: tried[one], default=self.lengths[0]))
         log.info(
             "MBTR: %d features, %d representative atoms, length %g (held-out losses %s)",
