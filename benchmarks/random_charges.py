@@ -1,7 +1,8 @@
 """What only complete energies can learn: random charges in a box, and two charged slabs out of reach.
 
     python benchmarks/random_charges.py --case box --train 200 --epochs 30 --layers 1 3
-    python benchmarks/random_charges.py --case slabs
+    python benchmarks/random_charges.py --case slabs --train 100 --epochs 60 --layers 1
+    python benchmarks/random_charges.py --case slabs --train 100 --epochs 120 --layers 3
 
 Labels are the Coulomb energy of charges of +1 (Na) and -1 (Cl) with a short repulsion, and its forces.
 Networks with and without complete energies of charges, of equal width and cutoff, are trained with the same
