@@ -53,8 +53,9 @@ def composed(*overrides: str) -> dict:
 @pytest.mark.parametrize(("group", "option"), CHOICES, ids=lambda value: value)
 def test_every_option_composes_and_its_parts_are_built(group: str, option: str, tmp_path: Path) -> None:
     # What is fitted to energies has no other target.
-    fitted = option in ("pair_splines", "cluster_expansion", "mbtr_forces")
-    config = composed(f"{group}={option}", *(["target=energy"] if fitted else []))
+    fitted = option in ("pair_splines", "cluster_expansion", "cluster_expansion_large", "mbtr_forces")
+    more = ["target=energy", "features.neighbors.cutoff=7"] if fitted else []
+    config = composed(f"{group}={option}", *more)
     if "width" in config["model"]:
         config["model"]["width"] = 16
     # Derivatives of an energy are learned by smooth networks, which the default is not.
