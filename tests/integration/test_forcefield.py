@@ -65,6 +65,9 @@ def test_splines_find_the_potential_they_were_fitted_to(fitted: Path) -> None:
     assert metrics["energy"]["mae"] < 5
     assert metrics["stress"]["mae"] < 0.2
     assert (fitted / "pair_potentials.png").stat().st_size > 5000
+    header, *tried = (fitted / "cross_validation.csv").read_text().splitlines()
+    assert header == "smoothness,held_out_loss"
+    assert len(tried) > 1
     atoms = bulk("Cu", cubic=True, a=3.7)
     atoms.positions[0] += 0.1
     atoms.calc = LennardJones(**POTENTIAL)

@@ -59,6 +59,9 @@ class LinearPotential(Network):
         heads: One extensive scalar; named "energy" by default.
         fold: Not possible.
 
+    Attributes:
+        tried: Losses on held-out crystals, by smoothness, of the last fit.
+
     Raises:
         ValueError: Fewer than 2 folds, a smoothness or tolerance that is not positive, other heads, or
             `fold=True`.
@@ -102,6 +105,7 @@ class LinearPotential(Network):
         self.cutoff = cutoff
         self.smoothness, self.tolerances = [float(x) for x in smoothness], dict(tolerances)
         self.folds, self.seed, self.robust = folds, seed, robust
+        self.tried: dict[float, float] = {}
         # e by atomic number, beside the reference energies of the scaler.
         self.register_buffer("lone", torch.zeros(119, dtype=torch.float64))
         # The shortest distance of two atoms, Å, by their numbers; and eV, of one unit of the output.
@@ -247,6 +251,7 @@ class LinearPotential(Network):
         else:
             errors = self.held_out(sums, elements)
         best = min(errors, key=lambda weight: errors[weight])
+        self.tried = errors
         self._take(total, best, elements)
         if self.robust and "forces" in scales:
             total = Normal.sum(self.equations(designs, scales, self.trust(given)))

@@ -106,6 +106,8 @@ def _fit_energy(module: PropertyModule, batches: list[CrystalBatch], folder: Pat
     weights = {"energy": targets[energy].weight} | {key: one.weight for key, one in targets.derived.items()}
     with fit_progress() as report:
         model.fit_labels(batches, labels, weights, report, float(scaler.std))  # type: ignore[operator]
+    tried = [(f"{smoothness:g}", f"{loss:.6g}") for smoothness, loss in model.tried.items()]  # type: ignore[union-attr, operator]
+    write_whole(RunFolder(folder).trials, csv_text(("smoothness", "held_out_loss"), tried))
     if hasattr(model, "draw"):
         model.draw(folder / "pair_potentials.png", float(scaler.std), targets[energy].unit)  # type: ignore[operator]
 
