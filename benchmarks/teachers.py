@@ -2,6 +2,8 @@
 
     python benchmarks/small_crystals.py mp_megnet_2018.jsonl.gz study_data/mp20_12k.jsonl.gz --train 12000
     python benchmarks/teachers.py labels study_data/mp20_12k.jsonl.gz study_data/teachers.jsonl.gz
+    python benchmarks/teachers.py labels study_data/mp20_12k.jsonl.gz study_data/teachers_forces.jsonl.gz \
+        --forces --limit 3000
     python benchmarks/teachers.py splits study_data/ --sizes 50 200 1000 --seeds 0 1 2
     python benchmarks/run_queue.py benchmarks/queues/teachers.txt --cores 4 --seconds 36000 --runs multirun
     python benchmarks/teachers.py report multirun
@@ -17,8 +19,9 @@ images (Shui et al., NeurIPS 2022, had the idea):
 
 Energies beyond --largest eV/atom, where two atoms nearly meet, say nothing of crystals and are left out.
 `--forces` adds `energy`, `forces` and `stress` of Lennard-Jones, for force fields. `splits` writes training
-parts of the embedded shear moduli, with all of its validation and test parts. The queue trains on them from
-random weights, from either teacher, and from formation energies; it may be stopped and given again.
+parts of the embedded shear moduli, with all of its validation and test parts, and of silicon (mlearn_si).
+The queue trains on them from random weights, from either teacher, and from formation energies; it may be
+stopped and given again.
 """
 
 from __future__ import annotations
@@ -41,6 +44,9 @@ from potnet.progress import progress_bar
 
 DEPTH = 1.0
 STRENGTH, RHO = 0.2, 0.345
+FORCE_SIZES = (10, 40)
+"""Configurations of silicon that a force field learns from."""
+
 LABELS = ("lj_energy_per_atom", "ionic_energy_per_atom")
 
 
@@ -152,6 +158,17 @@ def write_splits(options: argparse.Namespace) -> None:
             path = options.folder / f"embedded_{size}_seed{seed}.json"
             path.write_text(json.dumps({**parts, "train": chosen}))
             print(f"{path}: {len(chosen)} crystals to train")
+    # Of silicon, for force fields: a tenth of the training configurations validates.
+    given = EmbeddedSource("mlearn_si").load().split or {}
+    ids = {part: [id for id, at in given.items() if at == part] for part in ("train", "test")}
+    for seed in options.seeds:
+        order = [ids["train"][i] for i in np.random.default_rng(seed).permutation(len(ids["train"]))]
+        held = len(order) // 10
+        for size in FORCE_SIZES:
+            path = options.folder / f"mlearn_si_{size}_seed{seed}.json"
+            chosen = order[held : held + size]
+            path.write_text(json.dumps({"train": chosen, "val": order[:held], "test": ids["test"]}))
+            print(f"{path}: {len(chosen)} configurations to train")
 
 
 def report(options: argparse.Namespace) -> None:
@@ -160,12 +177,15 @@ def report(options: argparse.Namespace) -> None:
     for path in sorted((options.runs / "teachers").glob("*/metrics.json")):
         match = re.fullmatch(r"(.+)_(\d+)_seed(\d+)", path.parent.name)
         if match:
-            metrics = json.loads(path.read_text())["test"]["g_vrh"]
-            found[match[1], int(match[2])].append(metrics["mae"])
-    print(f"{'begins with':20} {'labels':>6} {'runs':>4} {'MAE, log10(GPa)':>16}")
-    for (start, size), errors in sorted(found.items(), key=lambda item: (item[0][1], item[0][0])):
-        spread = f"{min(errors):.4f} - {max(errors):.4f}"
-        print(f"{start:20} {size:6} {len(errors):4} {np.mean(errors):16.4f}   {spread}")
+            metrics = json.loads(path.read_text())["test"]
+            for key in ("g_vrh", "energy", "forces"):
+                if key in metrics:
+                    found[key, int(match[2]), match[1]].append(metrics[key])
+    print(f"{'error of':10} {'labels':>6} {'begins with':20} {'runs':>4} {'MAE':>10}")
+    for (key, size, start), runs in sorted(found.items()):
+        errors, unit = [run["mae"] for run in runs], runs[0]["unit"]
+        spread = f"{unit}, {min(errors):.4f} to {max(errors):.4f}"
+        print(f"{key:10} {size:6} {start:20} {len(errors):4} {np.mean(errors):10.4f} {spread}")
 
 
 def main() -> None:
