@@ -312,6 +312,14 @@ def test_settings_that_cannot_be_are_refused(kind: type) -> None:
             kind(**given)
 
 
+@pytest.mark.parametrize(
+    "more", [{"cutoff": 4.5, "degrees": [3], "largest": 2}, {"cutoff": 3.5}, {"kutoff": 3.5, "degrees": [3]}]
+)
+def test_further_sets_that_cannot_be_are_refused(more: dict) -> None:
+    with pytest.raises(ValueError, match=r"the edges, 4 Å \(features.neighbors.cutoff\)"):
+        ClusterExpansion(4.0, (3,), more=[more])
+
+
 def test_too_many_coefficients_are_refused(labelled) -> None:
     _, batches, labels = labelled
     with pytest.raises(ValueError, match="coefficients for 2 elements, more than"):

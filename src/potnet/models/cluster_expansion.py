@@ -70,7 +70,7 @@ class ClusterExpansion(LinearPotential):
             if set(sphere) != {"cutoff", "degrees", "largest"} or sphere["cutoff"] > cutoff:
                 raise ValueError(
                     f"model.more has {sphere}: give cutoff, degrees and largest, the cutoff at most that of "
-                    f"the edges, {cutoff:g} Å"
+                    f"the edges, {cutoff:g} Å (features.neighbors.cutoff)"
                 )
         self.of_spheres = self._bases(1)
         self.register_buffer("species", torch.empty(0, dtype=torch.int64))
