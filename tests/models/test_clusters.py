@@ -192,6 +192,11 @@ def test_the_fit_finds_what_the_labels_were_made_of(labelled, kinds: set[str]) -
     loaded = ClusterExpansion(4.0, (4, 3, 2), **truth.given)
     loaded.load_state_dict(fitted.state_dict())
     torch.testing.assert_close(loaded(batches[0])["energy"], fitted(batches[0])["energy"])
+    # Checkpoints from before there was a repulsion have none.
+    older = ClusterExpansion(4.0, (4, 3, 2), **truth.given)
+    older.load_state_dict({k: v for k, v in fitted.state_dict().items() if k not in ("shortest", "unit")})
+    torch.testing.assert_close(older(batches[0])["energy"], fitted(batches[0])["energy"])
+    assert not older.shortest.any()
 
 
 def test_a_second_fit_trusts_outliers_less(labelled) -> None:
