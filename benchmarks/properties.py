@@ -107,13 +107,15 @@ def vacancy_shift(configurations: list[Configuration], calculator: Calculator) -
     Returns:
         None where there are fewer than three cold frames of a kind.
     """
-    whole = aimd(configurations)
-    most, cell = len(whole[0].atoms), whole[0].atoms.cell[:]
-    empty = [
-        one
-        for one in configurations
-        if len(one.atoms) == most - 1 and one.force > 0.05 and np.allclose(one.atoms.cell[:], cell, atol=0.3)
-    ]
+    most = len(aimd(configurations)[0].atoms)
+    moving = [one for one in configurations if one.force > 0.05]
+    empty = [one for one in moving if len(one.atoms) == most - 1]
+    whole = [one for one in moving if len(one.atoms) == most]
+    if not empty:
+        return None
+    # Of several cells, as lithium has them, the nearest.
+    away = [float(np.abs(one.atoms.cell[:] - empty[0].atoms.cell[:]).max()) for one in whole]
+    whole = [one for one, far in zip(whole, away, strict=True) if far < min(away) + 0.05]
     means, variance = [], 0.0
     for kind in (empty, whole):
         lowest = min((one.energy for one in kind), default=0.0)
