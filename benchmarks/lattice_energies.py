@@ -9,6 +9,8 @@ come from vesin, as in its own examples. Its cutoff, smearing and resolution are
 setting whose largest force error, against our sums at 1e-12, is at most `--error` (1e-6 by default). Ours run
 twice: with accuracy=1e-6, which is a bound and errs far less, and with the loosest accuracy whose true error
 is also at most 1e-6. Seconds are CPU time, medians of interleaved calls, neighbours included on both sides.
+A second table has energies alone, and the step of a training: the gradient in the charges of a loss on
+energies and forces, by second derivatives of both.
 """
 
 from __future__ import annotations
@@ -70,8 +72,27 @@ def ours(data: Batch, accuracy: float, method: str, bound: str = "rigorous") -> 
     return result.crystal[:, 0], result.forces[:, 0], result.stress[:, 0]
 
 
-def torchpme(data: Batch, setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
-    """The same from torch-pme, crystal by crystal."""
+def our_step(data: Batch, accuracy: float, method: str, bound: str = "rigorous") -> None:
+    """The gradient in the charges of a loss on energies and forces."""
+    positions, charges = data.positions.clone().requires_grad_(), data.charges.clone().requires_grad_()
+    moved = data._replace(positions=positions, charges=charges)
+    energy = lattice_energies(*moved, [Coulomb()], accuracy, method=method, bound=bound).crystal[:, 0]
+    (gradient,) = torch.autograd.grad(energy.sum(), positions, create_graph=True)
+    (energy.square().mean() + gradient.square().mean()).backward()
+    assert charges.grad is not None
+
+
+def torchpme(
+    data: Batch, setting: Setting, gradient: bool = True, step: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same from torch-pme, crystal by crystal.
+
+    Args:
+        data: Crystals.
+        setting: Of torch-pme.
+        gradient: Whether forces and stress are computed, zero otherwise.
+        step: Whether the charges get the gradient of a loss on energies and forces, as in `our_step`.
+    """
     import torchpme
     import vesin
 
@@ -83,8 +104,11 @@ def torchpme(data: Batch, setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
     calculator = calculator.to(torch.float64)
     neighbours = vesin.NeighborList(cutoff=setting.cutoff, full_list=False)
     energies, forces, stresses = [], [], []
+    all_charges = data.charges.clone().requires_grad_(step)
+    loss = torch.zeros((), dtype=torch.float64)
     for number, cell in enumerate(data.cell):
         mine = data.batch == number
+        charges = all_charges[mine]
         positions = data.positions[mine].clone().requires_grad_()
         strain = torch.zeros(3, 3, dtype=torch.float64, requires_grad=True)
         first, second, shift = neighbours.compute(positions.detach().numpy(), cell.numpy(), True, "ijS")
@@ -93,12 +117,22 @@ def torchpme(data: Batch, setting: Setting) -> tuple[Tensor, Tensor, Tensor]:
         moved = positions + positions @ strain
         vectors = moved[second] - moved[first] + torch.from_numpy(shift.astype(np.float64)) @ strained
         pairs = torch.stack([first, second], 1)
-        each = calculator(data.charges[mine], strained, moved, pairs, vectors.norm(dim=1))
-        energy = (each * data.charges[mine]).sum()
+        each = calculator(charges, strained, moved, pairs, vectors.norm(dim=1))
+        energy = (each * charges).sum()
+        if step:
+            (force,) = torch.autograd.grad(energy, positions, create_graph=True)
+            loss = loss + energy.square() / len(data.cell) + force.square().sum() / data.positions.numel()
+        if step or not gradient:
+            energies.append(energy.detach())
+            forces.append(torch.zeros_like(positions))
+            stresses.append(torch.zeros_like(strain))
+            continue
         force, virial = torch.autograd.grad(energy, (positions, strain))
         energies.append(energy.detach())
         forces.append(-force)
         stresses.append(0.5 * (virial + virial.T) / torch.linalg.det(cell).abs())
+    if step:
+        loss.backward()
     return torch.stack(energies), torch.cat(forces), torch.stack(stresses)
 
 
@@ -159,6 +193,34 @@ def loosest(data: Batch, exact: Tensor, error: float, method: str) -> tuple[floa
     raise SystemExit(f"our sums do not reach {error}")
 
 
+def other_calls(
+    data: Batch, setting: Setting, loose: float, method: str, repeats: int
+) -> dict[str, dict[str, float]]:
+    """Energies alone, and the step of a training, ms; ours at 1e-6, and at the same true error."""
+    pairs: dict[str, list[Callable[[], Any]]] = {
+        "energies": [
+            lambda: torchpme(data, setting, gradient=False),
+            lambda: lattice_energies(*data, [Coulomb()], 1e-6, method=method),
+            lambda: lattice_energies(*data, [Coulomb()], loose, method=method, bound="estimate"),
+        ],
+        "training step": [
+            lambda: torchpme(data, setting, step=True),
+            lambda: our_step(data, 1e-6, method),
+            lambda: our_step(data, loose, method, "estimate"),
+        ],
+    }
+    found = {}
+    for name, functions in pairs.items():
+        peer, strict, same = seconds(functions, repeats)
+        found[name] = {
+            "torch-pme, ms": 1e3 * peer,
+            "ours at 1e-6, ms": 1e3 * strict,
+            "torch-pme / ours at 1e-6": peer / strict,
+            "torch-pme / ours, same true error": peer / same,
+        }
+    return found
+
+
 def compare(count: int, atoms: int, mesh: bool, args: argparse.Namespace) -> dict[str, Any]:
     data = make(count, atoms)
     exact_energy, exact, exact_stress = ours(data, 1e-12 if atoms < 500 else 1e-10, "ewald")
@@ -189,6 +251,7 @@ def compare(count: int, atoms: int, mesh: bool, args: argparse.Namespace) -> dic
         "lists kept, ms": 1e3 * kept,
         "torch-pme / ours at 1e-6": peer / strict,
         "torch-pme / ours, same true error": peer / same,
+        "others": other_calls(data, setting, loose, method, args.repeats if atoms < 500 else 3),
         "setting": f"cutoff {setting.cutoff:g}, smearing {setting.smearing:.3f}, {setting.resolution:.3f} Å",
     }
 
@@ -210,11 +273,24 @@ def main() -> None:
         if atoms > args.largest:
             continue
         rows.append(compare(count, atoms, mesh, args))
-        print_table(rows[-1:])
+        print_table([without(rows[-1])])
         if args.json:  # row by row: the last ones take minutes
             save_json(args.json, info, rows)
     print()
-    print_table(rows)
+    print_table([without(row) for row in rows])
+    print()
+    names = ("crystals x atoms", "sums")
+    print_table(
+        [
+            {**{key: row[key] for key in names}, "call": call, **times}
+            for row in rows
+            for call, times in row["others"].items()
+        ]
+    )
+
+
+def without(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key != "others"}
 
 
 if __name__ == "__main__":
