@@ -37,6 +37,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _common import machine_info, save_json
 
 from potnet.data import EmbeddedSource
 from potnet.lattice import COULOMB_EV_ANGSTROM, Coulomb, InversePower, London, Pauli, lattice_energies
@@ -181,11 +182,15 @@ def report(options: argparse.Namespace) -> None:
             for key in ("g_vrh", "energy", "forces"):
                 if key in metrics:
                     found[key, int(match[2]), match[1]].append(metrics[key])
+    rows = []
     print(f"{'error of':10} {'labels':>6} {'begins with':20} {'runs':>4} {'MAE':>10}")
     for (key, size, start), runs in sorted(found.items()):
         errors, unit = [run["mae"] for run in runs], runs[0]["unit"]
         spread = f"{unit}, {min(errors):.4f} to {max(errors):.4f}"
         print(f"{key:10} {size:6} {start:20} {len(errors):4} {np.mean(errors):10.4f} {spread}")
+        rows.append({"target": key, "labels": size, "begins with": start, "unit": unit, "test MAE": errors})
+    if options.json is not None:
+        save_json(options.json, machine_info(), rows)
 
 
 def main() -> None:
@@ -208,6 +213,7 @@ def main() -> None:
     splits.set_defaults(run=write_splits)
     table = commands.add_parser("report")
     table.add_argument("runs", type=Path)
+    table.add_argument("--json", type=Path, help="file for the results")
     table.set_defaults(run=report)
     options = parser.parse_args()
     torch.set_num_threads(1)
