@@ -24,7 +24,8 @@ from torch import Tensor
 from potnet.crystals.batch import CrystalBatch
 from potnet.crystals.elements import symbol
 from potnet.lattice.real import VOIGT
-from potnet.models.linear_potential import SAME, Designs, Kinds, LinearPotential
+from potnet.models.designs import Designs
+from potnet.models.linear_potential import SAME, Kinds, LinearPotential
 from potnet.nn import HeadSpecs
 from potnet.nn.local_mbtr import LocalMBTR
 
