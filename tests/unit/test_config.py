@@ -407,6 +407,17 @@ def test_the_nearest_key_is_one_of_the_chosen_option() -> None:
         compose("train", ["model=cluster", "model.widht=4"])
 
 
+def test_another_split_does_not_inherit_the_keys_of_the_data_set() -> None:
+    """Silicon's data give their own recipe a share for validation, which a file does not take."""
+    given = ["experiment=mlearn_si", "split=file", "data.split.path=mine.json"]
+    assert compose("train", given[:1]).data.split.val == 0.1
+    assert dict(compose("train", given).data.split) == {
+        "_target_": "potnet.data.FileSplit", "path": "mine.json",
+    }  # fmt: skip
+    # What was given stays, so that a mistake is named.
+    assert compose("train", [*given, "data.split.val=0.2"]).data.split.val == 0.2
+
+
 @pytest.mark.parametrize("name", ["device", "prepare", "teachers"])
 def test_lists_of_runs_compose(name: str) -> None:
     """What a list asks for exists: of lines that differ in nothing but numbers, the first."""

@@ -30,6 +30,7 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
     - `model._target_=mynet.Net`, or `data.source._target_=...`: keys of the class before that this one does
       not take, and that were not given as well, are dropped.
+    - `split=file`: so are keys that a data set gave its own recipe of the split.
     - `target.key=e_form`: the name of the property before is dropped, so that titles say `e_form`.
 
     Args:
@@ -45,6 +46,8 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
             place, _, leaf = key.rpartition(".")
             if leaf == "_target_" and isinstance(OmegaConf.select(config, place), DictConfig):
                 _drop_foreign_keys(config, place, given)
+        if "split" in given and OmegaConf.select(config, "data.split._target_"):
+            _drop_foreign_keys(config, "data.split", given)
         if "target.key" in given and "target.name" not in given and "target" in config:
             config.target.name = config.target.key
     return config
