@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,7 +99,7 @@ def main() -> None:
     )
     parser.add_argument("--atoms", type=int, nargs="+", default=[64, 216], help="8 n³")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--checkpoint", help="a trained force field, timed too")
+    parser.add_argument("--checkpoint", nargs="+", default=[], help="trained force fields, timed too")
     parser.add_argument("--output", help="JSON file")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -112,8 +113,8 @@ def main() -> None:
         "CHGNet": chgnet,
         "MACE, size of small": mace,
     }
-    if options.checkpoint:
-        fields[options.checkpoint] = lambda: from_checkpoint(options.checkpoint)
+    for path in options.checkpoint:
+        fields[Path(path).name] = lambda path=path: from_checkpoint(path)
     rows = []
     print(f"{'force field':30} {'atoms':>6} {'ms a step':>10} {'atoms x steps / s':>18}")
     for name, make in fields.items():
