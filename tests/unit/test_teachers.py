@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,9 @@ FILE = Path(__file__).parents[2] / "benchmarks" / "teachers.py"
 
 @pytest.fixture(scope="module")
 def teachers():
-    spec = importlib.util.spec_from_file_location("teachers", FILE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FILE.parent))
+        return importlib.import_module("teachers")
 
 
 def row(atoms):
