@@ -1,9 +1,9 @@
-"""The embedded shear moduli with further crystals for training, from a part of matbench_log_gvrh.
+"""The embedded moduli with further crystals for training, from a part of matbench_log_gvrh.
 
     python benchmarks/more_shear_moduli.py matbench_gvrh_part.jsonl.gz study_data/more_shear_moduli.jsonl.gz
 
 Validation and test parts are those of the embedded set. Added are crystals whose formula is in no part of it
-(`embedded_split` is "new"), up to --max-atoms atoms.
+(`embedded_split` is "new"), up to --max-atoms atoms; they have a shear modulus and no bulk modulus.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
             "z": crystal.z.tolist(),
             "frac": crystal.fractional.tolist(),
             "g_vrh": crystal.properties["g_vrh"],
+            "k_vrh": crystal.properties["k_vrh"],
             "split": parts[crystal.id],
         }
         for crystal in dataset.crystals

@@ -25,6 +25,9 @@ POSITIONAL = {
 }
 """Commands that take words without a key, and the key that they are values of."""
 
+ONE_OPTION = {"target", "data", "model", "features", "potentials", "objective", "optimizer", "split"}
+"""Groups of the config of which a run has one option: of a list Hydra would merge all into one."""
+
 LISTS = {"models"}
 """Keys that take several names without a sweep: `models=k_vrh,gap`."""
 
@@ -81,7 +84,8 @@ def readable(name: str, arguments: Sequence[str]) -> list[str]:
         arguments: The words behind it, without the shell's quotes.
 
     Raises:
-        ConfigError: Inputs are given both as words and by their key.
+        ConfigError: Inputs are given both as words and by their key, or several options of a group that has
+            one.
     """
     positional = POSITIONAL.get(name)
     several = "-m" in arguments or "--multirun" in arguments
@@ -96,7 +100,14 @@ def readable(name: str, arguments: Sequence[str]) -> list[str]:
         ):
             argument = argument[2:]  # --level=0.9 is level=0.9
         key, equals, value = argument.partition("=")
-        argument = OTHER_KEYS.get((name, key), key) + equals + value
+        key = OTHER_KEYS.get((name, key), key)
+        argument = key + equals + value
+        if key in ONE_OPTION and value.startswith("["):
+            several_targets = "; several properties in one network: target=columns, see docs/data.md"
+            raise ConfigError(
+                f"{argument}: {key} takes one option{several_targets if key == 'target' else ''}; "
+                f"to try several, {key}={value.strip('[]')} with -m"
+            )
         if is_value or argument.startswith(("-", "~")):
             ready.append(argument)
             is_value = not is_value and argument in _TAKES_VALUE

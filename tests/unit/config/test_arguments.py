@@ -82,3 +82,11 @@ def test_a_comma_in_the_name_of_a_file_is_no_list() -> None:
 )
 def test_what_is_meant_for_hydra_is_left_alone(arguments: list[str]) -> None:
     assert readable("train", arguments) == arguments
+
+
+def test_a_group_of_one_option_takes_no_list() -> None:
+    """Hydra would merge them, and the last would win."""
+    with pytest.raises(ConfigError, match=r"target takes one option; several properties .*target=columns"):
+        readable("train", ["target=[k_vrh,g_vrh]"])
+    with pytest.raises(ConfigError, match=r"model takes one .* model=potnet,cgcnn with -m"):
+        readable("train", ["model=[potnet,cgcnn]"])
