@@ -54,6 +54,9 @@ def explain(error: BaseException, config_name: str = "train", overrides: Sequenc
             f"{found[1]!r} may be a list or a name with a comma: write {_shell_quoted(key, value)} for one "
             f"name, {key}=[{value}] for a list, or add -m to run once for each"
         )
+    found = re.search(r"In '(\w+/\S+?)': Could not override '(\w+)@\w", text)
+    if found:
+        return f"{found[1]}.yaml overrides {found[2]}: let it begin with the line # @package _global_"
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
         key = found[1].partition("@")[0]
@@ -95,8 +98,11 @@ def _shell_quoted(key: str, value: str) -> str:
 def _explain_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     """What is wrong with a key that is not in the configuration."""
     groups = paths.groups()
+    chosen = [word for word in overrides if word.partition("=")[0] in groups]
+    if chosen and chosen == list(overrides):  # the fault is within an option: a file of conf/ itself
+        chosen = []
     try:
-        config = compose(config_name, [word for word in overrides if word.partition("=")[0] in groups])
+        config = compose(config_name, chosen)
     except ConfigError:  # one of the choices is wrong as well, or several are to be tried
         config = compose(config_name)
     if config_name == "train" and key in _OTHER_NAMES:
