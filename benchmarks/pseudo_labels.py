@@ -1,11 +1,11 @@
-"""Moduli that trained networks predict, as labels of crystals that have none: what a network is pretrained on.
+"""Moduli that trained networks predict, as labels of crystals without any: what a network is pretrained on.
 
     python benchmarks/small_crystals.py mp_megnet_2018.jsonl.gz study_data/mp20.jsonl.gz
     python benchmarks/pseudo_labels.py study_data/mp20.jsonl.gz study_data/mp20_moduli.jsonl.gz
     potnet train experiment=pretrained_pseudo_labels
 
-Each crystal gets `k_vrh` and `g_vrh` (GPa), the mean of the networks of a shipped ensemble, or of --models (names
-of shipped models, or folders of runs). Crystals whose reduced formula is in the validation or test part of
+Each crystal gets `k_vrh` and `g_vrh` (GPa), the mean of the networks of a shipped ensemble, or of --models
+(names of shipped models, or folders of runs). Crystals whose reduced formula is in the validation or test part of
 the embedded set get none, so that nothing about those crystals enters. Learning from the mean of an
 ensemble: Hinton et al., arXiv:1503.02531; from its labels of new examples: Xie et al., CVPR 2020.
 """
