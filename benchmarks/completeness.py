@@ -27,7 +27,7 @@ from potnet.crystals import Crystal
 from potnet.runs.report import Run, collect
 from potnet.runs.report.rows import mean_errors
 
-PAIRS = ("complete", "complete, charges", "8 Å", "6 Å", "4 Å", "none")
+PAIRS = ("complete", "complete, charges", "complete, split", "8 Å", "6 Å", "4 Å", "none")
 RESAMPLES = 4000
 
 
@@ -37,6 +37,7 @@ def pairs_of(config: Mapping[str, Any]) -> str:
         return "none"
     cutoff = config["features"].get("pair_cutoff")
     fields = ", charges" if config["model"].get("charges") else ""
+    fields += ", split" if config["features"].get("pair_split") else ""
     return ("complete" if cutoff is None else f"{cutoff:g} Å") + fields
 
 

@@ -5,8 +5,8 @@
     potnet train experiment=pretrained_pseudo_labels
 
 Each crystal gets `k_vrh` and `g_vrh` (GPa), the mean of the networks of a shipped ensemble, or of --models
-(names of shipped models, or folders of runs). Crystals whose reduced formula is in the validation or test part of
-the embedded set get none, so that nothing about those crystals enters. Learning from the mean of an
+(names of shipped models, or folders of runs). Crystals whose reduced formula is in the validation or test
+part of the embedded set get none, so that nothing about those crystals enters. Learning from the mean of an
 ensemble: Hinton et al., arXiv:1503.02531; from its labels of new examples: Xie et al., CVPR 2020.
 """
 

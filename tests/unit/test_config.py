@@ -121,6 +121,12 @@ def test_potentials_build_and_are_counted(potentials: str) -> None:
     assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
 
 
+def test_split_potentials_are_counted() -> None:
+    config = composed("features.pair_split=4.0")
+    featurizer = build({"_target_": "potnet.data.Featurizer", **config["features"]}, "features")
+    assert featurizer.channels == config["model"]["pair_channels"] == 6
+
+
 def test_the_full_trainer_is_the_published_schedule() -> None:
     config = composed("model=potnet_published", "trainer=full")
     assert config["trainer"]["max_epochs"] == 500

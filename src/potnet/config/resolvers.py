@@ -145,6 +145,11 @@ def sweep_name(otherwise: str | None) -> str | None:
     return folder.name if folder.is_absolute() else "/".join(parts[-2:]) or otherwise
 
 
+def _channels(potentials: Any, pair_split: float | None) -> int:
+    """Sums of each pair: of each potential one, or two."""
+    return len(potentials or ()) * (1 if pair_split is None else 2)
+
+
 def _target_keys(target: Any) -> list[str]:
     """Keys of one target, or of several by name."""
     if target is None or not len(target):
@@ -153,8 +158,8 @@ def _target_keys(target: Any) -> list[str]:
 
 
 def register_resolvers() -> None:
-    """Register the functions used in conf/: `count`, `folder_name`, `run_dir`, and those for W&B."""
-    OmegaConf.register_new_resolver("count", lambda items: len(items or ()), replace=True)
+    """Register the functions used in conf/: `channels`, `folder_name`, `run_dir`, and those for W&B."""
+    OmegaConf.register_new_resolver("channels", _channels, replace=True)
     OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
     OmegaConf.register_new_resolver("run_dir", run_dir, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("choice", choice, replace=True)

@@ -236,6 +236,7 @@ def test_key_knows_what_matters(source: TableSource, feature_settings: dict[str,
         "convention": folder(potentials=potentials({"convention": "published"})),
         "accuracy": folder(accuracy=1e-6),
         "pair_cutoff": folder(pair_cutoff=10.0),
+        "pair_split": folder(pair_split=10.0),
     }
     assert len({folder(), *different.values()}) == 1 + len(different)
 

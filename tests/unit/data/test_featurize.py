@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -188,6 +189,7 @@ def test_settings_say_what_shapes_the_features():
         {"potentials": [London()]},
         {"accuracy": 1e-6},
         {"pair_cutoff": 6.0},
+        {"pair_split": 6.0},
         {"cell": "as_given"},
         {"symprec": 0.1},
     ):
@@ -206,6 +208,18 @@ def test_sums_cut_at_a_radius_differ():
     assert (b.pair_sums < a.pair_sums).all()
     unlike = 6 / 2.82**6
     assert b.pair_sums[1].item() == pytest.approx(unlike, rel=1e-5)
+
+
+def test_sums_split_at_a_radius_add_up():
+    settings = {"potentials": [Coulomb(), London()]}
+    whole, near, split = (
+        Featurizer(**settings, **radius) for radius in ({}, {"pair_cutoff": 4.0}, {"pair_split": 4.0})
+    )
+    assert (whole.channels, split.channels) == (2, 4)
+    (a,), (b,), (c,) = (featurizer.featurize([NACL]) for featurizer in (whole, near, split))
+    torch.testing.assert_close(c.pair_sums[:, :2], b.pair_sums)
+    torch.testing.assert_close(c.pair_sums[:, :2] + c.pair_sums[:, 2:], a.pair_sums)
+    assert Featurizer.from_settings(split.settings()).settings() == split.settings()
 
 
 def test_isolated_atom_has_no_edges():
@@ -229,6 +243,8 @@ def test_isolated_atom_has_no_edges():
         ({"symprec": 0.0}, r"features\.symprec=0\.0"),
         ({"accuracy": 1e-20}, r"features\.accuracy=1e-20: give 1e-12 to below 1"),
         ({"pair_cutoff": 0.0}, r"features\.pair_cutoff=0\.0"),
+        ({"pair_split": math.inf}, r"features\.pair_split=inf"),
+        ({"pair_cutoff": 6.0, "pair_split": 4.0}, r"pair_split=4\.0 would tell apart"),
         ({"potentials": []}, r"features\.potentials is empty"),
         ({"potentials": [{"_target_": "potnet.lattice.Coulom"}]}, "there is no 'potnet.lattice.Coulom'"),
         ({"potentials": [{}]}, "there is no ''"),

@@ -78,6 +78,8 @@ class Featurizer:
         accuracy: Absolute error that each sum is guaranteed to keep, before rounding to float32.
         pair_cutoff: Å; sums the potentials over images within this radius alone, in place of the complete
             sums.
+        pair_split: Å; gives two sums of each potential in place of one: over images within this radius, and
+            the remainder of the complete sum.
         memory_mib: Working memory of the sums, MiB; None is the default of `lattice_sums`.
         device: Where edges and sums are computed: "cpu", "cuda", or "auto" for a GPU if there is one.
 
@@ -96,6 +98,7 @@ class Featurizer:
         potentials: Sequence[Potential | Mapping[str, Any]] | Literal["default"] | None = "default",
         accuracy: float = 1e-8,
         pair_cutoff: float | None = None,
+        pair_split: float | None = None,
         memory_mib: float | None = None,
         device: str = "auto",
         angles: bool = False,
@@ -120,9 +123,15 @@ class Featurizer:
                 f"features.accuracy={accuracy:g}: give {MOST_ACCURATE:g} to below 1, such as 1e-8 (sums are "
                 "computed in float64 and kept in float32)"
             )
-        if pair_cutoff is not None and not 0 < pair_cutoff < math.inf:
+        for key, radius in (("pair_cutoff", pair_cutoff), ("pair_split", pair_split)):
+            if radius is not None and not 0 < radius < math.inf:
+                raise DataError(
+                    f"features.{key}={radius}: give a positive number of Å, or null for complete sums"
+                )
+        if pair_cutoff is not None and pair_split is not None:
             raise DataError(
-                f"features.pair_cutoff={pair_cutoff}: give a positive number of Å, or null for complete sums"
+                f"features.pair_cutoff={pair_cutoff} leaves out what pair_split={pair_split} would tell "
+                "apart: set one of them to null"
             )
         if angles and neighbors is None:
             raise DataError("features.angles=true: angles lie between local edges, so set features.neighbors")
@@ -134,6 +143,7 @@ class Featurizer:
         self.descriptor = None if descriptor is None else build_descriptor(descriptor)
         self.accuracy = float(accuracy)
         self.pair_cutoff = None if pair_cutoff is None else float(pair_cutoff)
+        self.pair_split = None if pair_split is None else float(pair_split)
         self.memory_mib = memory_mib
         self.device = device
         self.seconds = {"standardize": 0.0, "neighbors": 0.0, "sums": 0.0}
@@ -143,7 +153,7 @@ class Featurizer:
     @property
     def channels(self) -> int:
         """P, the number of sums of each pair."""
-        return len(self.potentials or ())
+        return len(self.potentials or ()) * (1 if self.pair_split is None else 2)
 
     @property
     def on_gpu(self) -> bool:
@@ -166,6 +176,8 @@ class Featurizer:
         # Later additions appear only where they are used, so that older caches and checkpoints stay valid.
         if self.angles:
             settings["angles"] = True
+        if pairs and self.pair_split is not None:
+            settings["pair_split"] = self.pair_split
         if self.descriptor is not None:
             settings["descriptor"] = descriptor_settings(self.descriptor)
         return settings
@@ -208,7 +220,7 @@ class Featurizer:
         if not edges:
             settings["neighbors"] = None
         if "pairs" not in needs:
-            settings["potentials"] = settings["pair_cutoff"] = None
+            settings["potentials"] = settings["pair_cutoff"] = settings["pair_split"] = None
         if "descriptors" not in needs:
             settings["descriptor"] = None
         return Featurizer(**settings, memory_mib=self.memory_mib, device=self.device)
@@ -328,15 +340,22 @@ class Featurizer:
 
         assert self.potentials is not None
         cell, positions, batch, sizes = _tensors(crystals, _device(self.device))
-        if self.pair_cutoff is not None:
+        radius = self.pair_split if self.pair_cutoff is None else self.pair_cutoff
+        near = None
+        if radius is not None:
             from potnet.lattice.direct import truncated_sums
 
-            values = truncated_sums(cell, positions, batch, self.potentials, self.pair_cutoff).values
+            near = truncated_sums(cell, positions, batch, self.potentials, radius).values
+        if self.pair_cutoff is not None:
+            assert near is not None
+            values = near
         else:
             memory: dict[str, Any] = {} if self.memory_mib is None else {"memory_mib": self.memory_mib}
             values = lattice_sums(
                 cell, positions, batch, self.potentials, accuracy=self.accuracy, **memory
             ).values
+            if near is not None:
+                values = torch.cat([near, values - near], -1)
         return values.to(torch.float32).cpu().split((sizes * sizes).tolist())
 
 
