@@ -36,6 +36,8 @@ from potnet.nn import (
     PotentialChannels,
     aggregate,
 )
+from potnet.nn.angular import PowerSpectrum
+from potnet.nn.equivariant import mlp
 
 #: Default ranges of the Gaussians of a local edge: 0.9 to 5 Å, and -0.75 / r over the same.
 LOCAL_RANGES = {"distance": (0.9, 5.0), "potential": (-0.8, -0.15)}
@@ -48,6 +50,9 @@ class PotNet(Network):
     h_i = sum_j sigmoid(LN(gate(z))) * SiLU(value(z)) / sqrt(count), z = [x_i, x_j, e],
     with gate and value linear, and `count` the usual number of neighbours (local branch, h) or the number
     of atoms of the crystal (pairs, h').
+
+    With `angular`, features of an atom begin as Linear(element) + MLP(power spectrum of its neighbours),
+    which knows the angles between them (`potnet.nn.angular.PowerSpectrum`).
 
     Equal atoms, edges and pairs are computed once (`potnet.nn.symmetry`): the same function, in a fraction of
     the time on crystals with as much symmetry as those of the Materials Project. Dropout drops the same
@@ -62,6 +67,8 @@ class PotNet(Network):
             "distance" is r.
         local_range: First and last center of the Gaussians of a local edge; None spans 0.9 to 5 Å.
         local_bins: Gaussians of a local edge.
+        angular: Radial functions of the power spectrum, at least 2; 0 leaves it out.
+        angular_cutoff: Å, where the power spectrum ends. Local edges should reach as far.
         pairs: Whether the complete potentials are used: "complete" or "none".
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
         coefficients: P weights that combine the potentials into one channel; None keeps them apart.
@@ -89,6 +96,8 @@ class PotNet(Network):
         local: Literal["potential", "distance"] = "potential",
         local_range: Sequence[float] | None = None,
         local_bins: int = 64,
+        angular: int = 0,
+        angular_cutoff: float = 4.0,
         pairs: Literal["complete", "none"] = "complete",
         pair_channels: int = 3,
         coefficients: Sequence[float] | None = None,
@@ -120,6 +129,9 @@ class PotNet(Network):
         start, stop = LOCAL_RANGES[local] if local_range is None else local_range
         self.elements = ElementFeatures(group_features)
         self.atom_embedding = nn.Linear(self.elements.features, width)
+        self.spectrum = PowerSpectrum(angular_cutoff, angular) if angular else None
+        if self.spectrum is not None:
+            self.angular_embedding = mlp(self.spectrum.features, width, width)
         self.edge_embedding = nn.Sequential(
             GaussianBasis(start, stop, local_bins), nn.Linear(local_bins, edge_width), nn.SiLU()
         )
@@ -142,13 +154,18 @@ class PotNet(Network):
 
     def embed(self, batch: CrystalBatch) -> Embedding:
         """Features of atoms (N, width), and their mean over each crystal; see `Network.embed`."""
-        folded = FoldedBatch(batch, "PotNet", self.fold, pairs=self.pair_embedding is not None)
+        spectrum = None if self.spectrum is None else self.spectrum(batch, "PotNet")
+        folded = FoldedBatch(
+            batch, "PotNet", self.fold, pairs=self.pair_embedding is not None, invariants=spectrum
+        )
         distance = folded.distance
         scalar = distance if self.local == "distance" else LOCAL_STRENGTH / distance
         local, pairs = folded.local_edges(self.edge_embedding(scalar)), None
         if self.pair_embedding is not None:
             pairs = folded.pair_edges(self.pair_embedding(folded.potentials.values))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
+        if spectrum is not None:
+            x = x + self.angular_embedding(folded.of_atoms(spectrum).to(x.dtype))
         crystal = folded.of_atoms(batch.batch)
         num_atoms = batch.num_atoms.index_select(0, crystal)
         of_pairs = num_atoms.to(x.dtype).rsqrt().unsqueeze(1)

@@ -68,6 +68,27 @@ def group_table() -> Tensor:
     return table
 
 
+def element_weights() -> Tensor:
+    """One half, electronegativity less 2, covalent radius (Å) less 1.4: (101, 3) float32, row 0 is zero.
+
+    The last two are the middles of the bins of `atom_table`, which are 0.35 and 0.225 Å wide; zero for an
+    element that has none there, such as the noble gases.
+    """
+    table = atom_table()
+    negativity, radius = table[:, 26:36], table[:, 36:46]
+    steps = torch.arange(10) + 0.5
+    weights = torch.stack(
+        [
+            torch.full((len(table),), 0.5),
+            negativity @ (0.5 + 0.35 * steps - 2.0),
+            radius @ (0.25 + 0.225 * steps - 1.4),
+        ],
+        1,
+    )
+    weights[0] = 0.0
+    return weights
+
+
 class ElementFeatures(nn.Module):
     """Features of each atom's element, looked up by atomic number.
 

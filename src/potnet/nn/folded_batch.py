@@ -24,6 +24,7 @@ class FoldedBatch:
         fold: Whether rows that symmetry makes equal are put into one class; otherwise each row is a class.
         angles: Whether the angles between edges count.
         pairs: Whether the complete potentials count.
+        invariants: (N, F), what else is read of the surroundings of each atom; None for nothing.
 
     Attributes:
         atoms: Classes of atoms.
@@ -40,7 +41,13 @@ class FoldedBatch:
     """
 
     def __init__(
-        self, batch: CrystalBatch, model: str, fold: bool = True, angles: bool = False, pairs: bool = False
+        self,
+        batch: CrystalBatch,
+        model: str,
+        fold: bool = True,
+        angles: bool = False,
+        pairs: bool = False,
+        invariants: Tensor | None = None,
     ) -> None:
         if fold:
             _check_foldable(batch, model)
@@ -56,7 +63,7 @@ class FoldedBatch:
             self.cosines = self.equal(cosines, crystal.index_select(0, batch.angle_index[1]))
         if pairs:
             self.potentials = pair_potentials(batch, model, fold)
-        self.atoms, self.edges, self.angles, self.pairs = self._classes(angles, pairs)
+        self.atoms, self.edges, self.angles, self.pairs = self._classes(angles, pairs, invariants)
 
     @property
     def distance(self) -> Tensor:
@@ -87,12 +94,11 @@ class FoldedBatch:
         # Row 0 is the target, in memory order.
         return self.pairs.edges(self.atoms, features, self.potentials, self._batch.pair_index.flip(0))
 
-    def _classes(self, angles: bool, pairs: bool) -> Fold:
+    def _classes(self, angles: bool, pairs: bool, invariants: Tensor | None) -> Fold:
         batch = self._batch
         if self._fold:
-            return fold(
-                batch, self.lengths, self.cosines if angles else None, self.potentials if pairs else None
-            )
+            cosines, potentials = self.cosines if angles else None, self.potentials if pairs else None
+            return fold(batch, self.lengths, cosines, potentials, invariants)
         assert batch.edge_index is not None
         sizes = [len(batch.z), batch.edge_index.shape[1]]
         sizes.append(batch.angle_index.shape[1] if angles and batch.angle_index is not None else 0)
