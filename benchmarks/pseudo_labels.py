@@ -4,8 +4,8 @@
     python benchmarks/pseudo_labels.py study_data/mp20.jsonl.gz study_data/mp20_moduli.jsonl.gz
     potnet train experiment=pretrained_pseudo_labels
 
-Each crystal gets `k_vrh` and `g_vrh` (GPa), the mean of the networks of a shipped ensemble, or of --models
-(names of shipped models, or folders of runs). Crystals whose reduced formula is in the validation or test
+Each crystal gets `k_vrh` and `g_vrh` (GPa), the mean of the networks of shipped ensembles, or of --models
+(names of shipped models, folders of runs). Crystals whose reduced formula is in the validation or test
 part of the embedded set get none, so that nothing about those crystals enters. Learning from the mean of an
 ensemble: Hinton et al., arXiv:1503.02531; from its labels of new examples: Xie et al., CVPR 2020.
 """
@@ -16,6 +16,7 @@ import argparse
 import gzip
 import json
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import potnet
@@ -40,13 +41,16 @@ def main() -> None:
         rows: list[dict[str, Any]] = [json.loads(line) for line in file]
     crystals = [Crystal.from_fractional(row["lattice"], row["frac"], row["z"], row["id"]) for row in rows]
     wanted = [crystal for crystal in crystals if crystal.formula not in kept_out]
-    labels: dict[str, dict[str, float]] = {crystal.id: {} for crystal in wanted}
+    found: dict[str, dict[str, list[float]]] = {crystal.id: {} for crystal in wanted}
     for model in options.models:
-        found = potnet.load(model).predict(wanted, on_error="skip", plausibility="ignore", progress=True)
-        for values in found:
-            labels[values["id"]].update({key: round(values[key], 2) for key in KEYS if key in values})
+        table = potnet.load(model).predict(wanted, on_error="skip", plausibility="ignore", progress=True)
+        for values in table:
+            for key in KEYS:
+                if key in values:
+                    found[values["id"]].setdefault(key, []).append(values[key])
     for row in rows:
-        row.update(labels.get(row["id"], {}))
+        # Moduli are learned as logarithms.
+        row |= {key: round(geometric_mean(values), 2) for key, values in found.get(row["id"], {}).items()}
     with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
         for row in rows:
             file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())

@@ -8,6 +8,8 @@ What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
 - Layer norm in place of batch norm: nothing depends on the rest of a batch or on running statistics.
 - The potentials are separate channels on scales that fit them: they span decades, and a fixed combination
   hides all but the largest.
+- An atom begins with invariants of its neighbours that know the angles between them; messages along edges
+  know lengths alone.
 - One linear layer an edge and one an atom in place of two an edge: the same depth for half of the work.
 """
 
