@@ -111,11 +111,16 @@ class GATGNN(Network):
         folded = FoldedBatch(batch, "GATGNN", self.fold)
         edges = folded.local_edges(F.leaky_relu(self.edge_embedding(self.basis(folded.distance)), 0.2))
         x = self.atom_embedding(folded.of_atoms(self.elements(batch)))
-        for attention, norm in zip(self.attentions, self.norms, strict=True):
-            x = F.softplus(norm(attention(x, edges, folded.edges), folded.atoms.of))
+        for number in range(len(self.attentions)):
+            x = self.layer(number, x, edges, folded)
         x = folded.atoms.spread(x)
         weighted = x * self.composition_attention(x, batch)
         return Embedding(x, aggregate(weighted, batch.batch, batch.num_crystals))
+
+    def layer(self, number: int, x: Tensor, edges: Edges, folded: FoldedBatch) -> Tensor:
+        """Features of atoms (C, width) after one AGAT layer."""
+        found = self.attentions[number](x, edges, folded.edges)
+        return F.softplus(self.norms[number](found, folded.atoms.of))
 
 
 class AugmentedAttention(nn.Module):
@@ -160,10 +165,15 @@ class AugmentedAttention(nn.Module):
         for_near, for_far = (torch.block_diag(*part) for part in self.attention.split(width, 1))
         score = F.linear(near, for_near) + F.linear(far, for_far)
         score = F.softplus(self.norm(F.softplus(score), edges_of.of))
-        share = softmax(score, edges.target, len(x), edges.times) / self.heads
+        share = self.shares(score, edges, len(x)) / self.heads
         # Heads are added up before the sum over the neighbours, which is then shorter.
         message = (far.unflatten(1, (self.heads, width)) * share.unsqueeze(-1)).sum(1)
         return aggregate(message, edges.target, len(x)) + self.bias
+
+    def shares(self, score: Tensor, edges: Edges, count: int) -> Tensor:
+        """Of each edge and head in what its target gets: (E, heads) to the same, adding up to 1 for each of
+        `count` targets."""
+        return softmax(score, edges.target, count, edges.times)
 
 
 class CompositionAttention(nn.Module):

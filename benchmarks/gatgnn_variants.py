@@ -1,0 +1,47 @@
+"""What holds GATGNN back on the bulk modulus: the published layers with one thing changed.
+
+    PYTHONPATH=benchmarks potnet train experiment=mp_bulk_modulus model=gatgnn seed=0 data.batch_size=32 \
+      callbacks.early_stopping=null optimizer.weight_decay=1e-2 optimizer.learning_rate=5e-3 \
+      trainer.max_epochs=16 model._target_=gatgnn_variants.ResidualCounting
+
+`Residual` adds what an atom was to what its neighbours send. `Counting` has gates between 0 and 1 in place of
+shares that add up to one for each atom, so that an atom can count its neighbours. `ResidualCounting` has both,
+and without `model._target_` it is GATGNN as published. docs/comparison.md has the results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from potnet.models import GATGNN
+from potnet.models.baselines.gatgnn import AugmentedAttention
+from potnet.nn import Edges, FoldedBatch
+
+USUAL_GATE = 0.25
+"""Scale of the gates, so that sums over a dozen neighbours begin near one."""
+
+
+class _Gates(AugmentedAttention):
+    def shares(self, score: Tensor, edges: Edges, count: int) -> Tensor:
+        gates = USUAL_GATE * torch.sigmoid(score)
+        return gates if edges.times is None else gates * edges.times.to(gates.dtype).reshape(-1, 1)
+
+
+class Counting(GATGNN):
+    """GATGNN with gates in place of shares."""
+
+    def __init__(self, width: int = 64, attention_heads: int = 4, **others: object) -> None:
+        super().__init__(width=width, attention_heads=attention_heads, **others)  # type: ignore[arg-type]
+        self.attentions = nn.ModuleList(_Gates(width, attention_heads) for _ in self.attentions)
+
+
+class Residual(GATGNN):
+    """GATGNN whose layers add to what an atom was."""
+
+    def layer(self, number: int, x: Tensor, edges: Edges, folded: FoldedBatch) -> Tensor:
+        return x + super().layer(number, x, edges, folded)
+
+
+class ResidualCounting(Residual, Counting):
+    """Both."""
