@@ -5,7 +5,7 @@
       trainer.max_epochs=16 model._target_=gatgnn_variants.ResidualCounting
 
 `Residual` adds what an atom was to what its neighbours send. `Counting` has gates between 0 and 1 in place of
-shares that add up to one for each atom, so that an atom can count its neighbours. `ResidualCounting` has both,
+shares that add up to 1 for each atom, so that an atom can count its neighbours. `ResidualCounting` has both,
 and without `model._target_` it is GATGNN as published. docs/comparison.md has the results.
 """
 
