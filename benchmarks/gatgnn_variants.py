@@ -11,12 +11,14 @@ and without `model._target_` it is GATGNN as published. docs/comparison.md has t
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from potnet.models import GATGNN
 from potnet.models.baselines.gatgnn import AugmentedAttention
-from potnet.nn import Edges, FoldedBatch
+from potnet.nn import Edges, FoldedBatch, HeadSpecs
 
 USUAL_GATE = 0.25
 """Scale of the gates, so that sums over a dozen neighbours begin near one."""
@@ -31,8 +33,10 @@ class _Gates(AugmentedAttention):
 class Counting(GATGNN):
     """GATGNN with gates in place of shares."""
 
-    def __init__(self, width: int = 64, attention_heads: int = 4, **others: object) -> None:
-        super().__init__(width=width, attention_heads=attention_heads, **others)  # type: ignore[arg-type]
+    def __init__(
+        self, width: int = 64, attention_heads: int = 4, heads: HeadSpecs | None = None, **others: Any
+    ) -> None:
+        super().__init__(width=width, attention_heads=attention_heads, heads=heads, **others)
         self.attentions = nn.ModuleList(_Gates(width, attention_heads) for _ in self.attentions)
 
 
