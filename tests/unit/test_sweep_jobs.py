@@ -160,6 +160,7 @@ def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path: Path, ca
         assert run(tmp_path, training) is None
     assert training.calls == []
     assert "another process is running this job" in capsys.readouterr().err
+    assert not (tmp_path / ERROR).exists()  # in which that process would see a failure of its own
 
 
 def test_a_job_leaves_nothing_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

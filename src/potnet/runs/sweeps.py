@@ -3,8 +3,8 @@
 A job's folder lies in the sweep's folder and is named by the job's number and the settings that vary. So the
 same command with the same `hydra.sweep.dir` finds its own folders again: finished jobs are skipped, and hand
 the value that they reached to the sweeper; jobs that stopped half-way resume from their last checkpoint; the
-others start. A job that fails leaves `error.txt` in its folder and the other jobs alone. All of this holds
-for every launcher and sweeper, as it happens inside the job.
+others start. A job that fails leaves `error.txt` in its folder and the other jobs alone, and one that another
+process is running is left to it. All of this holds for every launcher and sweeper, as it happens inside the job.
 """
 
 from __future__ import annotations
@@ -41,16 +41,25 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
         resumable: Whether a run may be continued with another value of this setting.
 
     Returns:
-        What `train` returns, now or when the job was finished. None if the job failed: raising would end the
-        jobs that follow, and both sweepers take None as a failure (Optuna) or do not look at it (basic).
+        What `train` returns, now or when the job was finished. None if the job failed or is another process's:
+        raising would end the jobs that follow, and both sweepers take None as a failure (Optuna) or do not look
+        at it (basic).
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _alone_in(folder), _isolated():
             return _run(config, folder, train, resumable)
+    except _BusyError as error:
+        # Nothing is written there: the other process would be taken for one that failed.
+        print(f"left out: {error}", file=sys.stderr, flush=True)
+        return None
     except Exception as error:
         _tell(error, folder)
         return None
+
+
+class _BusyError(Exception):
+    """Another process works in the job's folder."""
 
 
 def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[str], bool]) -> float | None:
@@ -123,7 +132,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ConfigError(f"{folder}: another process is running this job; wait for it, or end it") from None
+        raise _BusyError(f"{folder}: another process is running this job; wait for it, or end it") from None
     try:
         yield
     finally:
