@@ -4,7 +4,8 @@ A job's folder lies in the sweep's folder and is named by the job's number and t
 same command with the same `hydra.sweep.dir` finds its own folders again: finished jobs are skipped, and hand
 the value that they reached to the sweeper; jobs that stopped half-way resume from their last checkpoint; the
 others start. A job that fails leaves `error.txt` in its folder and the other jobs alone, and one that another
-process is running is left to it. All of this holds for every launcher and sweeper, as it happens inside the job.
+process is running is left to it. All of this holds for every launcher and sweeper, as it happens inside
+the job.
 """
 
 from __future__ import annotations
@@ -41,9 +42,9 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
         resumable: Whether a run may be continued with another value of this setting.
 
     Returns:
-        What `train` returns, now or when the job was finished. None if the job failed or is another process's:
-        raising would end the jobs that follow, and both sweepers take None as a failure (Optuna) or do not look
-        at it (basic).
+        What `train` returns, now or when the job was finished. None if the job failed or is another
+        process's: raising would end the jobs that follow, and both sweepers take None as a failure (Optuna)
+        or do not look at it (basic).
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
