@@ -69,7 +69,8 @@ class PotNet(Network):
             "distance" is r.
         local_range: First and last center of the Gaussians of a local edge; None spans 0.9 to 5 Å.
         local_bins: Gaussians of a local edge.
-        angular: Radial functions of the power spectrum, at least 2; 0 leaves it out.
+        angular: Radial functions of the power spectrum, at least 2; 0 leaves it out, as checkpoints do that
+            do not name it. conf/model/potnet.yaml has 4.
         angular_cutoff: Å, where the power spectrum ends. Local edges should reach as far.
         pairs: Whether the complete potentials are used: "complete" or "none".
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".

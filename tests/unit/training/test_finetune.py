@@ -158,4 +158,4 @@ def test_fine_tuning_begins_with_the_member_that_the_entry_names(tmp_path: Path)
     assert Entry("m", {"members": members}, tmp_path).finetune_member is members[0]
     with pytest.raises(RegistryError, match="finetune_member=2 is none of its members"):
         Entry("m", {"members": members, "finetune_member": 2}, tmp_path).finetune_member  # noqa: B018
-    assert source_file("formation_energy").name == "formation_energy.1.safetensors"
+    assert source_file("formation_energy").name == "formation_energy.0.safetensors"
