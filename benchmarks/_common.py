@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import gzip
 import importlib.metadata
 import json
 import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -184,3 +185,13 @@ def save_json(path: str | Path, info: dict[str, Any], rows: Sequence[dict[str, A
         json.dumps({"machine": info, **extra, "rows": list(rows)}, indent=1, ensure_ascii=False) + "\n"
     )
     print(f"\nwritten: {path}")
+
+
+def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON lines, gzip; whole or not at all. Without a time in its header: equal content is an equal file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
+        for row in rows:
+            file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
+    part.replace(path)

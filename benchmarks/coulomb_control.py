@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _common import save_rows
 
 from potnet.lattice import Coulomb, lattice_sums
 
@@ -155,11 +156,9 @@ def main() -> None:
     )
     rows = [row for row, _ in found]
     values = energies(rows, [charges for _, charges in found])
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
-        for row, value in zip(rows, values, strict=True):
-            row["coulomb_energy"] = round(float(value), 6)
-            file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
+    for row, value in zip(rows, values, strict=True):
+        row["coulomb_energy"] = round(float(value), 6)
+    save_rows(options.result, rows)
     parts = dict(Counter(row["split"] for row in rows))
     print(
         f"{options.result}: {len(rows)} crystals, {parts}, {values.mean():.3f} ± {values.std():.3f} eV/atom"

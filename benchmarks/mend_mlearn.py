@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _common import save_rows
 
 
 def repeated(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -65,11 +66,7 @@ def main() -> None:
         row["stress"] = [xx, yy, zz, xz, yz, xy]
     for row in wrong:
         row["stress"] = None
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    # Without a time in its header, so that equal content is an equal file.
-    with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-        for row in rows:
-            packed.write((json.dumps(row) + "\n").encode())
+    save_rows(options.result, rows)
     for what, some in (("left out", wrong), ("yz and xz exchanged", turned)):
         counts = Counter((row["set"], row["split"], row["group"]) for row in some)
         print(f"stress {what}: {len(some)}")

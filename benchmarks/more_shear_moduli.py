@@ -15,6 +15,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from _common import save_rows
+
 from potnet.data import EmbeddedSource
 
 
@@ -45,10 +47,7 @@ def main() -> None:
             if row["embedded_split"] == "new" and len(row["z"]) <= options.max_atoms:
                 kept = {key: row[key] for key in ("lattice", "z", "frac", "g_vrh")}
                 rows.append({"id": f"matbench {row['id']}", **kept, "split": "train"})
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
-        for row in rows:
-            file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
+    save_rows(options.result, rows)
     print(f"{options.result}: {len(rows)} crystals, {dict(Counter(row['split'] for row in rows))}")
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
 
+from _common import save_rows
+
 import potnet
 from potnet.crystals import Crystal
 from potnet.data import EmbeddedSource
@@ -51,9 +53,7 @@ def main() -> None:
     for row in rows:
         # Moduli are learned as logarithms.
         row |= {key: round(geometric_mean(values), 2) for key, values in found.get(row["id"], {}).items()}
-    with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
-        for row in rows:
-            file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
+    save_rows(options.result, rows)
     labelled = sum(all(key in row for key in KEYS) for row in rows)
     print(f"{options.result}: {len(rows)} crystals, {labelled} with both moduli")
 

@@ -16,6 +16,8 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from _common import save_rows
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -34,11 +36,7 @@ def main() -> None:
     )
     chosen = set(training[: options.train])
     rows = [row for row in rows if row["split"] != "train" or row["id"] in chosen]
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    # Without a time in its header, so that equal content is an equal file.
-    with options.result.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as file:
-        for row in rows:
-            file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
+    save_rows(options.result, rows)
     print(f"{options.result}: {len(rows)} crystals, {dict(Counter(row['split'] for row in rows))}")
 
 
