@@ -11,6 +11,7 @@ from torch import nn
 
 from potnet.config import ConfigError
 from potnet.runs.checkpoint import find_checkpoint, load_checkpoint
+from potnet.runs.errors import CheckpointError
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -34,7 +35,10 @@ def source_file(path: str | Path) -> Path:
     if is_name(path) and (str(path) in models or not Path(path).exists()):
         entry = models[str(path)]
         return entry.file(entry.finetune_member)
-    return find_checkpoint(path)
+    try:
+        return find_checkpoint(path)
+    except CheckpointError as error:
+        raise CheckpointError(f"finetune.from={error}; train that first, or name another run") from None
 
 
 def with_source(config: Mapping[str, Any]) -> dict[str, Any]:

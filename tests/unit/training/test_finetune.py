@@ -14,6 +14,7 @@ from potnet.data import Targets
 from potnet.finetune import train_words
 from potnet.pretrained.registry import Entry, RegistryError
 from potnet.runs.checkpoint import FORMAT
+from potnet.runs.errors import CheckpointError
 from potnet.training.finetune import source_file, start_from, with_source
 from potnet.training.optimization import build_optimizer
 
@@ -150,6 +151,14 @@ def test_the_short_command(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             train_words(wrong)
+
+
+def test_a_source_that_is_not_there_is_named_with_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"finetune\.from=runs/a: no such .*; train that first"):
+        source_file("runs/a")
 
 
 def test_fine_tuning_begins_with_the_member_that_the_entry_names(tmp_path: Path) -> None:
