@@ -195,3 +195,23 @@ def save_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             file.write((json.dumps(row, separators=(",", ":")) + "\n").encode())
     part.replace(path)
+
+
+def embedded_rows() -> list[dict[str, Any]]:
+    """The embedded moduli (GPa) with their split, as rows for `save_rows`."""
+    from potnet.data import EmbeddedSource
+
+    dataset = EmbeddedSource().load()
+    parts = dataset.split or {}
+    return [
+        {
+            "id": crystal.id,
+            "lattice": crystal.cell.tolist(),
+            "z": crystal.z.tolist(),
+            "frac": crystal.fractional.tolist(),
+            "g_vrh": crystal.properties["g_vrh"],
+            "k_vrh": crystal.properties["k_vrh"],
+            "split": parts[crystal.id],
+        }
+        for crystal in dataset.crystals
+    ]

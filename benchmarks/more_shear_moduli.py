@@ -13,11 +13,8 @@ import gzip
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
-from _common import save_rows
-
-from potnet.data import EmbeddedSource
+from _common import embedded_rows, save_rows
 
 
 def main() -> None:
@@ -28,20 +25,7 @@ def main() -> None:
     parser.add_argument("result", type=Path)
     parser.add_argument("--max-atoms", type=int, default=40)
     options = parser.parse_args()
-    dataset = EmbeddedSource().load()
-    parts = dataset.split or {}
-    rows: list[dict[str, Any]] = [
-        {
-            "id": crystal.id,
-            "lattice": crystal.cell.tolist(),
-            "z": crystal.z.tolist(),
-            "frac": crystal.fractional.tolist(),
-            "g_vrh": crystal.properties["g_vrh"],
-            "k_vrh": crystal.properties["k_vrh"],
-            "split": parts[crystal.id],
-        }
-        for crystal in dataset.crystals
-    ]
+    rows = embedded_rows()
     with gzip.open(options.source, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             if row["embedded_split"] == "new" and len(row["z"]) <= options.max_atoms:

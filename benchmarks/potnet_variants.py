@@ -1,0 +1,91 @@
+"""The default network with one thing changed: what was tried and is measured in docs/network.md.
+
+    PYTHONPATH=benchmarks potnet train experiment=mp_bulk_modulus seed=0 \
+      model._target_=potnet_variants.StochasticDepth
+
+`StochasticDepth` skips, in training, the change of each layer for a whole batch, with probability 0.1
+(Huang et al., ECCV 2016). `FormalCharges` gives each atom its formal charge and its Madelung potential, a
+complete sum over these charges, where the composition has such charges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from potnet.crystals.batch import CrystalBatch
+from potnet.models import PotNet
+from potnet.nn import HeadSpecs
+
+ANIONS = {"H", "N", "O", "F", "P", "S", "Cl", "As", "Se", "Br", "Te", "I"}
+
+
+class SkippedLayers(nn.Module):
+    """In training nothing with probability `skip`, otherwise the change, scaled so that its mean stays."""
+
+    def __init__(self, skip: float) -> None:
+        super().__init__()
+        self.skip = skip
+
+    def forward(self, change: Tensor) -> Tensor:
+        if not self.training:
+            return change
+        keep = torch.rand((), device=change.device) >= self.skip
+        return change * (keep / (1 - self.skip))
+
+
+class StochasticDepth(PotNet):
+    """PotNet whose layers are skipped now and then in training."""
+
+    def __init__(self, skip: float = 0.1, heads: HeadSpecs | None = None, **others: Any) -> None:
+        super().__init__(heads=heads, **others)
+        self.dropout = SkippedLayers(skip)  # type: ignore[assignment]
+
+
+def formal_charges(numbers: tuple[int, ...]) -> dict[int, float]:
+    """Charges of elements that pymatgen derives from the composition of some atoms; empty without any."""
+    from pymatgen.core import Composition, Element
+
+    names = {number: Element.from_Z(number).symbol for number in set(numbers)}
+    composition = Composition(Counter(names[number] for number in numbers))
+    if not ANIONS & set(names.values()) or not 2 <= len(composition) <= 4:
+        return {}
+    guesses: Any = composition.oxi_state_guesses(max_sites=-1)
+    return {number: guesses[0][name] for number, name in names.items()} if guesses else {}
+
+
+class MadelungFeatures(nn.Module):
+    """Features of elements, then formal charge and sum over b of q_b S(a, b), 1/Å, of the first potential."""
+
+    def __init__(self, elements: nn.Module, features: int) -> None:
+        super().__init__()
+        self.elements, self.features = elements, features + 2
+        self.known: dict[tuple[tuple[int, int], ...], dict[int, float]] = {}
+
+    def forward(self, batch: CrystalBatch) -> Tensor:
+        of_elements = self.elements(batch)
+        charges: list[float] = []
+        for z in batch.z.split(batch.num_atoms.tolist()):
+            numbers = z.tolist()
+            key = tuple(sorted(Counter(numbers).items()))
+            if key not in self.known:
+                self.known[key] = formal_charges(tuple(numbers))
+            charges += [self.known[key].get(number, 0.0) for number in numbers]
+        q = torch.tensor(charges, dtype=batch.dtype, device=batch.z.device)
+        assert batch.pair_index is not None
+        assert batch.pair_sums is not None
+        first, second = batch.pair_index
+        field = torch.zeros_like(q).index_add_(0, first, q[second] * batch.pair_sums[:, 0].to(q.dtype))
+        return torch.cat([of_elements, torch.stack([q, field], 1).to(of_elements.dtype)], 1)
+
+
+class FormalCharges(PotNet):
+    """PotNet whose atoms begin with their formal charge and Madelung potential."""
+
+    def __init__(self, heads: HeadSpecs | None = None, **others: Any) -> None:
+        super().__init__(heads=heads, **others)
+        self.elements = MadelungFeatures(self.elements, self.elements.features)  # type: ignore[assignment]
+        self.atom_embedding = nn.Linear(self.elements.features, self.atom_embedding.out_features)
