@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs as many trainings of a list as fit on a machine that is lent for minutes, and packs their small results.
+# Runs as many trainings of a list as fit on a machine that is available for a limited time, and packs their small results.
 #
 #   bash benchmarks/device_study.sh CORES SECONDS [LIST] [GPU_WORKERS]
 #

@@ -1,8 +1,8 @@
 # ruff: noqa: E501  (lines of text)
 """Learning curves from 20 to 1 000 labels: new networks against ones fine-tuned from `formation_energy`.
 
-    python benchmarks/learning_curves.py --shared DATA                     # what is not finished, and the report
-    python benchmarks/learning_curves.py --shared DATA --only 'gap-.*-0$'  # some of the runs
+    python benchmarks/learning_curves.py --data DATA                     # what is not finished, and the report
+    python benchmarks/learning_curves.py --data DATA --only 'gap-.*-0$'  # some of the runs
     python benchmarks/learning_curves.py --report                          # table and plot of what is finished
 
 DATA is a folder with matbench_phonons.jsonl.gz and jarvis_dft_3d_small.jsonl.gz; shear moduli come with potnet.
@@ -127,7 +127,7 @@ def reduced_formula(z: list[int]) -> str:
     return " ".join(f"{element}:{count // divisor}" for element, count in sorted(counts.items()))
 
 
-def parts_of(task: Task, shared: Path | None) -> tuple[list[str], list[str]]:
+def parts_of(task: Task, tables: Path | None) -> tuple[list[str], list[str]]:
     """Ids that may be labels, and those of the test part."""
     if task.file is None:
         from potnet.data import EmbeddedSource
@@ -136,10 +136,10 @@ def parts_of(task: Task, shared: Path | None) -> tuple[list[str], list[str]]:
         return [id for id, part in split.items() if part != "test"], [
             id for id, part in split.items() if part == "test"
         ]
-    if shared is None:
-        raise SystemExit(f"--shared FOLDER is needed: it holds {task.file}")
+    if tables is None:
+        raise SystemExit(f"--data FOLDER is needed: it holds {task.file}")
     groups: dict[str, list[str]] = {}
-    with gzip.open(shared / task.file, "rt", encoding="utf-8") as file:
+    with gzip.open(tables / task.file, "rt", encoding="utf-8") as file:
         for row in map(json.loads, file):
             if row[task.column] is not None:
                 groups.setdefault(reduced_formula(row["z"]), []).append(row["id"])
@@ -160,7 +160,7 @@ def split_of(job: Job, pool: list[str], test: list[str]) -> dict[str, list[str]]
     }
 
 
-def words_of(job: Job, split: Path, cache: Path, shared: Path | None) -> list[str]:
+def words_of(job: Job, split: Path, cache: Path, tables: Path | None) -> list[str]:
     """Words of `potnet train`."""
     task = TASKS[job.task]
     steps_an_epoch = math.ceil(0.8 * job.labels / BATCH)
@@ -171,7 +171,7 @@ def words_of(job: Job, split: Path, cache: Path, shared: Path | None) -> list[st
         if task.file is None
         else [
             "data=table",
-            f"data.source.path={shared and (shared / task.file).absolute()}",
+            f"data.source.path={tables and (tables / task.file).absolute()}",
             f"data.source.targets={{{task.target}: {task.column}}}",
         ]
     )
@@ -191,7 +191,7 @@ def words_of(job: Job, split: Path, cache: Path, shared: Path | None) -> list[st
     ]
 
 
-def run(job: Job, folder: Path, shared: Path | None, parts: dict[str, Any]) -> None:
+def run(job: Job, folder: Path, tables: Path | None, parts: dict[str, Any]) -> None:
     """Train, unless it is finished. What an interrupted run left is begun anew: a run takes half a minute."""
     import potnet
 
@@ -200,7 +200,7 @@ def run(job: Job, folder: Path, shared: Path | None, parts: dict[str, Any]) -> N
         return
     shutil.rmtree(place, ignore_errors=True)
     if job.task not in parts:
-        parts[job.task] = parts_of(TASKS[job.task], shared)
+        parts[job.task] = parts_of(TASKS[job.task], tables)
     split = folder / "splits" / f"{job.task}-{job.labels:04}-{job.seed}.json"
     split.parent.mkdir(parents=True, exist_ok=True)
     split.write_text(json.dumps(split_of(job, *parts[job.task])))
@@ -208,7 +208,7 @@ def run(job: Job, folder: Path, shared: Path | None, parts: dict[str, Any]) -> N
     started = time.process_time()
     try:
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            potnet.train(*words_of(job, split, folder / "cache", shared), folder=place)
+            potnet.train(*words_of(job, split, folder / "cache", tables), folder=place)
     except BaseException:
         print(said.getvalue()[-2000:])
         raise
@@ -312,7 +312,7 @@ def page(rows: list[dict[str, Any]], info: dict[str, Any]) -> str:
     return "\n".join([*lines, ""])
 
 
-COMMAND = "python benchmarks/learning_curves.py --shared DATA"
+COMMAND = "python benchmarks/learning_curves.py --data DATA"
 
 
 def plot(rows: list[dict[str, Any]], file: Path) -> None:
@@ -362,7 +362,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--shared", type=Path, metavar="FOLDER", help="of the two tables")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of the two tables")
     parser.add_argument("--folder", type=Path, default=Path("study_data/learning_curves"), help="of the runs")
     parser.add_argument("--only", default="", metavar="REGEX", help="runs whose name has this")
     parser.add_argument("--list", action="store_true", help="print the names of the runs, * if finished")
@@ -379,7 +379,7 @@ def main() -> None:
     if not options.report:
         parts: dict[str, Any] = {}
         for job in chosen:
-            run(job, options.folder, options.shared, parts)
+            run(job, options.folder, options.data, parts)
     report(options.folder)
 
 

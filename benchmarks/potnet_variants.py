@@ -5,7 +5,8 @@
 
 `StochasticDepth` skips, in training, the change of each layer for a whole batch, with probability 0.1
 (Huang et al., ECCV 2016). `FormalCharges` gives each atom its formal charge and its Madelung potential, a
-complete sum over these charges, where the composition has such charges.
+complete sum over these charges, where the composition has such charges. `LengthsAlone` has the power
+spectrum of degree 0, which knows no angles.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from potnet.crystals.batch import CrystalBatch
 from potnet.models import PotNet
 from potnet.nn import HeadSpecs
+from potnet.nn.angular import PowerSpectrum
+from potnet.nn.equivariant import mlp
 
 ANIONS = {"H", "N", "O", "F", "P", "S", "Cl", "As", "Se", "Br", "Te", "I"}
 
@@ -43,6 +46,15 @@ class StochasticDepth(PotNet):
     def __init__(self, skip: float = 0.1, heads: HeadSpecs | None = None, **others: Any) -> None:
         super().__init__(heads=heads, **others)
         self.dropout = SkippedLayers(skip)  # type: ignore[assignment]
+
+
+class LengthsAlone(PotNet):
+    """PotNet whose atoms begin with elements and lengths around them, without angles."""
+
+    def __init__(self, width: int = 128, heads: HeadSpecs | None = None, **others: Any) -> None:
+        super().__init__(width=width, heads=heads, **others)
+        self.spectrum = PowerSpectrum(others["angular_cutoff"], others["angular"], degree=0)
+        self.angular_embedding = mlp(self.spectrum.features, width, width)
 
 
 def formal_charges(numbers: tuple[int, ...]) -> dict[int, float]:

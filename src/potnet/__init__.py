@@ -1,9 +1,13 @@
 """Crystal property prediction with complete interatomic potentials."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 __all__ = ["Predictions", "Predictor", "PropertyCalculator", "__version__", "load", "train"]
+
+SUBPACKAGES = ("crystals", "forcefield", "lattice", "pretrained")
+"""Imported when they are first asked for, so that `potnet.lattice` works after `import potnet`."""
 
 if TYPE_CHECKING:
     from potnet.api import Predictions, Predictor, load
@@ -21,8 +25,10 @@ def __getattr__(name: str) -> Any:
         from potnet.inference.calculator import PropertyCalculator
 
         return PropertyCalculator
-    if name == "train":
-        import importlib
-
-        return importlib.import_module("potnet.train")  # which is called like a function
+    if name == "train" or name in SUBPACKAGES:  # the module train is called like a function
+        return importlib.import_module(f"potnet.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *SUBPACKAGES})

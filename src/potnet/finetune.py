@@ -111,7 +111,7 @@ def _one_target(key: str, given: Mapping[str, str]) -> list[str]:
     if "transform" in given:
         words.append(f"target.transform={given['transform']}")
     if "classes" in given:
-        words += ["+target.kind=classification", f"+target.classes=[{given['classes']}]"]
+        words += ["target.kind=classification", f"target.classes=[{given['classes']}]"]
     return words
 
 

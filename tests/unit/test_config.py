@@ -148,6 +148,14 @@ def test_the_full_trainer_is_the_published_schedule() -> None:
         ("features.neighbours.cutoff=3", "features.neighbors"),
         ("features.neighbors.cutof=3", "did you mean features.neighbors.cutoff?"),
         ("optimizer.lr=1", "unknown key optimizer.lr"),
+        (
+            "optimizer.rates.x=1",
+            "optimizer.rates is null; give what it should hold as a whole, 'optimizer.rates={x: VALUE}'",
+        ),
+        (
+            "features.neighbors={cutof: 4}",
+            "unknown key features.neighbors.cutof; did you mean features.neighbors.cutoff?",
+        ),
         ("experiment=mp_bulk", "did you mean mp_bulk_modulus?"),
         ("model=potnet_publishd", "did you mean potnet_published?"),
         ("ablation=pears_none", "did you mean pairs_none?"),

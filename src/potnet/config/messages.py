@@ -59,7 +59,9 @@ def explain(error: BaseException, config_name: str = "train", overrides: Sequenc
         return f"{found[1]}.yaml overrides {found[2]}: let it begin with the line # @package _global_"
     found = re.search(r"Could not override '([^']+)'", text)
     if found:
-        key = found[1].partition("@")[0]
+        # Of a value with keys, `a.b={c: 1}`, Hydra names a.b and the cause a.b.c, which is not there.
+        inner = re.search(r"full_key: (\S+)", str(error.__cause__))
+        key = inner[1] if inner and inner[1].startswith(f"{found[1]}.") else found[1].partition("@")[0]
         return _explain_key(key, config_name, overrides)
     found = re.search(r"Interpolation key '(.+?)' not found\s+full_key: (\S+)", text)
     if found:
@@ -124,6 +126,10 @@ def _explain_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     node = OmegaConf.select(config, parent) if parent else config
     options = [str(option) for option in node if option != "_target_"]
     prefix = f"{parent}." if parent else ""
+    above = f"{prefix}{leaf}"
+    if key != above and OmegaConf.select(config, above, default="") is None:
+        given = f"'{above}={{{key.removeprefix(above)[1:]}: VALUE}}'"
+        return f"unknown key {key}: {above} is null; give what it should hold as a whole, {given}"
     if not parent:
         options += [group for group in paths.groups() if group not in options]
     if not _nearly(leaf, options) and "_target_" in node and leaf in _arguments(node):

@@ -39,10 +39,11 @@ class Predictions:
         ids: n names, all different.
         columns: name -> (n,). Of each target of crystals under its key: numbers in its unit, or names of
             classes; of each class also its probability, under "KEY_probability_CLASS"; of a target with a
-            shape a column an element, "KEY_1", "KEY_2", ...
+            shape a column an element, "KEY_1", "KEY_2", ... Of models with intervals also "std", "lower" and
+            "upper" (of several targets "KEY_std", ...), in the target's unit.
         atoms: Of each target of atoms: n arrays (atoms of the crystal, *shape), in the order of the input's
             atoms.
-        flags: n texts that say why a value may be wrong, such as "Pu is in no training crystal"; mostly
+        flags: n texts that say why a value may be wrong, such as "no training crystal has Pu"; mostly
             empty.
         failures: Inputs that could not be predicted, and why.
         index: Of predictions of a pandas DataFrame, the label of its index by id; see `to_dataframe`.

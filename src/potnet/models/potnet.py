@@ -1,5 +1,7 @@
 """PotNet with the complete potentials in a branch of their own: what this package trains by default.
 
+conf/model/potnet.yaml has the default settings, among them `angular=4`; `PotNet()` by itself has no angles.
+
 What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
 
 - Local edges and complete pairs have separate weights, and their sums separate norms, so that n² pairs

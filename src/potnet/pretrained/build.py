@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -299,8 +300,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run `potnet register`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(__doc__)
-        print(build_entry.__doc__)
+        arguments_of = (build_entry.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
+        print(f"{__doc__}\nKeys\n{textwrap.indent(textwrap.dedent(arguments_of), '    ')}")
         return 0
     settings: dict[str, Any] = {}
     try:
