@@ -6,7 +6,7 @@ A line of the list is `MINUTES FOLDER OVERRIDES...`: how long the run takes on a
 below --runs, and what `potnet train` is told; `#` begins a comment. Lines are begun in their order,
 but none that would not end in time. A finished run is skipped and one that stopped goes on, so the same
 command can be given again. A run with `finetune.from=FOLDER` below --runs waits for the run there. At the end
-of the time what runs is told to stop, and keeps its last checkpoint.
+of the time, or at Ctrl-C, what runs is told to stop, and keeps its last checkpoint.
 
 --gpu-workers N lets N of the cores use the GPU. --results FILE.tar.gz collects the small files of all runs,
 --weights FILE.tar.gz the networks, in half precision, of the runs whose folder fits the pattern --export.
@@ -228,7 +228,8 @@ def main() -> None:
         threading.Thread(target=queue.work, args=(core, "gpu" if n < options.gpu_workers else "cpu"))
         for n, core in enumerate(cores)
     ]
-    signal.signal(signal.SIGTERM, lambda *_: queue.stop())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: queue.stop())
     for worker in workers:
         worker.start()
     while any(worker.is_alive() for worker in workers) and time.monotonic() < queue.end:
