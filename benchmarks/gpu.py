@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -202,6 +203,7 @@ def training(setting: Setting) -> list[dict[str, Any]]:
     rows = []
     for precision in ("32-true", "bf16-mixed"):
         folder = setting.folder / f"run_{precision}"
+        shutil.rmtree(folder, ignore_errors=True)  # of an earlier measurement
         trial = ["data.limit=100", "trainer.max_epochs=1"] if setting.quick else []
         command = [
             sys.executable, "-m", "potnet.train", "experiment=mp_bulk_modulus", f"hydra.run.dir={folder}",

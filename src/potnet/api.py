@@ -11,8 +11,9 @@ predictions.to_csv("predictions.csv")
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from potnet.config import ConfigError
 from potnet.inference.predictions import Predictions
 from potnet.inference.predictor import Predictor
 
@@ -38,11 +39,13 @@ def load(
         registry: A registry file of yours, whose names then count; see `potnet.pretrained.registry`.
 
     Returns:
-        A `Predictor`; of a name in a registry an `Ensemble`, whose predictions have intervals.
+        A `Predictor`; of a name in a registry an `Ensemble`, whose predictions have intervals; of several
+        names a `PredictorSet`.
 
     Raises:
         RegistryError: There is no model of this name (the nearest is given), or a file is not what its
             registry says.
+        ConfigError: `path` is none of these.
         CheckpointError: The file is missing, damaged, no checkpoint of potnet, or asks for what it may not
             build.
     """
@@ -51,6 +54,8 @@ def load(
     if not isinstance(path, str | os.PathLike):
         from potnet.inference.several import PredictorSet
 
+        if not isinstance(path, Iterable):
+            raise ConfigError(f"load({path!r}): give a name, a path, or a list of these")
         names = list(dict.fromkeys(os.fspath(entry) for entry in path))
         if len(names) != 1:
             return PredictorSet({name: load(name, device, allow, registry) for name in names})

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from potnet.config.errors import ConfigError
 from potnet.config.suggest import did_you_mean
@@ -75,6 +76,10 @@ def train_words(arguments: Sequence[str]) -> list[str]:
     if not Path(data[0]).exists():
         raise ConfigError(f"{data[0]}: no such file or folder (working folder: {Path.cwd()})")
     keys = [key.strip() for key in given["target"].split(",") if key.strip()]
+    repeated = [key for number, key in enumerate(keys) if key in keys[:number]]
+    if repeated or not keys:
+        what = f"{repeated[0]} is named twice" if repeated else "no column is named"
+        raise ConfigError(f"--target={given['target']}: {what}; give each column once")
     words = [
         f"data={'folder' if Path(data[0]).is_dir() else 'table'}",
         f"data.source.path={data[0]}",
@@ -105,6 +110,9 @@ def train_words(arguments: Sequence[str]) -> list[str]:
 
 
 def _one_target(key: str, given: Mapping[str, str]) -> list[str]:
+    for option in ("unit", "transform"):
+        if "," in given.get(option, ""):
+            raise ConfigError(f"--{option}={given[option]}: give one, as there is one --target, {key}")
     words = ["target=own", f"target.key={key}"]
     if "unit" in given:
         words.append(f"target.unit={given['unit']}")
@@ -133,16 +141,68 @@ def _several_targets(keys: Sequence[str], given: Mapping[str, str]) -> list[str]
     return [*words, *(f"+target.{key}.on_missing=mask" for key in keys)]
 
 
+def check_folds(words: Sequence[str]) -> None:
+    """Refuse more folds of a cross-validation than there are formulas: every job would fail.
+
+    Crystals are read until there are enough.
+
+    Args:
+        words: From `train_words`.
+
+    Raises:
+        ConfigError: There are too few.
+        DataError: The data cannot be read.
+    """
+    number = next((word.partition("=")[2] for word in words if word.startswith("data.split.folds=")), None)
+    if number is None:
+        return
+    from potnet.config import build, compose, plain
+    from potnet.config.arguments import readable
+    from potnet.data.targets import Targets
+
+    one_job = [word for word in words if word != "-m" and not word.startswith("data.split.fold=")]
+    try:
+        config = plain(compose("train", readable("train", one_job)))
+    except ConfigError:  # `potnet train` says what is wrong, or it is a word for Hydra, or a sweep
+        return
+    folds, by = (config["data"]["split"].get(key) for key in ("folds", "by"))
+    if by != "formula" or not isinstance(folds, int):
+        return
+    columns = [target.column or key for key, target in Targets.from_config(config["target"]).items()]
+    formulas: set[str] = set()
+    for item in build(config["data"]["source"], "data.source").read("skip"):
+        crystal = getattr(item, "crystal", None)  # not one that cannot be read
+        if crystal is not None and any(_is_given(crystal.properties.get(column)) for column in columns):
+            formulas.add(crystal.formula)
+        if len(formulas) >= folds:
+            return
+    if formulas:  # else the column may be another one, and `potnet train` knows the nearest
+        raise ConfigError(
+            f"--folds={folds}: there are {len(formulas)} different formulas with a label, and those of one "
+            "formula are in one fold; give fewer folds, or more data"
+        )
+
+
+def _is_given(label: Any) -> bool:
+    return label is not None and str(label) not in ("", "nan")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
         print(HELP, end="")
         return 0 if words else 2
+    from potnet.config.messages import message_of
+
     try:
         words = train_words(words)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
+        check_folds(words)
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 1
     from potnet.train import main as train
 

@@ -13,6 +13,9 @@ from potnet.files import check_writable
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+NO_CSV = (".parquet", ".pq", ".xlsx", ".xls", ".json", ".jsonl", ".feather", ".h5", ".db", ".pkl", ".gz")
+"""Endings of files of other kinds."""
+
 
 def predict_files(
     checkpoint: str | None = None,
@@ -53,6 +56,11 @@ def predict_files(
 
     predictor, by = chosen_model(checkpoint, models, registry, device, allow)
     if output is not None:
+        if Path(output).suffix.lower() in NO_CSV:
+            raise ConfigError(
+                f"output={output}: predictions are written as CSV; give a name that ends in .csv (Parquet: "
+                "potnet screen, or to_dataframe().to_parquet(...) from Python)"
+            )
         check_writable(Path(output))
     failures: list[Failure] = []
     flagged, intervals = 0, False

@@ -96,6 +96,8 @@ def screen(
     for name, value in (("workers", workers), ("piece", piece), ("best", best)):
         if value is not None and value < 1:
             raise ConfigError(f"{name}={value}: give at least 1")
+    if not output or not source:
+        raise ConfigError("source= and output= must not be empty: give paths")
     if address is not None and backend != "ray":
         raise ConfigError(f"address={address}: processes of this machine have none; give backend=ray too")
     check_level(level)

@@ -53,8 +53,13 @@ def serve(
     for name in [models] if isinstance(models, str) else models or ():
         if is_name(name):
             known[name]  # or an error with the nearest name
+    if not 0 < port < 65536:
+        raise ConfigError(f"port={port}: give a number from 1 to 65535")
     if not _free(host, port):
-        raise ConfigError(f"host={host} port={port}: cannot be listened on; another program may have it")
+        raise ConfigError(
+            f"host={host} port={port}: cannot be listened on; another program may have it, or the "
+            "host is no address of this machine"
+        )
     settings = {"models": models, "registry": registry, "level": level, "box": box, "device": device}
     os.environ["POTNET_SERVE"] = json.dumps(settings)
     options: dict[str, Any] = {

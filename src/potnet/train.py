@@ -162,6 +162,7 @@ def main(config: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
+    from potnet.runs.begin import alone_in, check_unused
     from potnet.runs.sweeps import run_job
     from potnet.training.processes import devices
 
@@ -170,11 +171,14 @@ def main(config: DictConfig) -> float | None:
     if hydra.mode == RunMode.MULTIRUN:
         devices.check_alone()
         return run_job(config, folder, train, resumable)
-    if config.resume is not None:
-        return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
-    settings = plain(config)
-    del settings["allow"]  # what a file may build is never read from a file
-    return train(settings, folder)
+    # The processes that `launch` starts do not come this way, so this one holds the lock for them.
+    with alone_in(folder):
+        if config.resume is not None:
+            return train(resumed(folder, list(hydra.overrides.task)), folder, resume=True)
+        check_unused(folder)
+        settings = plain(config)
+        del settings["allow"]  # what a file may build is never read from a file
+        return train(settings, folder)
 
 
 def resumed(folder: Path, overrides: list[str]) -> dict[str, Any]:

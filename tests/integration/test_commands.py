@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from ase.build import bulk
+from conftest import TINY
 from omegaconf import OmegaConf
 
 import potnet
@@ -25,6 +26,7 @@ from potnet.config import compose, message_of
 from potnet.config.help import help_text
 from potnet.config.paths import groups
 from potnet.files import check_writable
+from potnet.runs.begin import alone_in, in_use
 
 Run = Any  # conftest.Run
 Potnet = Callable[..., Any]  # conftest.potnet
@@ -232,6 +234,52 @@ def start_training(cwd: Path, *overrides: str) -> subprocess.Popen[str]:
     return process
 
 
+def test_the_folder_of_an_earlier_run_is_not_overwritten(
+    trained: Run, tmp_path: Path, potnet: Potnet
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    done = potnet("train", "data.limit=60", "trainer.max_epochs=1", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.status == 1
+    assert done.err.startswith("error: run holds an earlier run (metrics.json, checkpoints/last.ckpt")
+    assert "resume=run continues it" in done.err
+    assert "give another hydra.run.dir, or remove that folder" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_second_process_does_not_train_in_a_folder(trained: Run, tmp_path: Path, potnet: Potnet) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained.folder, run)
+    with alone_in(run):
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        for word in ("resume=run", "hydra.run.dir=run", "resume=run/checkpoints/last.ckpt"):
+            done = potnet("train", word, cwd=tmp_path)
+            assert done.status == 1
+            assert done.err.startswith("error: another process is training in run: wait for it")
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_a_folder_in_which_a_trial_kept_nothing_is_used_again(
+    tmp_path: Path, cache_dir: Path, potnet: Potnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, path: Path(path).touch())
+    words = [
+        *TINY,
+        "data.limit=60",
+        "trainer.max_epochs=1",
+        f"data.cache_dir={cache_dir}",
+        "hydra.run.dir=run",
+    ]
+    assert potnet("train", *words, "trainer.fast_dev_run=true", cwd=tmp_path).status == 0
+    assert (tmp_path / "run" / "config.yaml").is_file()
+    done = potnet("train", *words, cwd=tmp_path)
+    assert done.status == 0, done.err
+    assert potnet("train", *words, cwd=tmp_path).status == 1
+    assert potnet("train", "resume=run", cwd=tmp_path).status == 0
+
+
 @pytest.mark.parametrize(
     ("number", "status"),
     [
@@ -244,13 +292,15 @@ def test_signals_end_a_run_in_an_orderly_way(
     number: signal.Signals, status: int, tmp_path: Path, cache_dir: Path
 ) -> None:
     process = start_training(tmp_path, f"data.cache_dir={cache_dir}")
-    process.send_signal(number)
     try:
+        assert in_use(tmp_path / "run")
+        process.send_signal(number)
         output, _ = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == status, output
     assert "Traceback" not in output
+    assert not in_use(tmp_path / "run")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
     if number == signal.SIGINT:
         metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

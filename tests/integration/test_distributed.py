@@ -183,11 +183,29 @@ def test_a_run_whose_rank_is_ended_goes_on_to_the_same_result(
 
 
 @pytest.mark.slow
-def test_ranks_that_torchrun_starts(tmp_path: Path, cache_dir: Path) -> None:
+def test_the_process_that_starts_the_ranks_holds_the_folder(tmp_path: Path, cache_dir: Path) -> None:
+    command = [
+        *(sys.executable, "-m", "potnet.train", *TINY, TWO, *SIZES, f"data.cache_dir={cache_dir}"),
+        "hydra.run.dir=mine",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first, second = (
+        subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+        for _ in range(2)
+    )
+    assert first.returncode == 0, first.stderr
+    assert figures(tmp_path / "mine")["final val/n"] > 0
+    assert second.returncode == 1
+    assert second.stderr.startswith("error: mine holds an earlier run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [(), ("hydra.run.dir=mine",)])
+def test_ranks_that_torchrun_starts(place: tuple[str, ...], tmp_path: Path, cache_dir: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"),
-            *("potnet.train", *TINY, TWO, *SIZES, f"data.cache_dir={cache_dir}"),
+            *("potnet.train", *TINY, TWO, *SIZES, f"data.cache_dir={cache_dir}", *place),
         ],
         cwd=tmp_path,
         env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(temporary(tmp_path))},
@@ -197,7 +215,9 @@ def test_ranks_that_torchrun_starts(tmp_path: Path, cache_dir: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1/1") == 1
-    (folder,) = (tmp_path / "runs" / "k_vrh").iterdir()
+    folder = tmp_path / "mine"
+    if not place:
+        (folder,) = (tmp_path / "runs" / "k_vrh").iterdir()
     assert figures(folder)["final val/n"] > 0
     assert not list((tmp_path / "tmp").glob("potnet_*"))
 

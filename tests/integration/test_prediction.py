@@ -18,6 +18,7 @@ from ase.build import bulk
 import potnet
 from potnet.config import ConfigError
 from potnet.crystals import Crystal, CrystalError
+from potnet.predict import predict_files
 from potnet.runs.checkpoint import CheckpointError, export, find_checkpoint, load_checkpoint
 
 # Its fixtures take seconds: one process of pytest-xdist makes them, not each.
@@ -147,6 +148,7 @@ def test_csv_has_the_name_of_the_property(structures: Path, model: potnet.Predic
         ("nowhere/*.cif", "no file matches"),
         ("missing.cif", "no such file"),
         (3.5, "a structure is wanted .* got a float"),
+        ("", "an empty path"),
     ],
 )
 def test_inputs_that_mean_nothing(inputs: Any, message: str, model: potnet.Predictor) -> None:
@@ -166,6 +168,12 @@ def test_wrong_options(structures: Path, model: potnet.Predictor, trained: Run) 
         model.predict(structures, batch_size=0)
     with pytest.raises(ConfigError, match="device=nonsense"):
         potnet.load(trained.folder, device="nonsense")
+
+
+def test_predictions_are_written_as_csv_alone(structures: Path, trained: Run, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"output=.*x\.parquet: predictions are written as CSV"):
+        predict_files(str(trained.folder), str(structures), str(tmp_path / "x.parquet"))
+    assert not (tmp_path / "x.parquet").exists()
 
 
 def tampered(trained: Run, path: Path, change: Any) -> Path:
@@ -219,6 +227,12 @@ def test_a_foreign_checkpoint(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "foreign.ckpt")
     with pytest.raises(CheckpointError, match=r"foreign\.ckpt: not a checkpoint of potnet"):
         potnet.load(tmp_path / "foreign.ckpt")
+
+
+def test_a_checkpoint_without_settings(trained: Run, tmp_path: Path) -> None:
+    path = tampered(trained, tmp_path / "bare.ckpt", lambda content: content.pop("hyper_parameters"))
+    with pytest.raises(CheckpointError, match="not a checkpoint of potnet, it has no hyper_parameters"):
+        potnet.load(path)
 
 
 def test_text_is_no_checkpoint(tmp_path: Path) -> None:

@@ -43,6 +43,9 @@ def test_what_is_said_of_a_crystal(tmp_path: Path) -> None:
     assert found.values[1]["upper"] == pytest.approx(expected["band_gap_upper"])
     assert "; ".join(found.flags) == expected["flags"]
     assert found.nearest == {}  # the calibration does not say what it compares with
+    for name in ("../bad.cif", "..", "\0", "a" * 300 + ".cif", ""):
+        crystals, problems = read_upload(name, b"hello")
+        assert (len(crystals), len(problems)) == (0, 1)
     _, problems = read_upload("../bad.cif", b"hello")
     assert problems
     assert problems[0].startswith("bad.cif: ")
@@ -95,6 +98,8 @@ def test_what_is_refused(tmp_path: Path) -> None:
     file = registry(tmp_path, k_vrh=K)
     with pytest.raises(ConfigError, match=r"model=k_vhr: .*did you mean k_vrh"):
         serve("k_vhr", registry=str(file))
+    with pytest.raises(ConfigError, match="port=99999: give a number"):
+        serve("k_vrh", registry=str(file), port=99999)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

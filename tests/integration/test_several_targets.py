@@ -67,6 +67,27 @@ def test_labels_that_some_crystals_lack(run_training: Callable[..., Run], tmp_pa
     assert 0 < test["g_vrh"]["n"] < test["k_vrh"]["n"]
 
 
+def test_labels_that_the_whole_validation_part_lacks(
+    run_training: Callable[..., Run], tmp_path: Path
+) -> None:
+    rows = embedded_rows(60)
+    for number, row in enumerate(rows):
+        row["split"] = "train" if number < 40 else "val" if number < 50 else "test"
+        if row["split"] == "val":
+            row.pop("g_vrh")
+    path = tmp_path / "some.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    run = run_training(
+        "data=table", f"data.source.path={path}", "target=moduli", "data.on_missing=mask", "split=given",
+        "trainer.max_epochs=1", tiny=SMALL,
+    )  # fmt: skip
+    with (run.folder / "metrics.csv").open() as file:
+        (epoch,) = csv.DictReader(file)
+    assert 0 < float(epoch["val/loss"]) < 100  # that of k_vrh
+    assert run.result == pytest.approx(float(epoch["val/loss"]))
+    assert metrics_of(run)["test"]["g_vrh"]["n"] == 10
+
+
 def test_metal_or_not(run_training: Callable[..., Run], tmp_path: Path) -> None:
     rows = embedded_rows(80)
     for row in rows:

@@ -19,6 +19,7 @@ from potnet.config import ConfigError, config_dir, plain
 from potnet.data import DataError, Target
 from potnet.evaluate import evaluate_checkpoint
 from potnet.train import resumed, train
+from potnet.training import TrainingError
 from potnet.training.metrics import regression_metrics
 
 ABLATIONS = sorted(file.stem for file in (config_dir() / "ablation").glob("*.yaml"))
@@ -253,6 +254,20 @@ def test_bad_settings_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         run_training(*overrides)
+
+
+def test_a_network_that_gives_no_numbers_any_more_is_an_error(
+    run_training: Callable[..., Run], tmp_path: Path
+) -> None:
+    """At the last step, after which there is a validation and no further loss of training."""
+    with pytest.raises(TrainingError, match=r"validation loss became (nan|inf) in epoch \d: lower optimizer"):
+        run_training(
+            *("data.limit=60", "optimizer.learning_rate=1e10", "trainer.max_epochs=2"),
+            tiny=DEFAULT_TINY,
+            folder=tmp_path,
+        )
+    assert not (tmp_path / "metrics.json").exists()
+    assert not (tmp_path / "checkpoints" / "best.ckpt").exists()
 
 
 def test_a_batch_of_one_crystal_trains(run_training: Callable[..., Run]) -> None:

@@ -102,3 +102,9 @@ def test_atoms_that_differ_by_angles_alone_are_not_folded():
 def test_a_power_spectrum_that_makes_no_sense_is_refused(wrong):
     with pytest.raises(ValueError, match="a power spectrum needs"):
         PowerSpectrum(**wrong)
+
+
+def test_elements_beyond_the_table_are_refused():
+    batch = batch_of(TETRAHEDRON, [103, 8, 8, 8, 8])
+    with pytest.raises(ValueError, match=r"no features for Lr \(Z = 103\) in cluster"):
+        PowerSpectrum()(batch)

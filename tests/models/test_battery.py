@@ -26,6 +26,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "potnet-groups": {**SMALL, "group_features": True},
     "branched": {**SMALL, "edge_width": 12},
     "branched-combined": {**SMALL, "edge_width": 12, "coefficients": [-0.801, -0.074, 0.145]},
+    "branched-angles": {**SMALL, "edge_width": 12, "angular": 4, "angular_cutoff": 4.0},
     "branched-charges": {**SMALL, "edge_width": 12, "charges": 3},
     "branched-local": {
         **SMALL,

@@ -159,7 +159,7 @@ def test_a_folder_that_another_process_works_in_is_left_alone(tmp_path: Path, ca
     with FileLock(tmp_path / ".lock"):
         assert run(tmp_path, training) is None
     assert training.calls == []
-    assert "another process is running this job" in capsys.readouterr().err
+    assert f"another process is training in {tmp_path}" in capsys.readouterr().err
     assert not (tmp_path / ERROR).exists()  # in which that process would see a failure of its own
 
 

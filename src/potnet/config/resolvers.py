@@ -57,7 +57,7 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
 _made: list[Path] = []
 """Folders made by `run_dir` in this process, the inner ones first."""
 
-_WORTHLESS = (".hydra", "log.txt", "train.log", "versions.json")
+_WORTHLESS = (".hydra", ".lock", "log.txt", "train.log", "versions.json")
 """What a run's folder may hold before there is anything to keep."""
 
 
@@ -65,13 +65,15 @@ def remove_unused_run_dir(folder: str | Path | None = None) -> None:
     """Remove the folder of a run that has not begun: the given one, or the one that `run_dir` made.
 
     Folders around it that `run_dir` made are removed, too. A folder in which there is anything but Hydra's
-    notes is left alone, and so is the working folder.
+    notes is left alone, and so are the working folder and one in which another process is about to train.
     """
+    from potnet.runs.begin import in_use
+
     made, _made[:] = list(_made), []
     first = Path(folder).absolute() if folder is not None else made[0] if made else None
     if first is None or not first.is_dir() or first.resolve() == Path.cwd():
         return
-    if any(path.name not in _WORTHLESS for path in first.iterdir()):
+    if any(path.name not in _WORTHLESS for path in first.iterdir()) or in_use(first):
         return
     shutil.rmtree(first, ignore_errors=True)
     for outer in made[1:] if first in made else ():

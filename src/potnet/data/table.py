@@ -267,7 +267,10 @@ def check_parts(name: str, ids: pa.StringArray, parts: pa.StringArray) -> None:
     row = pc.index(pc.is_in(parts, value_set=pa.array([*PARTS, None])), False).as_py()
     if row >= 0:
         id, part = ids[row].as_py(), parts[row].as_py()
-        raise DataError(f"{name}: crystal {id} is in the unknown part {part!r}{did_you_mean(part, PARTS)}")
+        raise DataError(
+            f"{name}: crystal {id} is in the unknown part {part!r}{did_you_mean(part, PARTS)} "
+            "(a column that is no split: give it another name, or name the right one in data.source.split)"
+        )
 
 
 def check_any(name: str, crystals: int, removed: Removals) -> None:

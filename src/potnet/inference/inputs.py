@@ -50,6 +50,8 @@ def expand(inputs: Inputs) -> list[Any]:
         return [item for entry in inputs for item in expand(entry)]
     if not isinstance(inputs, str | os.PathLike):
         return list(frame_rows(inputs)) if is_frame(inputs) else [inputs]
+    if not os.fspath(inputs):
+        raise CrystalError("an empty path: give a file, a folder or a pattern")
     path = Path(inputs).expanduser()
     if path.exists():
         return list(structure_files(path))

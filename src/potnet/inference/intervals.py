@@ -15,6 +15,7 @@ holds the label exactly when the learned one does.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -29,7 +30,7 @@ def check_level(level: float) -> float:
     Raises:
         ConfigError: It does not lie between 0 and 1.
     """
-    if isinstance(level, bool) or not isinstance(level, int | float) or not 0 < level < 1:
+    if isinstance(level, bool) or not isinstance(level, numbers.Real) or not 0 < level < 1:
         raise ConfigError(f"level={level}: give a number between 0 and 1, such as 0.9 for 90 %")
     return float(level)
 

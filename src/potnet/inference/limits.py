@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 import torch
@@ -40,8 +41,8 @@ class Limits:
             ("max_pairs", self.pairs),
             ("max_edges", self.edges),
         ):
-            if value < 1:
-                raise ConfigError(f"{name}={value}: give at least 1")
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise ConfigError(f"{name}={value!r}: give a whole number, at least 1")
         if self.memory_gib is not None and not self.memory_gib > 0:
             raise ConfigError(f"max_memory_gib={self.memory_gib}: give a positive number, or null to choose")
 

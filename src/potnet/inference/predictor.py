@@ -98,6 +98,8 @@ class Predictor(InPieces):
         """
         file = find_checkpoint(path if isinstance(path, str) else Path(path))
         checkpoint = load_checkpoint(file)
+        if absent := [key for key in ("hyper_parameters", "potnet", "state_dict") if key not in checkpoint]:
+            raise CheckpointError(f"{file}: not a checkpoint of potnet, it has no {', '.join(absent)}")
         settings, record, weights = (
             checkpoint["hyper_parameters"],
             checkpoint["potnet"],
@@ -287,6 +289,8 @@ class Predictor(InPieces):
         """Rows from values in the learned units; extensive ones become those of the cell as given."""
         found = Predictions(self.targets, [graph.id for graph in graphs])
         for key, target in self.targets.items():
+            if not torch.isfinite(values[key]).all():
+                raise ValueError(f"the network gives no finite {key}")
             if target.per == "atom":
                 found.atoms[key] = self._of_atoms(key, values[key], graphs, crystals)
                 continue

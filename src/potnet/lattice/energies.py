@@ -21,7 +21,7 @@ from potnet.lattice.eager import eager
 from potnet.lattice.energy_bounds import EnergyBound
 from potnet.lattice.energy_plan import EnergyPlan, make_energy_plan
 from potnet.lattice.energy_terms import Work, bilinear
-from potnet.lattice.inputs import LatticeError, checked, checked_potentials, tolerances
+from potnet.lattice.inputs import LatticeError, check_tensors, checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
 from potnet.lattice.slab import free_axis, without_free_vector
 from potnet.lattice.slab_energies import layer_energies, slab_cells
@@ -115,6 +115,7 @@ def lattice_energies(
             or a potential, or `stress`, is not offered for slabs.
     """
     potentials = checked_potentials(potentials)
+    check_tensors(cell=cell, positions=positions, batch=batch, charges=charges)
     with torch.autocast(cell.device.type, enabled=False):
         if (axis := free_axis(periodic)) is not None:
             cell = without_free_vector(cell, axis)
@@ -212,6 +213,7 @@ class EnergySums:
         stress: bool = False,
     ) -> LatticeEnergies:
         """As `lattice_energies`."""
+        check_tensors(cell=cell, positions=positions, batch=batch, charges=charges)
         with torch.autocast(cell.device.type, enabled=False):
             inputs = _checked(cell, positions, batch, charges, self.potentials, self.method, self.bound)
             if inputs is None:

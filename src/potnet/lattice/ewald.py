@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from potnet.lattice.eager import eager
-from potnet.lattice.inputs import checked, checked_potentials, tolerances
+from potnet.lattice.inputs import check_tensors, checked, checked_potentials, tolerances
 from potnet.lattice.potentials import Potential
 from potnet.lattice.slab import free_axis, without_free_vector
 from potnet.lattice.slab_pairs import layers_of, long_cells, refuse_unknown
@@ -125,6 +125,7 @@ def lattice_sums(
             is not positive, `eta` is so far from sensible that a sum needs over 1e6 lattice points, or a
             potential is not known for slabs.
     """
+    check_tensors(cell=cell, positions=positions, batch=batch)
     if (axis := free_axis(periodic)) is not None:
         if relative:
             raise ValueError("relative accuracy is for crystals: give slabs an absolute one, relative=False")
@@ -215,6 +216,7 @@ def lattice_sums_and_derivatives(
         TypeError: As `lattice_sums`.
         ValueError: As `lattice_sums`.
     """
+    check_tensors(cell=cell, positions=positions, batch=batch)
     settings = bound, relative, eta, memory_mib
     with torch.no_grad(), torch.autocast(positions.device.type, enabled=False):
         task = Task.of(cell, positions, batch, potentials, accuracy, *settings)

@@ -107,9 +107,22 @@ def checked_potentials(potentials: Sequence[Potential]) -> list[Potential]:
     return potentials
 
 
+def check_tensors(**arguments: Any) -> None:
+    """Refuse what is no tensor.
+
+    Raises:
+        TypeError: Names the first.
+    """
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got a {type(value).__name__}: torch.as_tensor({name})")
+
+
 def accuracies(accuracy: Any, count: int) -> list[float]:
     """One accuracy for each of `count` potentials, from a number, a sequence, an array or a tensor."""
     listed = accuracy.tolist() if hasattr(accuracy, "tolist") else accuracy
+    if listed is None or isinstance(listed, str):
+        raise TypeError(f"accuracy must be a number, or one for each potential, got {accuracy!r}")
     values = [float(listed)] * count if isinstance(listed, int | float) else [float(a) for a in listed]
     if len(values) != count:
         raise ValueError(f"give one accuracy or one for each of {count} potentials, got {len(values)}")

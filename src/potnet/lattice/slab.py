@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -37,15 +38,17 @@ class Plane(NamedTuple):
     heights: Tensor
 
 
-def free_axis(periodic: tuple[bool, bool, bool]) -> int | None:
+def free_axis(periodic: Sequence[bool]) -> int | None:
     """The direction that is free, or None.
 
     Raises:
-        ValueError: If more than one is.
+        ValueError: If more than one is, or it is not three flags.
     """
-    if len(periodic) != 3 or sum(map(bool, periodic)) < 2:
-        raise ValueError(f"periodic must be three flags, one of them False at most, got {periodic}")
-    return None if all(periodic) else [bool(flag) for flag in periodic].index(False)
+    # By value, not by type: NumPy's flags, and 0 and 1, are fine; letters are not.
+    listed = list(periodic) if isinstance(periodic, Iterable) and not isinstance(periodic, str) else []
+    if len(listed) != 3 or any(flag not in (False, True) for flag in listed) or sum(map(bool, listed)) < 2:
+        raise ValueError(f"periodic must be three flags, one of them False at most, got {periodic!r}")
+    return None if all(listed) else [bool(flag) for flag in listed].index(False)
 
 
 def without_free_vector(cell: Tensor, axis: int) -> Tensor:

@@ -17,6 +17,7 @@ What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -127,6 +128,13 @@ class PotNet(Network):
             raise ValueError(
                 "width, edge_width, layers and neighbors must be positive, "
                 f"got {width}, {edge_width}, {layers} and {neighbors}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout={dropout}: give a fraction, 0 or more and below 1")
+        if angular and (angular < 2 or not 2.0 <= angular_cutoff < math.inf):
+            raise ValueError(
+                f"angular={angular}, angular_cutoff={angular_cutoff}: give 0, or at least 2 radial functions "
+                "and 2 Å"
             )
         self.local, self.neighbors = local, neighbors
         self.needs = frozenset({"edges"} if pairs == "none" else {"edges", "pairs"})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch, edge_vectors
 from potnet.nn.aggregate import aggregate
-from potnet.nn.elements import element_weights
+from potnet.nn.elements import check_elements, element_weights
 from potnet.nn.equivariant import mlp
 from potnet.nn.radial import Envelope, GaussianBasis, SmoothBasis
 
@@ -148,7 +148,12 @@ class PowerSpectrum(nn.Module):
         Args:
             batch: With local edges.
             model: Name of the network, for messages.
+
+        Raises:
+            ValueError: An element beyond Z = 100, or a batch without local edges.
         """
+        if not torch.compiler.is_compiling():
+            check_elements(batch)
         vectors = edge_vectors(batch, model)
         assert batch.edge_index is not None
         source, target = batch.edge_index

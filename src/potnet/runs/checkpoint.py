@@ -14,6 +14,7 @@ load with `load_checkpoint`, which brings older formats to this one (`potnet.run
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -88,10 +89,11 @@ def _read_pickle(file: Path) -> Any:
             f"{file}: not a checkpoint of potnet (it holds more than tensors and plain data, or is damaged); "
             "nothing in it was run"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        # EINVAL: a zip file that says of its parts that they begin before the file does.
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
         raise CheckpointError(f"{file}: damaged or truncated; take another checkpoint of the run") from error
-    except OSError as error:
-        raise CheckpointError(f"{file}: cannot be read ({error.strerror or error})") from error
 
 
 def _read_export(file: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class RunFolder:
 
     @property
     def lock(self) -> Path:
-        """Held by the process that works in the folder of a sweep's job."""
+        """Held by the process that trains in the folder (`potnet.runs.begin.alone_in`)."""
         return self.path / ".lock"
 
     @property
@@ -212,6 +212,14 @@ class RunFolder:
         """The first of these checkpoints that is there; None if there is none."""
         files = [folder / name for name in names for folder in (self.checkpoints, self.path)]
         return next((file for file in files if file.is_file()), None)
+
+    def kept(self) -> list[Path]:
+        """What a new run would overwrite: checkpoints and the final metrics, as far as they are there."""
+        files = [
+            self.results,
+            *(folder / name for folder in (self.checkpoints, self.path) for name in (LAST, BEST)),
+        ]
+        return [file for file in files if file.is_file()]
 
     def is_run(self) -> bool:
         """Whether this is the folder of a run: Hydra and W&B leave a config.yaml in folders, too."""

@@ -25,6 +25,8 @@ from omegaconf import DictConfig, open_dict, read_write
 from potnet.config import ConfigError, flat, message_of, pasteable, plain, read_saved_config
 from potnet.config.arguments import hydra_quoted
 from potnet.files import write_whole
+from potnet.runs.begin import alone_in
+from potnet.runs.errors import BusyError
 from potnet.runs.folder import ERROR, RunFolder
 
 log = logging.getLogger(__name__)
@@ -48,19 +50,16 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _alone_in(folder), _isolated():
+        # A sweep that seemed dead may still be working in there.
+        with alone_in(folder), _isolated():
             return _run(config, folder, train, resumable)
-    except _BusyError as error:
+    except BusyError as error:
         # Nothing is written there: the other process would be taken for one that failed.
         print(f"left out: {error}", file=sys.stderr, flush=True)
         return None
     except Exception as error:
         _tell(error, folder)
         return None
-
-
-class _BusyError(Exception):
-    """Another process works in the job's folder."""
 
 
 def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[str], bool]) -> float | None:
@@ -122,22 +121,6 @@ def difference(
         if before.get(key) != now.get(key):
             return key
     return None
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of a job's folder, which a sweep that seemed dead may still be working in."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _BusyError(f"{folder}: another process is running this job; wait for it, or end it") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

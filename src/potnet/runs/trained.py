@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from potnet.config import INTERRUPTED, compose, plain
+from potnet.config import INTERRUPTED, ConfigError, compose, plain
 from potnet.config.arguments import hydra_quoted, readable
 from potnet.config.paths import groups
 from potnet.config.resolvers import remove_unused_run_dir, run_dir
 from potnet.config.trusted import targets_in
+from potnet.runs.begin import alone_in, check_free, refusal
 from potnet.runs.folder import RunFolder
+from potnet.training.processes.environment import rank
 
 if TYPE_CHECKING:
     from potnet.inference.predictor import Predictor
@@ -61,6 +63,7 @@ def train_from_python(
 
     Raises:
         ConfigError, DataError, CheckpointError, TrainingError: What cannot be used, and what to do.
+        BusyError: Another process is training in the folder.
         FileExistsError: There is a run in the folder.
 
     Example:
@@ -69,32 +72,48 @@ def train_from_python(
     """
     from potnet.train import resumed, train
 
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(
+                f"potnet.train({word!r}): give settings as keyword arguments, seed=1 or "
+                f"trainer={{'max_epochs': 2}} (a mapping of them as **settings), or as text, 'seed=1'"
+            )
     words = readable("train", overrides) + [f"{key}={_text(key, value)}" for key, value in _leaves(settings)]
     config = compose("train", words)
     try:
-        if config.resume is not None:
+        resume = config.resume is not None
+        settled = {} if resume else plain(config)
+        if resume:
             where = Path(run_dir("", "", str(config.resume)))
-            settled, resume = resumed(where, words), True
+        elif folder is None:
+            where = Path(run_dir(settled["runs_dir"], settled["name"], None))
         else:
-            settled, resume = plain(config), False
-            del settled["allow"]
-            if folder is None:
-                where = Path(run_dir(settled["runs_dir"], settled["name"], None))
+            where = Path(folder)
+        check_free(where)
+        if not resume:
+            _refuse_used(where)
+        with alone_in(where):
+            if resume:
+                settled = resumed(where, words)
             else:
-                where = Path(folder)
-                if where.is_dir() and RunFolder(where).config.exists():
-                    raise FileExistsError(f"{where}: there is a run in this folder; choose another one")
-                where.mkdir(parents=True, exist_ok=True)
-        try:
-            train(settled, where, resume)
-        except SystemExit as end:
-            if end.code != INTERRUPTED or not RunFolder(where).results.is_file():
-                raise
+                _refuse_used(where)  # another process may have finished there meanwhile
+                del settled["allow"]
+            try:
+                train(settled, where, resume)
+            except SystemExit as end:
+                if end.code != INTERRUPTED or not RunFolder(where).results.is_file():
+                    raise
     except BaseException:
         remove_unused_run_dir()
         raise
     named = tuple(str(path) for _, path in targets_in(settled))
     return TrainedRun(where, RunFolder(where).metrics() or {}, named)
+
+
+def _refuse_used(folder: Path) -> None:
+    why = refusal(folder, "folder") if rank() == 0 else None
+    if why:
+        raise FileExistsError(why)
 
 
 def overrides_of(settings: Mapping[str, Any]) -> list[str]:
@@ -112,7 +131,9 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _text(key: str, value: Any) -> str:
-    """A value in Hydra's grammar."""
+    """A value in Hydra's grammar; numbers and arrays of NumPy and torch are those of Python."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -123,4 +144,6 @@ def _text(key: str, value: Any) -> str:
         return "{" + ",".join(f"{name}: {_text('', entry)}" for name, entry in value.items()) + "}"
     if isinstance(value, int | float):
         return repr(value)
+    if not isinstance(value, str | os.PathLike):
+        raise ConfigError(f"{key or 'a list'}: expected text, a number, a list or a mapping, got {value!r}")
     return str(value) if key in groups() else hydra_quoted(os.fspath(value))

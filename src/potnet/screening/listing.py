@@ -65,10 +65,7 @@ class Task:
         """What is in it, in order."""
         if self.listed:
             for line in lines_of(self.piece):
-                file = Path(json.loads(line))
-                for number, outcome in enumerate(iterate_crystals(file, box, plausibility), 1):
-                    source = str(file) if number == 1 else f"{file}, structure {number}"
-                    yield Found(source, _name(outcome, file_id(file)), outcome)
+                yield from _crystals_of(Path(json.loads(line)), box, plausibility)
             return
         file = self.piece.file
         for where, outcome in read(self.piece, box, plausibility):
@@ -128,14 +125,12 @@ def write_lists(source: str | Sequence[str], folder: Path) -> None:
 def fingerprint(source: str | Sequence[str], folder: Path) -> str:
     """A text that tells another source from this one, or the same one with other files.
 
-    Of tables size and time of writing count, of other files the name. The order does not.
+    Names, sizes and times of writing of the files count; their order does not.
     """
     total = count = 0
     for file in _files(source, folder.absolute()):
-        fact = str(file)
-        if _is_table(file):
-            status = file.stat()
-            fact += f" {status.st_size} {status.st_mtime_ns}"
+        status = file.stat()
+        fact = f"{file} {status.st_size} {status.st_mtime_ns}"
         digest = hashlib.blake2b(fact.encode("utf-8", "surrogateescape"), digest_size=8).digest()
         total = (total + int.from_bytes(digest)) % 2**64
         count += 1
@@ -162,6 +157,19 @@ def _files(source: str | Sequence[str], leave_out: Path) -> Iterator[Path]:
                 yield file
         if empty:
             raise CrystalError(f"no such file, and no file matches (working folder: {os.getcwd()})", source)
+
+
+def _crystals_of(file: Path, box: float | None, plausibility: Plausibility) -> Iterator[Found]:
+    """The crystals of a file. One that breaks the code that reads it costs no other file."""
+    number = 0
+    try:
+        for number, outcome in enumerate(iterate_crystals(file, box, plausibility), 1):
+            source = str(file) if number == 1 else f"{file}, structure {number}"
+            yield Found(source, _name(outcome, file_id(file)), outcome)
+    except Exception as error:
+        source = f"{file}, from structure {number + 1} on" if number else str(file)
+        reason = f"unexpected {type(error).__name__}: {error}"
+        yield Found(source, file_id(file), CrystalError(reason, str(file)))
 
 
 def _is_table(file: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,6 +17,8 @@ import pyarrow.parquet
 
 from potnet.config import ConfigError
 from potnet.files import write_whole
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "_screen.json"
 """Settings. Names that begin with _ are passed over by programs that read a folder of Parquet files."""
@@ -41,7 +44,13 @@ def parts(folder: Path) -> list[Path]:
 
 
 def finished(folder: Path) -> frozenset[str]:
-    """Names of the tasks that are done."""
+    """Names of the tasks that are done. Files that are not whole are removed, so that they are done again."""
+    for path in parts(folder):
+        try:
+            pyarrow.parquet.read_metadata(path)
+        except pyarrow.ArrowInvalid:
+            log.warning("%s is damaged and done again", path)
+            path.unlink(missing_ok=True)
     return frozenset(path.name.removeprefix(_PART).removesuffix(_ENDING) for path in parts(folder))
 
 

@@ -31,7 +31,9 @@ def read_upload(name: str, content: bytes, box: float | None = None) -> tuple[li
     crystals: list[Crystal] = []
     problems: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / (Path(name).name or "structure")
+        # Its ending and the beginning: a name may be too long for the file system, or none at all.
+        stem = Path(name.replace("\0", "")).name.removeprefix("..")
+        file = Path(folder) / (stem[:80] + "".join(Path(stem[80:]).suffixes[-2:]) or "structure")
         file.write_bytes(content)
         for outcome in open_structures(file, box):
             if isinstance(outcome, CrystalError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ from potnet.training.metrics import known
 from potnet.training.networks import build_network
 from potnet.training.optimization import build_optimizer
 from potnet.training.outputs import labels_of, measured, values_of
-from potnet.training.scaling import fit_scalers, scalers_of
+from potnet.training.scaling import check_labels, fit_scalers, scalers_of
 
 if TYPE_CHECKING:
     from potnet.data import CrystalDataModule
@@ -90,9 +92,13 @@ class PropertyModule(LightningModule):
         Args:
             data: Set up.
             config: Plain config of the run, where there is one: `potnet evaluate` finds the data by it.
+
+        Raises:
+            DataError: A label that is too large to compute with.
         """
         from potnet.runs.record import record_of
 
+        check_labels(self.targets, data)
         if self.objective.scale_target:
             fit_scalers(self.scalers, self.targets, data)
         self.record = record_of(config or {}, data)
@@ -188,10 +194,15 @@ class PropertyModule(LightningModule):
         """Log the learning rate; refuse to go on with a loss that is not a number."""
         self.log("lr", self.optimizers().param_groups[0]["lr"], sync_dist=True)  # type: ignore[union-attr]
         loss = self.trainer.callback_metrics.get("train/loss")
-        if loss is not None and not torch.isfinite(loss):
+        if loss is not None:
+            self._check_loss("training loss", float(loss))
+
+    def _check_loss(self, name: str, loss: float) -> None:
+        """Refuse to go on with a loss that is not a number, as nothing can be learned or chosen by it."""
+        if self.trainer.state.fn == TrainerFn.FITTING and not math.isfinite(loss):
             raise TrainingError(
-                f"the training loss became {float(loss)} in epoch {self.current_epoch}: lower "
-                "optimizer.learning_rate, or clip gradients with trainer.gradient_clip_val"
+                f"the {name} became {loss} in epoch {self.current_epoch}: lower optimizer.learning_rate, or "
+                "clip gradients with trainer.gradient_clip_val"
             )
 
     def on_validation_epoch_start(self) -> None:
@@ -217,7 +228,11 @@ class PropertyModule(LightningModule):
             self.epoch_metrics[key].update(*known(value, label))  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors of the validation part: `val/k_vrh/mae` and so on."""
+        """Log the errors of the validation part: `val/k_vrh/mae` and so on.
+
+        Raises:
+            TrainingError: The network gives no numbers any more.
+        """
         self._log_errors("val")
 
     def on_test_epoch_start(self) -> None:
@@ -237,11 +252,15 @@ class PropertyModule(LightningModule):
         found: dict[str, Any] = {}
         for key, target in self.targets.items():
             mean, metrics = self.epoch_losses[key], self.epoch_metrics[key]
-            losses.append(target.weight * mean.compute().nan_to_num())  # type: ignore[operator]
+            total, count = mean.sums()  # type: ignore[operator]
             mean.reset()  # type: ignore[operator]
+            loss = total / count if count else 0.0  # none of these crystals has a label
+            if part == "val":
+                self._check_loss(f"validation loss{f' of {key}' if len(self.targets) > 1 else ''}", loss)
+            losses.append(target.weight * loss)
             found |= {f"{part}/{key}/{name}": value for name, value in metrics.compute().items()}  # type: ignore[operator]
             metrics.reset()  # type: ignore[operator]
-        found[f"{part}/loss"] = torch.stack(losses).sum()
+        found[f"{part}/loss"] = torch.tensor(sum(losses), dtype=torch.float64, device=self.device)
         self.log_dict(found, sync_dist=True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:

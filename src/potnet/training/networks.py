@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +24,8 @@ def build_network(config: Mapping[str, Any], targets: Targets) -> nn.Module:
         targets: Of the run.
 
     Raises:
-        ConfigError: See `potnet.config.build`; or the network cannot give forces.
+        ConfigError: See `potnet.config.build`; or its constructor refuses a setting, or the network cannot
+            give forces.
     """
     kind = locate(config, "model")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
@@ -31,7 +33,14 @@ def build_network(config: Mapping[str, Any], targets: Targets) -> nn.Module:
     given = {}
     if "heads" in inspect.signature(kind).parameters:
         given["heads"] = targets.heads()
-    network: nn.Module = build(config, "model", nested=False, **given)
+    network: nn.Module
+    try:
+        network = build(config, "model", nested=False, **given)
+    except (ValueError, RuntimeError) as error:
+        message = _explain(error, kind)
+        if message is None:
+            raise
+        raise ConfigError(message) from error
     if targets.derived:
         names = " and ".join(targets.derived)
         if not getattr(network, "smooth", False):
@@ -42,3 +51,14 @@ def build_network(config: Mapping[str, Any], targets: Targets) -> nn.Module:
         if getattr(network, "fold", False):
             raise ConfigError(f"model.fold=true: {names} need each atom by itself; set model.fold=false")
     return network
+
+
+def _explain(error: Exception, kind: type[nn.Module]) -> str | None:
+    """A message for an error of a constructor; None for one of a network of the user's, which may be a mistake.
+
+    A network of ours that says "dropout=2: ..." gets the whole key.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, ConfigError) or not f"{kind.__module__}.".startswith("potnet."):
+        return None
+    return f"model.{text}" if re.match(r"\w+=", text) else f"model: {text}"

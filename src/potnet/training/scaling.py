@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
+from potnet.data.errors import DataError
 from potnet.data.targets import Target, Targets
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 
 ELEMENTS = 119
 """Atomic numbers 0 to 118."""
+
+LARGEST = 1e30
+"""Of labels in the learned unit."""
 
 
 class Scaler(nn.Module):
@@ -91,6 +95,33 @@ def scaler_of(scalers: nn.ModuleDict, key: str) -> Scaler:
     scaler = scalers[key]
     assert isinstance(scaler, Scaler)
     return scaler
+
+
+def check_labels(targets: Targets, data: CrystalDataModule) -> None:
+    """Refuse numbers whose squares, or whose gradients in float32, are none any more.
+
+    Args:
+        targets: Of the run.
+        data: Set up.
+
+    Raises:
+        DataError: Names the first crystal, and its label.
+    """
+    for part, size in data.split.sizes.items():
+        dataset = data.dataset(part)
+        for key, target in targets.items():
+            if not size or target.is_class or target.shape or target.per == "atom":
+                continue
+            labels = dataset.values(key)
+            learned = target.learned(torch.from_numpy(labels)).abs()
+            wrong = (learned > LARGEST).nonzero()
+            if len(wrong):
+                row = int(wrong[0])
+                unit = f" {target.unit}" if target.unit else ""
+                raise DataError(
+                    f"{data.split[part][row]}: {key} is {labels[row]:g}{unit}, and numbers beyond "
+                    f"{LARGEST:g} cannot be learned: correct it, or choose a larger unit"
+                )
 
 
 def fit_scalers(scalers: nn.ModuleDict, targets: Targets, data: CrystalDataModule) -> None:

@@ -3,6 +3,7 @@ import pytest
 from crystal_examples import named
 
 from potnet.crystals import CrystalError, from_ase, from_jarvis, from_pymatgen, from_record
+from potnet.crystals.reading.objects import _say_periodic
 
 ase = pytest.importorskip("ase")
 
@@ -28,10 +29,16 @@ def test_numbers_that_ase_carries_become_properties():
     assert from_ase(atoms).properties == {"k_vrh": 24.0, "sites": 2.0, "energy": -6.5}
 
 
-def test_a_slab_is_periodic_in_its_cell():
+def test_a_slab_is_periodic_in_its_cell_which_is_said_once(caplog):
+    _say_periodic.cache_clear()
+    from_ase(salt_atoms())
+    assert not caplog.messages
     atoms = salt_atoms()
     atoms.pbc = [True, True, False]
-    np.testing.assert_array_equal(from_ase(atoms).cell, np.eye(3) * 5.6)
+    for _ in range(2):
+        np.testing.assert_array_equal(from_ase(atoms).cell, np.eye(3) * 5.6)
+    (message,) = caplog.messages
+    assert "count as periodic" in message
 
 
 @pytest.mark.parametrize("cell", [None, [20.0, 20.0, 20.0]])
@@ -159,6 +166,7 @@ def test_records():
     assert crystal.id == "mp-1"
     assert crystal.properties == {"k_vrh": 12.0}
     assert from_record({**RECORD, "id": 17}).id == "17"
+    assert len(from_record({**RECORD, "positions": [[0, 0, 0]]})) == 1
 
 
 @pytest.mark.parametrize(
@@ -169,6 +177,8 @@ def test_records():
         ({"lattice": [1, 2, 3]}, "crystal 'mp-1': "),
         ({"frac": "abc"}, "crystal 'mp-1': "),
         ({"frac": {}}, "crystal 'mp-1': "),
+        ({"positions": [[0.5, 0, 0]]}, "crystal 'mp-1': the record has frac and positions"),
+        ({"positions": "x"}, "crystal 'mp-1': the record has frac and positions"),
     ],
 )
 def test_wrong_records(change, message):

@@ -64,6 +64,7 @@ def test_salt_in_many_spellings(text):
         (change(".5 .5 .5", ".5 nan .5"), "line 10: site 1 has no position"),
         (change("0 2.82 2.82", "0 2.82"), "line 3: lattice vector a: 3 numbers are wanted"),
         (change("1.0", "0"), "line 2: a scale other than zero"),
+        (change("1 1\n", "1 99999999999\n"), "it breaks off: 100000000000 atoms announced, 2 there"),
         (HEAD, "it breaks off after line 5: the symbols of the elements is missing"),
         (change("0 0 0", "0 0 0 Cl").replace(".5 .5 .5", ".5 .5 .5 Na"), "site 0 is 'Cl' by the word behind"),
     ],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from potnet.config import ConfigError
-from potnet.inference.intervals import Intervals, of_intervals, of_spread
+from potnet.inference.intervals import Intervals, check_level, of_intervals, of_spread
 
 
 def test_the_factor_is_the_order_statistic_of_the_paper() -> None:
@@ -61,6 +61,10 @@ def test_missing_labels_are_left_out_and_one_network_has_a_constant_width() -> N
 def test_levels_that_are_none(level: float) -> None:
     with pytest.raises(ConfigError, match="level="):
         Intervals(np.ones(3), 1.0).factor(level)
+
+
+def test_levels_of_numpy() -> None:
+    assert check_level(np.float32(0.5)) == 0.5
 
 
 @pytest.mark.parametrize(("scores", "floor"), [([1.0, np.nan], 1.0), ([-1.0], 1.0), ([1.0], 0.0)])

@@ -182,6 +182,20 @@ def test_a_crystal_that_the_network_refuses(predictor: Predictor) -> None:
     assert "Pu" in found.failures[0].reason
 
 
+def test_a_value_that_is_not_finite_is_no_prediction(predictor: Predictor) -> None:
+    key = next(iter(predictor.targets))
+    plain = predictor.learned
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            predictor, "learned", lambda batch: plain(batch) | {key: plain(batch)[key] * float("nan")}
+        )
+        found = predictor.predict([COPPER], on_error="skip")
+        assert (len(found), len(found.failures)) == (0, 1)
+        assert found.failures[0].reason == f"the network gives no finite {key}"
+        with pytest.raises(CrystalError, match="no finite"):
+            predictor.predict([COPPER])
+
+
 def test_it_can_be_sent_to_another_process(predictor: Predictor) -> None:
     other = pickle.loads(pickle.dumps(predictor))
     np.testing.assert_array_equal(other.predict(COPPER)["k"], predictor.predict(COPPER)["k"])
@@ -196,7 +210,15 @@ def test_it_prints_as_what_it_is(predictor: Predictor) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"batch_size": 0}, {"max_pairs": 0}, {"max_memory_gib": 0.0}, {"on_error": "x"}]
+    "wrong",
+    [
+        {"batch_size": 0},
+        {"batch_size": "3"},
+        {"batch_size": 2.5},
+        {"max_pairs": 0},
+        {"max_memory_gib": 0.0},
+        {"on_error": "x"},
+    ],
 )
 def test_wrong_limits(wrong: dict[str, Any], predictor: Predictor) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):

@@ -94,6 +94,10 @@ def test_what_is_refused_before_any_work(source: Path, tmp_path: Path, settings:
         screen(str(source), str(output), sort="-k_vrhh", **settings)
     with pytest.raises(ConfigError, match="workers=0"):
         screen(str(source), str(output), **{**settings, "workers": 0})
+    with pytest.raises(ConfigError, match="must not be empty"):
+        screen("", str(output), **settings)
+    with pytest.raises(ConfigError, match="must not be empty"):
+        screen(str(source), "", **settings)
     with pytest.raises(ConfigError, match="address=auto: processes of this machine have none"):
         screen(str(source), str(output), address="auto", **settings)
     assert not list(output.glob("part-*"))
@@ -201,6 +205,49 @@ def test_a_crystal_that_breaks_the_code(
     found = screen(str(source), str(tmp_path / "out"), **settings)
     assert (found.predicted, found.failed) == (6, 2)
     assert content(tmp_path / "out")[str(source / "Ag.cif")]["failure"] == "unexpected ZeroDivisionError: odd"
+
+
+def test_a_file_that_breaks_the_code_that_reads_it(
+    source: Path, tmp_path: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from potnet.screening import listing
+
+    plain = listing.iterate_crystals
+
+    def read(file: Path, *rest: Any) -> Any:
+        if file.name == "Ag.cif":
+            raise MemoryError("odd")
+        return plain(file, *rest)
+
+    monkeypatch.setattr(listing, "iterate_crystals", read)
+    found = screen(str(source), str(tmp_path / "out"), **settings)
+    assert (found.predicted, found.failed) == (6, 2)
+    failure = content(tmp_path / "out")[str(source / "Ag.cif")]["failure"]
+    assert "unexpected MemoryError: odd" in failure
+
+
+def test_a_damaged_part_is_done_again(
+    source: Path, tmp_path: Path, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "out"
+    screen(str(source), str(output), **settings)
+    first = content(output)
+    part = sorted(output.glob("part-*.parquet"))[1]
+    for size in (0, 500):
+        part.write_bytes(part.read_bytes()[:size])
+        screen(str(source), str(output), **settings)
+        assert content(output) == first
+        assert any("is damaged and done again" in message for message in caplog.messages)
+        caplog.clear()
+
+
+def test_a_file_that_was_edited_is_another_source(
+    source: Path, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    screen(str(source), str(tmp_path / "out"), **settings)
+    bulk("Cu", a=3.9).write(source / "Cu.cif")
+    with pytest.raises(ConfigError, match="with other source"):
+        screen(str(source), str(tmp_path / "out"), **settings)
 
 
 def test_a_large_cell_costs_no_other_crystal(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ import torch
 from lattice_cases import named_cases, tensors
 
 from potnet import lattice
-from potnet.lattice import Coulomb, InversePower, LatticeError, London, Pauli, lattice_sums
+from potnet.lattice import (
+    Coulomb,
+    InversePower,
+    LatticeError,
+    London,
+    Pauli,
+    lattice_energies,
+    lattice_sums,
+    lattice_sums_and_derivatives,
+)
 
 POTENTIAL = [Coulomb(), London(), Pauli()]
 
@@ -182,6 +191,28 @@ def test_powers(p):
 def test_potentials_are_a_list_of_potentials(potentials):
     with pytest.raises(TypeError, match="potentials must be a list of potentials"):
         lattice_sums(*good(), potentials)
+
+
+@pytest.mark.parametrize("periodic", ["TTF", True, (True, True), (True, False, False), ("T", "T", "F"), 3.0])
+def test_periodic_is_three_flags(periodic):
+    with pytest.raises(ValueError, match="periodic must be three flags"):
+        lattice_sums(*good(), POTENTIAL, periodic=periodic)
+
+
+def test_arrays_are_no_tensors():
+    cell, positions, batch = good()
+    with pytest.raises(TypeError, match="cell must be a tensor, got a ndarray"):
+        lattice_sums(cell.numpy(), positions, batch, POTENTIAL)
+    with pytest.raises(TypeError, match="batch must be a tensor, got a list"):
+        lattice_sums_and_derivatives(cell, positions, batch.tolist(), POTENTIAL)
+    with pytest.raises(TypeError, match="charges must be a tensor, got a list"):
+        lattice_energies(cell, positions, batch, [1.0], POTENTIAL)
+
+
+@pytest.mark.parametrize("accuracy", ["1e-8", None])
+def test_accuracy_is_a_number(accuracy):
+    with pytest.raises(TypeError, match="accuracy must be a number"):
+        lattice_sums(*good(), POTENTIAL, accuracy)
 
 
 def test_complex_inputs():

@@ -118,6 +118,19 @@ def test_a_broken_export(content: bytes, tmp_path: Path) -> None:
         potnet.load(file)
 
 
+@pytest.mark.parametrize("size", [0, 100, 5_000, 20_000])
+@pytest.mark.parametrize("read", [load_checkpoint, check_resumable])
+def test_a_truncated_checkpoint_is_called_so(read: Any, size: int, tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    weights = {f"model.{number}": torch.zeros(100) for number in range(200)}
+    torch.save({"state_dict": weights, "potnet": {"format": FORMAT}}, file)
+    content = file.read_bytes()
+    assert len(content) > 20_000
+    file.write_bytes(content[:size])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: damaged or truncated; take another checkpoint"):
+        read(file)
+
+
 def test_resume_runs_nothing_of_a_malicious_checkpoint(tmp_path: Path) -> None:
     from potnet.train import resumed
 

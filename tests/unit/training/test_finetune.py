@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra._internal.utils import get_args_parser
@@ -11,7 +13,8 @@ from torch import nn
 
 from potnet.config import ConfigError, compose, plain
 from potnet.data import Targets
-from potnet.finetune import train_words
+from potnet.finetune import check_folds, train_words
+from potnet.finetune import main as finetune
 from potnet.pretrained.registry import Entry, RegistryError
 from potnet.runs.checkpoint import FORMAT
 from potnet.runs.errors import CheckpointError
@@ -148,9 +151,38 @@ def test_the_short_command(tmp_path: Path) -> None:
         ([str(table), "--from=x", "--target=t", "--folds=1"], "give 2 or more"),
         ([str(table), "--from=x", "--target=a,b,c", "--unit=eV,GPa"], "one for all of a, b, c, or 3"),
         ([str(table), "--from=x", "--target=a,b", "--classes=x,y"], "--classes goes with one"),
+        ([str(table), "--from=x", "--target=a", "--unit=eV,GPa"], "--unit=eV,GPa: give one, as there is one"),
+        ([str(table), "--from=x", "--target=a", "--transform=log10,none"], "log10,none: give one, as there"),
+        ([str(table), "--from=x", "--target=a,b", "--unit=eV,GPa,K"], "one for all of a, b, or 2"),
+        ([str(table), "--from=x", "--target=gap,b,gap"], "--target=gap,b,gap: gap is named twice"),
+        ([str(table), "--from=x", "--target=,"], "no column is named"),
     ):
         with pytest.raises(ConfigError, match=message):
             train_words(wrong)
+
+
+def test_more_folds_than_formulas_are_refused_before_a_job_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"id": f"c{n}", "lattice": (4 * np.eye(3)).tolist(), "z": [n // 2 + 1, 17],
+         "frac": [[0, 0, 0], [0.5, 0.5, 0.5]], "gap": 1.0 if n < 12 else None}
+        for n in range(20)
+    ]  # fmt: skip
+    table = tmp_path / "my (1).jsonl"
+    table.write_text("\n".join(json.dumps(row) for row in rows))
+    words = [str(table), "--from=gap", "--target=gap", "--unit=eV"]
+    assert finetune([*words, "--folds=100", "trainer.max_epochs=1"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: --folds=100: there are 6 different formulas with a label")
+    assert len(said.splitlines()) == 1
+    check_folds(train_words([*words, "--folds=6", "trainer.max_epochs=1"]))
+    check_folds(train_words([*words, "--folds=12", "data.split.by=crystal"]))
+    check_folds(train_words(words))
+    check_folds(train_words([*words, "--folds=100", "nonsense=1"]))  # `potnet train` explains it
+    both = train_words([str(table), "--from=gap", "--target=gap,bulk", "--folds=7"])
+    with pytest.raises(ConfigError, match="there are 6 different formulas"):
+        check_folds(both)
 
 
 def test_a_source_that_is_not_there_is_named_with_its_key(

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from potnet.crystals import CrystalBatch
-from potnet.data import CrystalDataModule, Target, Targets
+from potnet.data import CrystalDataModule, DataError, Target, Targets
 from potnet.training.losses import Objective
 from potnet.training.outputs import labels_of
-from potnet.training.scaling import EnergyScaler, Scaler, fit_scalers, scalers_of
+from potnet.training.scaling import EnergyScaler, Scaler, check_labels, fit_scalers, scalers_of
 
 NAN = float("nan")
 
@@ -49,6 +49,20 @@ def test_numbers_are_scaled_by_mean_and_deviation_of_the_training_part(small_dat
     assert float(scaler.std) == pytest.approx(float(values.std(correction=0)))
     batch = crystals(small_data)
     torch.testing.assert_close(scaler.value(scaler.scaled(values[:12], batch), batch), values[:12])
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_a_label_too_large_to_compute_with_is_refused(part: str, small_data: CrystalDataModule) -> None:
+    targets = Targets([Target("k_vrh", "GPa")])
+    check_labels(targets, small_data)
+    row = int(small_data.split.rows(part)[3])
+    with pytest.MonkeyPatch.context() as patch:
+        labels = small_data.dataset("train").labels["k_vrh"].copy()
+        labels[row] = 1e300
+        patch.setitem(small_data._labels, "k_vrh", labels)
+        with pytest.raises(DataError, match=rf"^{small_data.split[part][3]}: k_vrh is 1e\+300 GPa, and"):
+            check_labels(targets, small_data)
+        check_labels(Targets([Target("k_vrh", "GPa", transform="log10")]), small_data)  # 300
 
 
 def test_reference_energies_are_found_and_forces_set_the_scale(small_data: CrystalDataModule) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import numbers
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ from potnet.crystals.elements import ATOMIC_NUMBERS
 if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
+
+log = logging.getLogger(__name__)
 
 FULL_OCCUPANCY = 1e-3
 """Occupancies this close to one are one."""
@@ -56,7 +60,18 @@ def from_ase(atoms: Atoms, box: float | None = None, id: str = "") -> Crystal:
                 source,
             )
         cell, positions = _put_in_box(cell, positions, missing, box)
+    if not (atoms.pbc | missing).all():
+        _say_periodic()
     return Crystal(cell, positions, atoms.numbers, id, properties)
+
+
+@functools.cache
+def _say_periodic() -> None:
+    """Once: a source may have thousands of slabs."""
+    log.warning(
+        "structures that are not periodic in a direction in which they have a lattice vector (slabs, pbc) "
+        "count as periodic in it too: the vacuum of their cell separates the images"
+    )
 
 
 def from_pymatgen(structure: Structure, id: str = "") -> Crystal:
@@ -134,7 +149,23 @@ def from_record(record: Mapping[str, Any]) -> Crystal:
         for key, value in record.items()
         if type(value) in (int, float) and key != "id"  # bool is an int, but no property
     }
-    return Crystal.from_fractional(record["lattice"], record["frac"], record["z"], id, properties)
+    crystal = Crystal.from_fractional(record["lattice"], record["frac"], record["z"], id, properties)
+    stated = record.get("positions")
+    if stated is not None and not _same_positions(crystal, stated):
+        raise CrystalError(
+            "the record has frac and positions, which do not agree: leave one of them out",
+            f"crystal {id!r}" if id else "",
+        )
+    return crystal
+
+
+def _same_positions(crystal: Crystal, stated: Any) -> bool:
+    """Whether Cartesian coordinates are those of a crystal, within a thousandth of an Å."""
+    try:
+        positions = np.asarray(stated, dtype=np.float64)
+    except (TypeError, ValueError):
+        return False
+    return positions.shape == crystal.positions.shape and np.allclose(positions, crystal.positions, 0, 1e-3)
 
 
 def _truth(value: Any, source: str) -> bool:

@@ -135,23 +135,23 @@ def _species(lines: _Lines) -> tuple[list[str] | None, list[int]]:
 
 def _coordinates(lines: _Lines, total: int) -> tuple[NDArray[np.float64], list[str | None]]:
     """Coordinates (n, 3), and the word behind each, if it may be a symbol."""
-    places = np.empty((total, 3))
+    places: list[list[float]] = []  # not allocated beforehand: the announced number may be nonsense
     words: list[str | None] = []
     for atom in range(total):
         if not _COMMENT.sub("", lines.peek()).strip():
             raise CrystalError(f"it breaks off: {total} atoms announced, {atom} there")
         line = lines.next("an atom")
         tokens = line.split()
-        values = [_fortran(token) for token in tokens[:3]]
-        if len(values) < 3 or None in values:
+        values = [value for token in tokens[:3] if (value := _fortran(token)) is not None]
+        if len(values) < 3:
             raise lines.error(f"site {atom} has no position: {line[:60]!r}")
-        places[atom] = values
+        places.append(values)
         rest = [token for token in tokens[3:] if token.strip(".").upper() not in ("T", "F", "TRUE", "FALSE")]
         words.append(rest[0] if rest else None)
     more = [_fortran(token) for token in lines.peek().split()[:3]]
     if len(more) == 3 and None not in more:
         raise CrystalError(f"{total} atoms announced, but line {lines.at + 1} has one more")
-    return places, words
+    return np.array(places), words
 
 
 def _atomic_numbers(

@@ -39,6 +39,9 @@ NEEDS = ("edges", "pairs", "angles", "descriptors")
 MOST_ACCURATE = 1e-12
 """Smallest absolute error that can be asked of the sums, which are computed in float64."""
 _CELLS = ("primitive", "as_given")
+LARGEST_CUTOFF = 50.0
+"""Å. An atom of a dense crystal has some 50 000 neighbours within this; more would fill the memory."""
+
 _NEIGHBORS: dict[str, Any] = {"cutoff": None, "k": None, "shell_tolerance": 1e-3, "symmetric": False}
 _REPORT_EVERY = 32
 # Atoms whose edges are found together: they stay in a CPU's cache, and a GPU's memory holds them.
@@ -367,8 +370,11 @@ def _checked_neighbors(neighbors: Mapping[str, Any]) -> dict[str, Any]:
     if filled["cutoff"] is None and filled["k"] is None:
         raise DataError("features.neighbors: give cutoff (Å), k, or both; null for no local edges at all")
     cutoff, k, tolerance = filled["cutoff"], filled["k"], filled["shell_tolerance"]
-    if cutoff is not None and not (_is_number(cutoff) and 0 < cutoff < math.inf):
-        raise DataError(f"features.neighbors.cutoff={cutoff}: give a positive number of Å, or null")
+    if cutoff is not None and not (_is_number(cutoff) and 0 < cutoff <= LARGEST_CUTOFF):
+        raise DataError(
+            f"features.neighbors.cutoff={cutoff}: give a positive number of Å, at most "
+            f"{LARGEST_CUTOFF:g}, or null"
+        )
     if k is not None and not (_is_number(k) and k >= 1 and k == int(k)):
         raise DataError(f"features.neighbors.k={k}: give a whole number, 1 or more, or null")
     if not (_is_number(tolerance) and 0 <= tolerance < math.inf):
