@@ -54,7 +54,7 @@ def build_network(config: Mapping[str, Any], targets: Targets) -> nn.Module:
 
 
 def _explain(error: Exception, kind: type[nn.Module]) -> str | None:
-    """A message for an error of a constructor; None for one of a network of the user's, which may be a mistake.
+    """A message for an error of a constructor; None for one of a network of the user's, which is a mistake.
 
     A network of ours that says "dropout=2: ..." gets the whole key.
     """
