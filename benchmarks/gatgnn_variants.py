@@ -6,7 +6,10 @@
 
 `Residual` adds what an atom was to what its neighbours send. `Counting` has gates between 0 and 1 in place of
 shares that add up to 1 for each atom, so that an atom can count its neighbours. `ResidualCounting` has both,
-and without `model._target_` it is GATGNN as published. docs/comparison.md has the results.
+and without `model._target_` it is GATGNN as published. `Padded` is for 16 neighbours within 4 Å
+(features.neighbors.cutoff=4 features.neighbors.k=16 model.bins=9): as in its authors' code for the Materials
+Project, an atom with fewer than 16 is filled up with edges that take shares too, here with a learned score
+and without a message. docs/comparison.md has the results.
 """
 
 from __future__ import annotations
@@ -18,10 +21,14 @@ from torch import Tensor, nn
 
 from potnet.models import GATGNN
 from potnet.models.baselines.gatgnn import AugmentedAttention
-from potnet.nn import Edges, FoldedBatch, HeadSpecs
+from potnet.nn import Edges, FoldedBatch, HeadSpecs, aggregate, softmax
 
 USUAL_GATE = 0.25
 """Scale of the gates, so that sums over a dozen neighbours begin near one."""
+
+
+SLOTS = 16
+"""Edges of an atom after filling up."""
 
 
 class _Gates(AugmentedAttention):
@@ -38,6 +45,30 @@ class Counting(GATGNN):
     ) -> None:
         super().__init__(width=width, attention_heads=attention_heads, heads=heads, **others)
         self.attentions = nn.ModuleList(_Gates(width, attention_heads) for _ in self.attentions)
+
+
+class _PaddedShares(AugmentedAttention):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.pad = nn.Parameter(torch.zeros(heads))
+
+    def shares(self, score: Tensor, edges: Edges, count: int) -> Tensor:
+        times = torch.ones_like(score[:, :1]) if edges.times is None else edges.times.to(score.dtype)
+        missing = (SLOTS - aggregate(times, edges.target, count)).clamp(min=0)
+        every = torch.arange(count, device=score.device)
+        scores = torch.cat([score, self.pad.expand(count, -1)])
+        found = softmax(scores, torch.cat([edges.target, every]), count, torch.cat([times, missing]))
+        return found[: len(score)]
+
+
+class Padded(GATGNN):
+    """GATGNN whose atoms with fewer than `SLOTS` neighbours give the rest of their shares away."""
+
+    def __init__(
+        self, width: int = 64, attention_heads: int = 4, heads: HeadSpecs | None = None, **others: Any
+    ) -> None:
+        super().__init__(width=width, attention_heads=attention_heads, heads=heads, **others)
+        self.attentions = nn.ModuleList(_PaddedShares(width, attention_heads) for _ in self.attentions)
 
 
 class Residual(GATGNN):
