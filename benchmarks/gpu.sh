@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in at most eight minutes, on a machine with PyTorch and this checkout.
 #   bash benchmarks/gpu.sh [--output FOLDER] [--seconds 450] [--device cuda|cpu] [--quick]
-# Packages that are missing there can be brought as wheels: put them in a folder and set WHEELS=FOLDER; benchmarks/README.md says which.
+# Packages that are missing there can be brought as wheels: where there is a package index, `pip wheel -w wheels -c constraints.txt .`
+# makes them (for the same Python; remove those of torch, of CUDA and of this package); then WHEELS=wheels here.
 # The result is FOLDER/gpu.json, with the name of the device; keep it as benchmarks/results/gpu.json.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
