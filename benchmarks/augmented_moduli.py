@@ -6,7 +6,7 @@
 
 `strain` multiplies each copy's cell with 1 + e, e symmetric with normal components (default size 0.005);
 `displacement` moves each atom of it by a normal vector (default size 0.03 Å a component). Validation and
-test parts stay as they are. docs/network.md has what it gives.
+test parts stay as they are.
 """
 
 from __future__ import annotations

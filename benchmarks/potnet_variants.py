@@ -1,4 +1,4 @@
-"""The default network with one thing changed: what was tried and is measured in docs/network.md.
+"""The default network with one thing changed; docs/ablations.md has what was measured.
 
     PYTHONPATH=benchmarks potnet train experiment=mp_bulk_modulus seed=0 \
       model._target_=potnet_variants.StochasticDepth
