@@ -37,14 +37,22 @@ class _Gates(AugmentedAttention):
         return gates if edges.times is None else gates * edges.times.to(gates.dtype).reshape(-1, 1)
 
 
-class Counting(GATGNN):
-    """GATGNN with gates in place of shares."""
+class _OwnAttention(GATGNN):
+    """GATGNN with another attention over the neighbours."""
+
+    attention: type[AugmentedAttention]
 
     def __init__(
         self, width: int = 64, attention_heads: int = 4, heads: HeadSpecs | None = None, **others: Any
     ) -> None:
         super().__init__(width=width, attention_heads=attention_heads, heads=heads, **others)
-        self.attentions = nn.ModuleList(_Gates(width, attention_heads) for _ in self.attentions)
+        self.attentions = nn.ModuleList(self.attention(width, attention_heads) for _ in self.attentions)
+
+
+class Counting(_OwnAttention):
+    """GATGNN with gates in place of shares."""
+
+    attention = _Gates
 
 
 class _PaddedShares(AugmentedAttention):
@@ -61,14 +69,10 @@ class _PaddedShares(AugmentedAttention):
         return found[: len(score)]
 
 
-class Padded(GATGNN):
+class Padded(_OwnAttention):
     """GATGNN whose atoms with fewer than `SLOTS` neighbours give the rest of their shares away."""
 
-    def __init__(
-        self, width: int = 64, attention_heads: int = 4, heads: HeadSpecs | None = None, **others: Any
-    ) -> None:
-        super().__init__(width=width, attention_heads=attention_heads, heads=heads, **others)
-        self.attentions = nn.ModuleList(_PaddedShares(width, attention_heads) for _ in self.attentions)
+    attention = _PaddedShares
 
 
 class Residual(GATGNN):
