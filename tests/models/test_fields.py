@@ -43,6 +43,7 @@ def test_the_field_of_ions_is_that_of_madelung_in_any_cell(repeat: int) -> None:
     torch.testing.assert_close(energy, expected, rtol=1e-8, atol=0)
 
 
-def test_charges_need_pairs() -> None:
-    with pytest.raises(ValueError, match="charges must be 0, or positive with pairs='complete', got 8 and"):
-        PotNet(pairs="none", charges=8)
+def test_fields_need_pairs() -> None:
+    assert not PotNet(pairs="none", charges=8).field_layers
+    with pytest.raises(ValueError, match="charges=-1: give 0 or the number of charges of an atom"):
+        PotNet(charges=-1)

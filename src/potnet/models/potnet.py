@@ -1,6 +1,7 @@
 """PotNet with the complete potentials in a branch of their own: what this package trains by default.
 
-conf/model/potnet.yaml has the default settings, among them `angular=4`; `PotNet()` by itself has no angles.
+conf/model/potnet.yaml has the default settings, among them `angular=4` and `charges=8`; `PotNet()` by itself has
+neither angles nor fields.
 
 What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
 
@@ -79,8 +80,8 @@ class PotNet(Network):
         pair_channels: P, the potentials of a pair. Unused if `pairs` is "none".
         coefficients: P weights that combine the potentials into one channel; None keeps them apart.
         pair_bins: Gaussians of each potential of a pair.
-        charges: Learned charges of an atom, whose fields every layer adds (`FieldBranch`); 0 adds none. Needs
-            `pairs`.
+        charges: Learned charges of an atom, whose fields every layer adds (`FieldBranch`); 0 adds none, as
+            checkpoints do that do not name it; conf/model/potnet.yaml has 8. Unused if `pairs` is "none".
         neighbors: Usual number of local edges of an atom; scales their sum.
         dropout: Fraction of the features of every update, and of the heads, dropped in training.
         group_features: Whether to append ten one-hot features of the element's group.
@@ -120,10 +121,8 @@ class PotNet(Network):
             raise ValueError(f"local must be 'potential' or 'distance', got {local!r}")
         if pairs not in ("complete", "none"):
             raise ValueError(f"pairs must be 'complete' or 'none', got {pairs!r}")
-        if charges < 0 or (charges and pairs == "none"):
-            raise ValueError(
-                f"charges must be 0, or positive with pairs='complete', got {charges} and {pairs!r}"
-            )
+        if charges < 0:
+            raise ValueError(f"charges={charges}: give 0 or the number of charges of an atom")
         if min(width, edge_width, layers) < 1 or not neighbors > 0:
             raise ValueError(
                 "width, edge_width, layers and neighbors must be positive, "
@@ -155,7 +154,8 @@ class PotNet(Network):
             self.pair_embedding = PairChannels(pair_channels, pair_bins, edge_width, coefficients)
             self.pair_layers.extend(GatedBranch(width, edge_width) for _ in range(layers))
         self.field_layers = nn.ModuleList(
-            FieldBranch(width, pair_channels, charges) for _ in range(layers if charges else 0)
+            FieldBranch(width, pair_channels, charges)
+            for _ in range(layers if charges and pairs == "complete" else 0)
         )
         self.dropout = nn.Dropout(dropout)
         self.heads = Heads(
