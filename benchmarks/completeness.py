@@ -3,11 +3,11 @@
     python benchmarks/completeness.py multirun/completeness --json benchmarks/results/completeness.json
 
 For each task and each kind of pairs: MAE of every seed, its mean and standard deviation, and the difference
-complete minus this row (with charges where a row cut at a radius has them), over the seeds that both have,
-with a 95 % bootstrap interval over crystals (errors are averaged over seeds, crystals are drawn with
-replacement). Negative: complete is better. Then the same by class of crystal: ionic (formal charges from the
-composition, electronegativities 1.5 apart), metallic (metals only), other; layered (bonded in two
-dimensions); by atoms in the cell.
+complete minus this row, over the seeds that both have, with a 95 % bootstrap interval over crystals (errors
+are averaged over seeds, crystals are drawn with replacement). Negative: complete is better. Rows without
+fields of charges (`ablation=fields_none`) are compared with complete pairs without fields. Then the same by
+class of crystal: ionic (formal charges from the composition, electronegativities 1.5 apart), metallic (metals
+only), other; layered (bonded in two dimensions); by atoms in the cell.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from potnet.crystals import Crystal
 from potnet.runs.report import Run, collect
 from potnet.runs.report.rows import mean_errors
 
-PAIRS = (
-    *("complete", "8 Å", "6 Å", "4 Å", "none"),
-    *("complete, split", "complete, charges", "8 Å, charges", "6 Å, charges", "4 Å, charges"),
-)
+RADII = ("complete", "8 Å", "6 Å", "4 Å")
+WITHOUT = ", no fields"
+SPLIT = ", near and far apart"
+PAIRS = (*RADII, "none", *(name + WITHOUT for name in RADII), "complete" + WITHOUT + SPLIT)
 RESAMPLES = 4000
 
 
@@ -40,9 +40,9 @@ def pairs_of(config: Mapping[str, Any]) -> str:
     if config["model"].get("pairs") == "none":
         return "none"
     cutoff = config["features"].get("pair_cutoff")
-    fields = ", charges" if config["model"].get("charges") else ""
-    fields += ", split" if config["features"].get("pair_split") else ""
-    return ("complete" if cutoff is None else f"{cutoff:g} Å") + fields
+    name = "complete" if cutoff is None else f"{cutoff:g} Å"
+    fields = "" if config["model"].get("charges") else WITHOUT
+    return name + fields + SPLIT * bool(config["features"].get("pair_split"))
 
 
 def grouped(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
@@ -66,8 +66,8 @@ def interval(differences: np.ndarray, seed: int = 0) -> tuple[float, float]:
 
 
 def reference(pairs: str) -> str:
-    """What a kind of pairs is compared with: complete ones, with charges for cut ones that have charges."""
-    return "complete, charges" if pairs.endswith("Å, charges") else "complete"
+    """What a kind of pairs is compared with: complete ones, without fields for cut ones without fields."""
+    return "complete" + WITHOUT * (WITHOUT in pairs and pairs != "complete" + WITHOUT)
 
 
 def common(rows: Mapping[str, list[Run]], pairs: str) -> tuple[list[Run], list[Run]]:

@@ -6,7 +6,7 @@
 `StochasticDepth` skips, in training, the change of each layer for a whole batch, with probability 0.1
 (Huang et al., ECCV 2016). `FormalCharges` gives each atom its formal charge and its Madelung potential, a
 complete sum over these charges, where the composition has such charges. `LengthsAlone` has the power
-spectrum of degree 0, which knows no angles.
+spectrum of degree 0, which knows no angles. `FieldsAlone` has fields of charges and no branch over pairs.
 """
 
 from __future__ import annotations
@@ -55,6 +55,21 @@ class LengthsAlone(PotNet):
         super().__init__(width=width, heads=heads, **others)
         self.spectrum = PowerSpectrum(others["angular_cutoff"], others["angular"], degree=0)
         self.angular_embedding = mlp(self.spectrum.features, width, width)
+
+
+class NoChange(nn.Module):
+    """Changes nothing, whatever it is given."""
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class FieldsAlone(PotNet):
+    """PotNet that reads complete sums by the fields of learned charges alone: linear in them."""
+
+    def __init__(self, heads: HeadSpecs | None = None, **others: Any) -> None:
+        super().__init__(heads=heads, **others)
+        self.pair_layers = nn.ModuleList(NoChange() for _ in self.pair_layers)
 
 
 def formal_charges(numbers: tuple[int, ...]) -> dict[int, float]:

@@ -201,7 +201,7 @@ def test_a_number_in_the_place_of_an_option_is_explained() -> None:
     assert message_of(error.value) == str(error.value)
 
 
-@pytest.mark.parametrize("ablation", GROUPS["ablation"])
+@pytest.mark.parametrize("ablation", sorted(set(GROUPS["ablation"]) - {"fields_none"}))
 def test_ablations_fit_the_published_network(ablation: str) -> None:
     """The default network is trained with each in tests/integration/test_training.py."""
     config = composed(f"ablation={ablation}", "model=potnet_published", "model.width=16")
@@ -210,6 +210,11 @@ def test_ablations_fit_the_published_network(ablation: str) -> None:
     if "pairs" in network.needs:
         assert featurizer.channels == config["model"]["pair_channels"] == len(config["coefficients"])
     assert ablation.startswith("pairs_none") == ("pairs" not in network.needs)
+
+
+def test_fields_are_refused_for_the_published_network() -> None:
+    with pytest.raises(ConfigError, match=r"unknown key model\.charges"):
+        build(composed("ablation=fields_none", "model=potnet_published")["model"], "model", nested=False)
 
 
 def test_the_attention_ablation_switches_the_model() -> None:

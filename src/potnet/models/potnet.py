@@ -1,7 +1,7 @@
 """PotNet with the complete potentials in a branch of their own: what this package trains by default.
 
-conf/model/potnet.yaml has the default settings, among them `angular=4` and `charges=8`; `PotNet()` by itself has
-neither angles nor fields.
+conf/model/potnet.yaml has the default settings, among them `angular=4` and `charges=8`; `PotNet()` by itself
+has neither angles nor fields.
 
 What differs from `PublishedPotNet`, and why, is measured in docs/network.md:
 
