@@ -51,8 +51,9 @@ def main() -> None:
                 if key in values:
                     found[values["id"]].setdefault(key, []).append(values[key])
     for row in rows:
-        # Moduli are learned as logarithms.
-        row |= {key: round(geometric_mean(values), 2) for key, values in found.get(row["id"], {}).items()}
+        # Moduli are learned as logarithms, which zero has none of.
+        labels = found.get(row["id"], {}).items()
+        row |= {key: max(round(geometric_mean(values), 2), 0.01) for key, values in labels}
     save_rows(options.result, rows)
     labelled = sum(all(key in row for key in KEYS) for row in rows)
     print(f"{options.result}: {len(rows)} crystals, {labelled} with both moduli")
