@@ -451,7 +451,7 @@ def test_another_split_does_not_inherit_the_keys_of_the_data_set() -> None:
     assert compose("train", [*given, "data.split.val=0.2"]).data.split.val == 0.2
 
 
-@pytest.mark.parametrize("name", ["device", "prepare", "teachers"])
+@pytest.mark.parametrize("name", ["device", "prepare", "teachers", "transfer_labelling", "transfer"])
 def test_lists_of_runs_compose(name: str) -> None:
     """What a list asks for exists: of lines that differ in nothing but numbers, the first."""
     path = Path(__file__).parents[2] / "benchmarks" / "queues" / f"{name}.txt"
