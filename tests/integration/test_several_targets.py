@@ -16,7 +16,10 @@ import torch
 from conftest import Run
 
 from potnet import load
+from potnet.config import ConfigError
 from potnet.evaluate import evaluate_checkpoint
+from potnet.pretrained.build import build_entry
+from potnet.runs.checkpoint import CheckpointError, export
 
 SMALL = ["model.width=16", "model.edge_width=8", "model.layers=1", "trainer.accelerator=cpu"]
 
@@ -49,6 +52,26 @@ def test_two_moduli_in_one_network(moduli: Run, cache_dir: Path) -> None:
     predictions = load(moduli.folder, device="cpu").predict(structures)
     assert list(predictions.columns)[:2] == ["k_vrh", "g_vrh"]
     assert len(predictions) == 3
+
+
+def test_one_target_of_several_as_a_network_of_its_own(moduli: Run, cache_dir: Path, tmp_path: Path) -> None:
+    file = export(moduli.folder, tmp_path / "g.safetensors", target="g_vrh")
+    structures = [{key: row[key] for key in ("lattice", "z", "frac")} for row in embedded_rows(3)]
+    alone, both = (load(path, device="cpu").predict(structures) for path in (file, moduli.folder))
+    assert "g_vrh" in alone.columns
+    assert "k_vrh" not in alone.columns
+    np.testing.assert_allclose(alone["g_vrh"], both["g_vrh"], rtol=1e-5)
+    with pytest.raises(CheckpointError, match="target=gap: the network predicts k_vrh, g_vrh"):
+        export(moduli.folder, tmp_path / "gap.safetensors", target="gap")
+
+    runs, registry = [str(moduli.folder)] * 2, tmp_path / "registry.yaml"
+    settings = {"cache_dir": str(cache_dir), "device": "cpu", "train_crystals": 20}
+    with pytest.raises(ConfigError, match="one number a crystal: give target=, of k_vrh, g_vrh"):
+        build_entry("shear", runs, registry, **settings)
+    entry = build_entry("shear", runs, registry, target="g_vrh", **settings)
+    expected = metrics_of(moduli)["test"]["g_vrh"]["mae"]
+    assert entry["figures"]["test"]["mae"] == pytest.approx(expected, rel=1e-3)
+    assert entry["target"] == "g_vrh"
 
 
 def test_labels_that_some_crystals_lack(run_training: Callable[..., Run], tmp_path: Path) -> None:

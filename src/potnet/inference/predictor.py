@@ -25,7 +25,7 @@ from potnet.inference.intervals import check_level
 from potnet.inference.limits import DEFAULT_LEVEL, Limits
 from potnet.inference.pieces import InPieces
 from potnet.inference.predictions import Predictions, columns_of, joined
-from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint
+from potnet.runs.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, of_one_target
 from potnet.runs.record import restore_elements
 from potnet.training.networks import build_network
 from potnet.training.outputs import values_of
@@ -83,7 +83,11 @@ class Predictor(InPieces):
 
     @classmethod
     def from_checkpoint(
-        cls, path: str | os.PathLike[str], device: str = "auto", allow: Sequence[str] = ()
+        cls,
+        path: str | os.PathLike[str],
+        device: str = "auto",
+        allow: Sequence[str] = (),
+        target: str | None = None,
     ) -> Predictor:
         """Load a checkpoint file, or the best checkpoint of a run's folder or of the newest run in a folder.
 
@@ -91,15 +95,18 @@ class Predictor(InPieces):
             path: See `find_checkpoint`.
             device: "cpu", "cuda", ..., or "auto".
             allow: Full names of classes outside of potnet that the file may build, such as "mynet.Net".
+            target: Of a network with several targets, the one to predict; None predicts all.
 
         Raises:
-            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, or asks for a
-                class that it may not build; then nothing was imported.
+            CheckpointError: It is missing, damaged, foreign, does not fit its own settings, has no such
+                target, or asks for a class that it may not build; then nothing was imported.
         """
         file = find_checkpoint(path if isinstance(path, str) else Path(path))
         checkpoint = load_checkpoint(file)
         if absent := [key for key in ("hyper_parameters", "potnet", "state_dict") if key not in checkpoint]:
             raise CheckpointError(f"{file}: not a checkpoint of potnet, it has no {', '.join(absent)}")
+        if target is not None:
+            checkpoint = of_one_target(checkpoint, target)
         settings, record, weights = (
             checkpoint["hyper_parameters"],
             checkpoint["potnet"],

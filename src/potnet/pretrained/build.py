@@ -57,6 +57,7 @@ def build_entry(
     runs: Sequence[str],
     registry: str | Path,
     title: str = "",
+    target: str | None = None,
     cards: str | Path | None = None,
     data: str | Path | None = None,
     cache_dir: str | None = None,
@@ -82,6 +83,7 @@ def build_entry(
         runs: Folders of runs or checkpoints, one a member, that learned one target on the same split.
         registry: Its file; other entries are kept.
         title: For people; by default that of the target.
+        target: The one that the model predicts, where the runs learned several.
         cards: Folder of the card; by default that of the registry.
         data: The file of the data, where it is no longer where the first run had it.
         cache_dir: Of features.
@@ -113,12 +115,15 @@ def build_entry(
         raise ConfigError(f"finetune_member={finetune_member}: give 0 to {len(runs) - 1}, one of the runs")
     registry = Path(registry)
     registry.parent.mkdir(parents=True, exist_ok=True)
-    members = [Predictor.from_checkpoint(run, device) for run in runs]
+    members = [Predictor.from_checkpoint(run, device, target=target) for run in runs]
     ensemble = Ensemble(members, name=name)
     if len(ensemble.targets) > 1 or ensemble._with_spread != list(ensemble.targets):
-        raise ConfigError(f"name={name}: a shipped model predicts one number a crystal")
-    target = ensemble.targets.first
-    key = target.key
+        given = ", ".join(ensemble.targets)
+        raise ConfigError(
+            f"name={name}: a shipped model predicts one number a crystal: give target=, of {given}"
+        )
+    predicted = ensemble.targets.first
+    key = predicted.key
     hashes = {str(member.record.get("split_hash")) for member in members}
     if len(hashes) > 1:
         raise ConfigError(
@@ -135,7 +140,7 @@ def build_entry(
     test = parts["test"]
     formulas = _formulas(test, module)
     train = parts["train"]
-    values = target.physical(torch.from_numpy(train.label)).tolist()
+    values = predicted.physical(torch.from_numpy(train.label)).tolist()
     known = [
         Reference(id, formula, float(f"{value:.4g}"))
         for id, formula, value in zip(train.ids, _formulas(train, module), values, strict=True)
@@ -169,11 +174,11 @@ def build_entry(
     reliability = measure.judged(test, formulas, floor, sigma=sigma, difficulty=hard)
     source = module.source
     entry = {
-        "title": title or target.title,
+        "title": title or predicted.title,
         "aliases": list(aliases),
         "target": key,
-        "unit": target.unit,
-        "learned_unit": target.learned_unit,
+        "unit": predicted.unit,
+        "learned_unit": predicted.learned_unit,
         "members": [{"file": file.name, "sha256": file_hash(file)} for file in files],
         **({"finetune_member": finetune_member} if finetune_member else {}),
         "calibration": {"file": calibration_file.name, "sha256": file_hash(calibration_file)},
@@ -240,7 +245,7 @@ def _export(
     files = [folder / f"{name}.{number}.safetensors" for number in range(len(runs))]
     for dtype in ("float16", "bfloat16", "float32"):
         for run, file in zip(runs, files, strict=True):
-            export(run, file, dtype)
+            export(run, file, dtype, key)
         if dtype == "float32":
             break
         again = measure.predictions(Ensemble.from_files(files, device=device), module, "test", key, 200)
@@ -290,7 +295,18 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 KEYS = (
-    *("name", "runs", "title", "registry", "cards", "data", "cache_dir", "aliases", "train_crystals"),
+    *(
+        "name",
+        "runs",
+        "title",
+        "target",
+        "registry",
+        "cards",
+        "data",
+        "cache_dir",
+        "aliases",
+        "train_crystals",
+    ),
     *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
     *("ood", "ood_label", "ood_where", "ood_atoms", "ood_title"),
 )

@@ -39,6 +39,7 @@ __all__ = [
     "export",
     "find_checkpoint",
     "load_checkpoint",
+    "of_one_target",
     "versions",
 ]
 
@@ -124,7 +125,38 @@ def _read_export(file: Path) -> dict[str, Any]:
     }
 
 
-def export(path: str | Path, output: str | Path | None = None, dtype: str = "float32") -> Path:
+def of_one_target(checkpoint: dict[str, Any], target: str) -> dict[str, Any]:
+    """The same network with the head of one of its targets alone.
+
+    Args:
+        checkpoint: What `load_checkpoint` gives.
+        target: Its key.
+
+    Raises:
+        CheckpointError: The network has no such target.
+    """
+    targets = checkpoint["hyper_parameters"]["targets"]
+    if target not in targets:
+        raise CheckpointError(f"target={target}: the network predicts {', '.join(targets)}")
+    others = [
+        f"{prefix}{key}." for key in targets if key != target for prefix in ("model.heads.", "scalers.")
+    ]
+    record, config = checkpoint["potnet"], dict(checkpoint["potnet"].get("config") or {})
+    if len(targets) > 1 and target in (config.get("target") or {}):
+        config["target"] = config["target"][target]
+    return {
+        **checkpoint,
+        "state_dict": {
+            name: value for name, value in checkpoint["state_dict"].items() if not name.startswith(others)
+        },
+        "hyper_parameters": {**checkpoint["hyper_parameters"], "targets": {target: targets[target]}},
+        "potnet": {**record, "config": config},
+    }
+
+
+def export(
+    path: str | Path, output: str | Path | None = None, dtype: str = "float32", target: str | None = None
+) -> Path:
     """Write the weights of a checkpoint, and what is needed to predict with them, as one safetensors file.
 
     It has no state of the optimizer, nothing that is unpickled, and no path of the machine it was trained on.
@@ -134,23 +166,27 @@ def export(path: str | Path, output: str | Path | None = None, dtype: str = "flo
         output: File to write, ending in .safetensors; None puts it beside the checkpoint.
         dtype: "float32", "float16" or "bfloat16": how the matrices of the network are stored. They are read
             back as float32. Vectors and heads stay float32, scalers float64.
+        target: Of a network with several targets, the one to keep; None keeps all.
 
     Returns:
         The file.
 
     Raises:
-        CheckpointError: The checkpoint cannot be read, or the output has another ending.
+        CheckpointError: The checkpoint cannot be read, the output has another ending, or there is no such
+            target.
     """
     from safetensors.torch import save
 
     file = find_checkpoint(path)
-    target = file.with_suffix(WEIGHTS) if output is None else Path(output)
-    if target.suffix != WEIGHTS:
-        raise CheckpointError(f"output={target}: the file must end in {WEIGHTS}")
+    result = file.with_suffix(WEIGHTS) if output is None else Path(output)
+    if result.suffix != WEIGHTS:
+        raise CheckpointError(f"output={result}: the file must end in {WEIGHTS}")
     kinds = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
     if dtype not in kinds:
         raise CheckpointError(f"dtype={dtype}: give one of {', '.join(kinds)}")
     checkpoint = load_checkpoint(file)
+    if target is not None:
+        checkpoint = of_one_target(checkpoint, target)
     record = dict(checkpoint["potnet"])
     tensors = {
         name: _stored(name, value, kinds[dtype])
@@ -164,9 +200,9 @@ def export(path: str | Path, output: str | Path | None = None, dtype: str = "flo
         "record": {**record, "config": portable(record.get("config") or {})},
         "hyper_parameters": {key: checkpoint["hyper_parameters"][key] for key in ("model", "targets")},
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, save(tensors, {"potnet": json.dumps(settings)}))
-    return target
+    result.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(result, save(tensors, {"potnet": json.dumps(settings)}))
+    return result
 
 
 def _stored(name: str, value: Tensor, dtype: torch.dtype) -> Tensor:
