@@ -1,6 +1,7 @@
 """Errors of several runs of one kind, each alone and averaged.
 
-    python benchmarks/ensemble.py multirun/transfer/bulk_seed* --json benchmarks/results/transfer_bulk.json
+    python benchmarks/ensemble.py multirun/transfer/k_vrh_[0-9] --json benchmarks/results/transfer_k_vrh.json
+    python benchmarks/ensemble.py multirun/transfer/moduli_[0-9] --target g_vrh
 
 Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are
 given, none chosen by its error.
@@ -44,11 +45,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--target", metavar="KEY", help="of several; the first one by default")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     runs = [run for run in collect(options.runs) if run.metrics is not None]
+    if options.target is not None:
+        runs = [each for run in runs for each in run.by_target() if each.key == options.target]
     if not runs:
-        raise SystemExit("no finished run: metrics.json is missing")
+        raise SystemExit("no finished run of this target: metrics.json is missing, or its target is another")
     info = machine_info("cpu")
     unit = runs[0].unit("test")
     print_header(f"MAE in {unit}", info)

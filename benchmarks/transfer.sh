@@ -17,6 +17,7 @@ run benchmarks/queues/transfer_labelling.txt
 [ -f $data/mp20_moduli.jsonl.gz ] ||
     python benchmarks/pseudo_labels.py $data/mp20.jsonl.gz $data/mp20_moduli.jsonl.gz --models multirun/labelling/*_[0-9]
 run benchmarks/queues/transfer.txt
-for target in g_vrh k_vrh formation_energy gap; do
+for target in k_vrh formation_energy gap; do
     python benchmarks/ensemble.py multirun/transfer/${target}_[0-9] --json benchmarks/results/transfer_$target.json
 done
+python benchmarks/ensemble.py multirun/transfer/moduli_[0-9] --target g_vrh --json benchmarks/results/transfer_g_vrh.json

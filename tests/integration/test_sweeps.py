@@ -97,6 +97,16 @@ def test_a_failing_job_is_reported_and_finished_ones_are_skipped_next_time(
     assert [(job / "metrics.json").stat().st_mtime_ns for job in (first, last)] == times
 
 
+def test_fine_tuned_jobs_are_known_again(sweep: Sweep, trained: Run, capfd: Any) -> None:
+    """Their network and features are those of the run that they begin with, not those of the command."""
+    command = (f"finetune.from={trained.folder}", "features.cell=as_given", "seed=0")
+    assert sweep(*command) == 0
+    assert sweep(*command) == 0
+    assert "finished earlier, skipped" in capfd.readouterr().out
+    assert sweep(*command, "finetune.freeze=[atom_embedding]") == 1
+    assert "holds a run with another value of finetune.freeze" in capfd.readouterr().err
+
+
 def test_all_jobs_of_a_sweep_lie_in_one_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:

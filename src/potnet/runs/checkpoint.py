@@ -138,9 +138,8 @@ def of_one_target(checkpoint: dict[str, Any], target: str) -> dict[str, Any]:
     targets = checkpoint["hyper_parameters"]["targets"]
     if target not in targets:
         raise CheckpointError(f"target={target}: the network predicts {', '.join(targets)}")
-    others = [
-        f"{prefix}{key}." for key in targets if key != target for prefix in ("model.heads.", "scalers.")
-    ]
+    parts = ("model.heads.", "scalers.")
+    others = tuple(f"{part}{key}." for key in targets if key != target for part in parts)
     record, config = checkpoint["potnet"], dict(checkpoint["potnet"].get("config") or {})
     if len(targets) > 1 and target in (config.get("target") or {}):
         config["target"] = config["target"][target]

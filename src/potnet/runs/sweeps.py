@@ -64,6 +64,7 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
 
 def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[str], bool]) -> float | None:
     from potnet.runs.folder import LAST
+    from potnet.training.finetune import with_source
     from potnet.training.setup import with_absolute_source
 
     settings = plain(config)
@@ -81,7 +82,9 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
         check_resumable(last)
     if metrics is not None or last is not None:
         saved = read_saved_config(run.config, [*allow, *_named(settings)])
-        key = difference(saved, with_absolute_source(settings), resumable)
+        # A run that begins with another network has the settings of that one.
+        settings = with_source(with_absolute_source(settings))
+        key = difference(saved, settings, resumable)
         if key is not None:
             raise ConfigError(
                 f"{folder} holds a run with another value of {key}: choose another hydra.sweep.dir, or move "
