@@ -5,9 +5,10 @@
 For each task and each kind of pairs: MAE of every seed, its mean and standard deviation, and the difference
 complete minus this row, over the seeds that both have, with a 95 % bootstrap interval over crystals (errors
 are averaged over seeds, crystals are drawn with replacement). Negative: complete is better. Rows without
-fields of charges (`ablation=fields_none`) are compared with complete pairs without fields. Then the same by
-class of crystal: ionic (formal charges from the composition, electronegativities 1.5 apart), metallic (metals
-only), other; layered (bonded in two dimensions); by atoms in the cell.
+fields of charges (`ablation=fields_none`) are compared with complete pairs without fields, and with the
+default, which has both. Then the same by class of crystal: ionic (formal charges from the composition,
+electronegativities 1.5 apart), metallic (metals only), other; layered (bonded in two dimensions); by atoms
+in the cell.
 """
 
 from __future__ import annotations
@@ -70,18 +71,18 @@ def reference(pairs: str) -> str:
     return "complete" + WITHOUT * (WITHOUT in pairs and pairs != "complete" + WITHOUT)
 
 
-def common(rows: Mapping[str, list[Run]], pairs: str) -> tuple[list[Run], list[Run]]:
-    """Runs of complete pairs and of another kind, of the seeds that both have."""
-    here, there = (
-        {run.config["seed"]: run for run in rows.get(key, [])} for key in (reference(pairs), pairs)
-    )
+def common(rows: Mapping[str, list[Run]], first: str, second: str) -> tuple[list[Run], list[Run]]:
+    """Runs of two kinds of pairs, of the seeds that both have."""
+    here, there = ({run.config["seed"]: run for run in rows.get(key, [])} for key in (first, second))
     seeds = sorted(here.keys() & there.keys())
     return [here[seed] for seed in seeds], [there[seed] for seed in seeds]
 
 
-def differences(rows: Mapping[str, list[Run]], pairs: str, part: str) -> dict[str, float]:
-    """Absolute error of complete minus that of other pairs, by crystal; the mean over common seeds."""
-    here, there = (mean_errors(runs, part) for runs in common(rows, pairs))
+def differences(
+    rows: Mapping[str, list[Run]], pairs: str, part: str, first: str | None = None
+) -> dict[str, float]:
+    """Absolute error of complete (or `first`) minus that of other pairs, by crystal, over common seeds."""
+    here, there = (mean_errors(runs, part) for runs in common(rows, first or reference(pairs), pairs))
     return {name: here[name] - there[name] for name in here if name in there}
 
 
@@ -113,6 +114,10 @@ def table(rows: Mapping[str, list[Run]]) -> list[dict[str, Any]]:
             found = differences(rows, pairs, part) if pairs != "complete" else {}
             key = f"complete minus this, {'validation' if part == 'val' else part}"
             row[key] = difference_text(np.array(list(found.values()))) if found else None
+            if reference(pairs) != "complete":
+                found = differences(rows, pairs, part, "complete")
+                key = key.replace("complete", "default")
+                row[key] = difference_text(np.array(list(found.values()))) if found else None
         row["training, min"] = round(statistics.fmean(m["seconds"]["train"] for m in metrics) / 60, 1)
         result.append(row)
     return result
