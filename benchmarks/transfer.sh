@@ -7,7 +7,7 @@
 # Stopped, it goes on where it was when it is given again: finished runs and files are kept. Runs lie in multirun/, data in
 # study_data/. docs/network.md has what it gave.
 set -eu
-megnet=$1 gvrh=$2 cores=${3:-$(nproc)}
+megnet=${1:?give mp_megnet_2018.jsonl.gz} gvrh=${2:?give matbench_gvrh_part.jsonl.gz} cores=${3:-$(nproc)}
 data=study_data
 run() { python benchmarks/run_queue.py "$1" --cores "$cores" --unpinned --seconds 86400 --runs multirun; }
 mkdir -p $data

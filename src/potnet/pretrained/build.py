@@ -295,19 +295,9 @@ def _write(registry: Path, name: str, entry: Mapping[str, Any]) -> None:
 
 
 KEYS = (
-    *(
-        "name",
-        "runs",
-        "title",
-        "target",
-        "registry",
-        "cards",
-        "data",
-        "cache_dir",
-        "aliases",
-        "train_crystals",
-    ),
-    *("command", "finetune_member", "notes", "device", "licence", "citation", "data_name"),
+    *("name", "runs", "target", "title", "registry", "cards", "data", "cache_dir", "aliases"),
+    *("train_crystals", "device", "notes", "command", "finetune_member"),
+    *("licence", "citation", "data_name"),
     *("ood", "ood_label", "ood_where", "ood_atoms", "ood_title"),
 )
 

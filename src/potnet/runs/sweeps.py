@@ -64,7 +64,6 @@ def run_job(config: DictConfig, folder: Path, train: Train, resumable: Callable[
 
 def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[str], bool]) -> float | None:
     from potnet.runs.folder import LAST
-    from potnet.training.finetune import with_source
     from potnet.training.setup import with_absolute_source
 
     settings = plain(config)
@@ -82,8 +81,12 @@ def _run(config: DictConfig, folder: Path, train: Train, resumable: Callable[[st
         check_resumable(last)
     if metrics is not None or last is not None:
         saved = read_saved_config(run.config, [*allow, *_named(settings)])
-        # A run that begins with another network has the settings of that one.
-        settings = with_source(with_absolute_source(settings))
+        settings = with_absolute_source(settings)
+        if (settings.get("finetune") or {}).get("from") is not None:
+            from potnet.training.finetune import with_source  # takes seconds
+
+            # A run that begins with another network has the settings of that one.
+            settings = with_source(settings)
         key = difference(saved, settings, resumable)
         if key is not None:
             raise ConfigError(
