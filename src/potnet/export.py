@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
         print(line)
     output = settings["output"]
     output = None if output is None else path_setting("output", output)
-    file = export(choice.file, output, str(settings["dtype"]), settings["target"])
+    file = export(choice.file, output, str(settings["dtype"]), settings["only"])
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB (of {choice.file})")
 
 

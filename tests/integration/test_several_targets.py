@@ -18,6 +18,7 @@ from conftest import Run
 from potnet import load
 from potnet.config import ConfigError
 from potnet.evaluate import evaluate_checkpoint
+from potnet.export import main as export_command
 from potnet.pretrained.build import build_entry
 from potnet.runs.checkpoint import CheckpointError, export
 
@@ -54,8 +55,12 @@ def test_two_moduli_in_one_network(moduli: Run, cache_dir: Path) -> None:
     assert len(predictions) == 3
 
 
-def test_one_target_of_several_as_a_network_of_its_own(moduli: Run, cache_dir: Path, tmp_path: Path) -> None:
-    file = export(moduli.folder, tmp_path / "g.safetensors", target="g_vrh")
+def test_one_target_of_several_as_a_network_of_its_own(
+    moduli: Run, cache_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "g.safetensors"
+    monkeypatch.setattr("sys.argv", ["export", f"checkpoint={moduli.folder}", f"output={file}", "only=g_vrh"])
+    export_command()
     structures = [{key: row[key] for key in ("lattice", "z", "frac")} for row in embedded_rows(3)]
     alone, both = (load(path, device="cpu").predict(structures) for path in (file, moduli.folder))
     assert "g_vrh" in alone.columns
