@@ -116,6 +116,29 @@ def sums(setting: Setting) -> list[dict[str, Any]]:
     return rows
 
 
+def kernel(setting: Setting) -> list[dict[str, Any]]:
+    """Sums and derivatives on this device against those of the CPU: largest errors, and the bounds stated."""
+    from potnet.lattice import lattice_sums_and_derivatives, triton_kernels
+    from potnet.lattice.kernels import ExponentialKernel, PowerKernel
+
+    inputs = random_batch(16, 10, setting.device)
+    exact = lattice_sums_and_derivatives(*(x.cpu() for x in inputs), potentials(), 1e-11)
+    kernels = [PowerKernel(0.5), PowerKernel(3.0), ExponentialKernel(3.0)]
+    rows = []
+    for accuracy in (1e-8, 1e-4):
+        found = lattice_sums_and_derivatives(*inputs, potentials(), accuracy)
+        row: dict[str, Any] = {
+            "accuracy": accuracy,
+            "by Triton": triton_kernels.applies(kernels, inputs[0].device),
+            "bound": float(found.bound.max()),
+            "derivative bound": float(found.derivative_bound.max()),
+        }
+        for name in ("values", "by_vector", "by_strain"):
+            row[name] = float((getattr(found, name).cpu() - getattr(exact, name)).abs().max())
+        rows.append(row)
+    return rows
+
+
 def energies(setting: Setting) -> list[dict[str, Any]]:
     """Energy, forces and stress of one vector of charges at 1e-6."""
     from potnet.lattice import Coulomb, lattice_energies
@@ -224,22 +247,24 @@ def training(setting: Setting) -> list[dict[str, Any]]:
 
 def epoch(setting: Setting) -> list[dict[str, Any]]:
     """An epoch of 44 578 crystals, the size of JARVIS formation energies: embedded crystals, repeated."""
+    from hydra.utils import instantiate
     from torch import nn
 
-    from potnet.models import PotNet
+    from potnet.config import compose
 
+    network = compose("train", ["experiment=mp_bulk_modulus"]).model
     data = _embedded(setting)
     dataset = data.dataset("train")
     count = setting.size(44578, 256)
     rows = []
-    for batch_size in (64, 256):
+    for batch_size in (64, 256, 512):
         batches = [
             dataset.batch([n % len(dataset) for n in range(start, start + batch_size)])
             for start in range(0, min(count, len(dataset)), batch_size)
         ]
         for precision in (None, torch.bfloat16):
             torch.manual_seed(0)
-            model = PotNet().to(setting.device).train()
+            model = instantiate(network).to(setting.device).train()
             optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
             done = 0
 
@@ -304,6 +329,7 @@ def _left(setting: Setting) -> float:
 PARTS: dict[str, Callable[[Setting], list[dict[str, Any]]]] = {
     "ceilings": ceilings,
     "sums": sums,
+    "kernel": kernel,
     "energies": energies,
     "gradients": gradients,
     "featurizing": featurizing,

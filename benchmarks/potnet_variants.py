@@ -7,6 +7,8 @@
 (Huang et al., ECCV 2016). `FormalCharges` gives each atom its formal charge and its Madelung potential, a
 complete sum over these charges, where the composition has such charges. `LengthsAlone` has the power
 spectrum of degree 0, which knows no angles. `FieldsAlone` has fields of charges and no branch over pairs.
+`NoisyInputs` disturbs, in training, what local edges and pairs are embedded from by a factor of 1 + 0.01 times
+a normal number of each.
 """
 
 from __future__ import annotations
@@ -70,6 +72,26 @@ class FieldsAlone(PotNet):
     def __init__(self, heads: HeadSpecs | None = None, **others: Any) -> None:
         super().__init__(heads=heads, **others)
         self.pair_layers = nn.ModuleList(NoChange() for _ in self.pair_layers)
+
+
+class RelativeNoise(nn.Module):
+    """In training x (1 + size e), e normal and of each component its own."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 + self.size * torch.randn_like(x)) if self.training else x
+
+
+class NoisyInputs(PotNet):
+    """PotNet whose local edges and pairs have other lengths and sums at every step of training."""
+
+    def __init__(self, noise: float = 0.01, heads: HeadSpecs | None = None, **others: Any) -> None:
+        super().__init__(heads=heads, **others)
+        self.edge_embedding = nn.Sequential(RelativeNoise(noise), self.edge_embedding)
+        self.pair_embedding = nn.Sequential(RelativeNoise(noise), self.pair_embedding)  # type: ignore[assignment]
 
 
 def formal_charges(numbers: tuple[int, ...]) -> dict[int, float]:
