@@ -232,7 +232,11 @@ def training(setting: Setting) -> list[dict[str, Any]]:
             sys.executable, "-m", "potnet.train", "experiment=mp_bulk_modulus", f"hydra.run.dir={folder}",
             f"trainer.accelerator={setting.device}", f"trainer.precision={precision}", *trial,
         ]  # fmt: skip
-        subprocess.run(command, check=True, timeout=_left(setting), stdout=subprocess.DEVNULL)
+        try:
+            subprocess.run(command, check=True, timeout=_left(setting), stdout=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired as error:
+            rows.append({"precision": precision, "stopped": f"the time was up after {error.timeout:.0f} s"})
+            break
         metrics = json.loads((folder / "metrics.json").read_text())
         seconds, epochs = metrics["seconds"], metrics["epochs"]
         rows.append(
