@@ -7,8 +7,8 @@
 (Huang et al., ECCV 2016). `FormalCharges` gives each atom its formal charge and its Madelung potential, a
 complete sum over these charges, where the composition has such charges. `LengthsAlone` has the power
 spectrum of degree 0, which knows no angles. `FieldsAlone` has fields of charges and no branch over pairs.
-`NoisyInputs` disturbs, in training, what local edges and pairs are embedded from: times 1 + 0.01 e, e a normal
-number of each component.
+`NoisyInputs` disturbs in training what local edges and pairs are embedded from: it is multiplied with
+1 + 0.01 e, e normal and of each number its own.
 """
 
 from __future__ import annotations

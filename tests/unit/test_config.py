@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -27,6 +27,7 @@ from potnet.config.messages import explain
 from potnet.config.resolvers import folder_name, remove_unused_run_dir, run_dir, secret
 from potnet.data.features.featurizer import NEEDS
 from potnet.data.targets import Targets
+from potnet.models import PotNet
 from potnet.training.module import PropertyModule
 from potnet.training.setup import build_callbacks, build_trainer, data_settings
 
@@ -298,6 +299,26 @@ def test_a_class_given_alone_drops_the_keys_of_the_one_before() -> None:
         build(config.model, "model")
 
 
+def test_a_class_that_passes_others_on_keeps_the_keys_of_the_class_it_derives_from() -> None:
+    given = ["model.rate=0.5", "model.extra=3"]
+    config = compose("train", [f"model._target_={__name__}.Derived", *given])
+    assert config.model.width == 128  # of conf/model/potnet.yaml, which the class before has as well
+    assert "layers" not in config.model
+    found = build(config.model, "model")
+    assert (found.width, found.rate, found.extra) == (128, 0.5, 3)
+    config = compose("train", [f"model._target_={__name__}.Derived", "+model.rat=0.5"])
+    with pytest.raises(ConfigError, match=r"unknown key model\.rat; did you mean model\.rate"):
+        build(config.model, "model")
+
+
+def test_a_network_with_one_thing_changed_is_otherwise_the_default() -> None:
+    config = compose("train", [f"model._target_={__name__}.Changed"])
+    network = build(config.model, "model")
+    default = build(compose("train", []).model, "model")
+    assert network.changed
+    assert network.state_dict().keys() == default.state_dict().keys()
+
+
 def test_an_added_class_takes_added_keys() -> None:
     end = "callbacks.end"
     config = compose("train", [f"+{end}._target_={__name__}.Toy", f"+{end}.width=7"])
@@ -331,6 +352,22 @@ class Toy:
 
     def __init__(self, width: int, mode: Literal["sum", "mean"] = "sum", rate: float | None = None) -> None:
         self.width = width
+
+
+class Derived(Toy):
+    """Takes an argument, and those of the class it derives from."""
+
+    def __init__(self, extra: int = 1, **others: Any) -> None:
+        super().__init__(**others)
+        self.extra, self.rate = extra, others.get("rate")
+
+
+class Changed(PotNet):
+    """The default network with one thing changed."""
+
+    def __init__(self, heads: Any = None, **others: Any) -> None:
+        super().__init__(heads=heads, **others)
+        self.changed = True
 
 
 class Outer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Sequence
 
@@ -54,15 +53,15 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _drop_foreign_keys(config: DictConfig, place: str, given: set[str]) -> None:
-    from potnet.config.instantiate import locate
+    from potnet.config.instantiate import argument_names, locate
 
     node = OmegaConf.select(config, place)
-    parameters = inspect.signature(locate({"_target_": node["_target_"]}, place)).parameters
+    taken, _ = argument_names(locate({"_target_": node["_target_"]}, place))
     foreign = [
         str(key)
         for key in node
         if key != "_target_"
-        and key not in parameters
+        and key not in taken
         and not any(name == f"{place}.{key}" or name.startswith(f"{place}.{key}.") for name in given)
     ]
     for key in foreign:

@@ -80,6 +80,30 @@ def _object(path: str) -> Any:
     raise ModuleNotFoundError(f"{path!r} names no module")
 
 
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def argument_names(function: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Names of the arguments of a call, and whether it takes any others.
+
+    A class that takes `**others` passes them on to the class it derives from, whose arguments count then.
+    """
+    calls: list[Callable[..., Any]] = [function]
+    if inspect.isclass(function):
+        calls += [vars(base)["__init__"] for base in function.__mro__[1:-1] if "__init__" in vars(base)]
+    names: list[str] = []
+    for call in calls:
+        parameters = inspect.signature(call).parameters
+        names += [
+            name
+            for name, parameter in parameters.items()
+            if parameter.kind in _BY_NAME and name != "self" and name not in names
+        ]
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return names, False
+    return names, True
+
+
 def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], where: str = "") -> None:
     """Compare arguments with a signature before the call, so that a mistake is named by its key.
 
@@ -87,18 +111,15 @@ def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any], 
         ConfigError: An argument is unknown, missing, or plainly not of the annotated kind.
     """
     parameters = inspect.signature(function).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    names = [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+    names, takes_any = argument_names(function)
     prefix = f"{where}." if where else ""
     for key in arguments:
         if key not in names and not takes_any:
             raise ConfigError(f"unknown key {prefix}{key}{did_you_mean(key, names, prefix)}")
     missing = [
         name
-        for name in names
-        if name not in arguments
-        and parameters[name].default is inspect.Parameter.empty
-        and parameters[name].kind is not inspect.Parameter.VAR_POSITIONAL
+        for name, parameter in parameters.items()
+        if name in names and name not in arguments and parameter.default is parameter.empty
     ]
     if missing:
         raise ConfigError(f"missing key {prefix}{missing[0]}: give it a value")

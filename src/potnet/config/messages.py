@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import errno
-import inspect
 import re
 import shlex
 import traceback
@@ -18,7 +17,7 @@ from potnet.config import paths
 from potnet.config.arguments import POSITIONAL
 from potnet.config.composition import compose
 from potnet.config.errors import ConfigError
-from potnet.config.instantiate import locate
+from potnet.config.instantiate import argument_names, locate
 from potnet.config.suggest import did_you_mean
 
 
@@ -182,7 +181,7 @@ def _nearly(name: str, options: Iterable[str]) -> bool:
 
 def _arguments(node: DictConfig) -> list[str]:
     try:
-        return list(inspect.signature(locate(node)).parameters)
+        return argument_names(locate(node))[0]
     except ConfigError:
         return []
 
