@@ -1,0 +1,52 @@
+"""What a change of the network or its training is worth: its errors minus those of the default, by crystal.
+
+    python benchmarks/paired.py DEFAULT... --others RUNS...
+
+DEFAULT are folders of finished runs of one task, or folders that hold such; RUNS likewise, of the changed
+network. For each part: mean difference of the absolute errors, averaged over the seeds that both have, with
+a 95 % bootstrap interval over crystals. Negative: the change is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from completeness import common, difference_text
+
+from potnet.runs.report import Run, collect
+from potnet.runs.report.rows import mean_errors
+
+
+def compared(default: list[Run], changed: list[Run], part: str) -> tuple[list[int], np.ndarray]:
+    """Seeds that both have, and the differences of errors, one of each crystal."""
+    here, there = common({"changed": changed, "default": default}, "changed", "default")
+    first, second = (mean_errors(runs, part) for runs in (here, there))
+    seeds = [run.config["seed"] for run in here]
+    return seeds, np.array([first[name] - second[name] for name in first if name in second])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("default", nargs="+", type=Path)
+    parser.add_argument("--others", nargs="+", type=Path, required=True)
+    options = parser.parse_args()
+    default, changed = (
+        [run for run in collect(folders) if run.metrics is not None]
+        for folders in (options.default, options.others)
+    )
+    names = {run.config["name"] for run in (*default, *changed)}
+    if len(names) != 1:
+        raise SystemExit(f"give runs of one task; these are of {', '.join(sorted(names)) or 'none'}")
+    for part in ("val", "test"):
+        seeds, differences = compared(default, changed, part)
+        if not seeds:
+            raise SystemExit("no seed has runs of both")
+        print(f"{part}: {difference_text(differences)}, seeds {', '.join(map(str, seeds))}")
+
+
+if __name__ == "__main__":
+    main()
