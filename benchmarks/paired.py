@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from completeness import common, difference_text
 
+from potnet.config import ConfigError
 from potnet.runs.report import Run, collect
 from potnet.runs.report.rows import mean_errors
 
 
 def compared(default: list[Run], changed: list[Run], part: str) -> tuple[list[int], np.ndarray]:
-    """Seeds that both have, and the differences of errors, one of each crystal."""
+    """Seeds that both have, and changed minus default, one absolute error (in the learned unit) a crystal."""
     here, there = common({"changed": changed, "default": default}, "changed", "default")
     first, second = (mean_errors(runs, part) for runs in (here, there))
     seeds = [run.config["seed"] for run in here]
@@ -34,10 +35,13 @@ def main() -> None:
     parser.add_argument("default", nargs="+", type=Path)
     parser.add_argument("--others", nargs="+", type=Path, required=True)
     options = parser.parse_args()
-    default, changed = (
-        [run for run in collect(folders) if run.metrics is not None]
-        for folders in (options.default, options.others)
-    )
+    try:
+        default, changed = (
+            [run for run in collect(folders) if run.metrics is not None]
+            for folders in (options.default, options.others)
+        )
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
     names = {run.config["name"] for run in (*default, *changed)}
     if len(names) != 1:
         raise SystemExit(f"give runs of one task; these are of {', '.join(sorted(names)) or 'none'}")
