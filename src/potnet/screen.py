@@ -78,7 +78,8 @@ def screen(
     """
     from filelock import FileLock
 
-    from potnet.data.features.workers import ProcessKilled, run_tasks, usable_cores
+    from potnet.data.errors import ProcessKilled
+    from potnet.data.features.workers import run_tasks, usable_cores
     from potnet.data.sources.where import Where
     from potnet.inference.intervals import check_level
     from potnet.predict import chosen_model

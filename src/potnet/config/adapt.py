@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from potnet.config.signatures import argument_names, locate
+
 log = logging.getLogger(__name__)
 
 
@@ -53,8 +55,6 @@ def adapt(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
 
 
 def _drop_foreign_keys(config: DictConfig, place: str, given: set[str]) -> None:
-    from potnet.config.instantiate import argument_names, locate
-
     node = OmegaConf.select(config, place)
     taken, _ = argument_names(locate({"_target_": node["_target_"]}, place))
     foreign = [

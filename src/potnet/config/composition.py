@@ -1,4 +1,4 @@
-"""Where the configuration is, and composing it in Python."""
+"""Composing a configuration in Python, and resolving it; what is wrong becomes one message."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config.errors import ConfigError
-from potnet.config.paths import config_dir
-from potnet.config.resolvers import register_resolvers
-
-register_resolvers()
+from potnet.config.hydra_config import hydra_config
+from potnet.config.messages import explain
 
 
 def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
@@ -25,16 +23,10 @@ def compose(name: str = "train", overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         ConfigError: A wrong key, group or option; the nearest valid one is named.
     """
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
     from hydra.errors import HydraException
 
-    from potnet.config.adapt import adapt, with_own_keys
-    from potnet.config.messages import explain
-
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return adapt(hydra_compose(name, overrides=with_own_keys(overrides)), overrides)
+        return hydra_config(name, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, name, overrides)) from error
 
@@ -47,8 +39,6 @@ def plain(config: Any) -> Any:
     """
     if not isinstance(config, DictConfig | ListConfig):
         return config
-    from potnet.config.messages import explain
-
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:

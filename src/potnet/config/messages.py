@@ -15,9 +15,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config import paths
 from potnet.config.arguments import POSITIONAL
-from potnet.config.composition import compose
 from potnet.config.errors import ConfigError
-from potnet.config.instantiate import argument_names, locate
+from potnet.config.hydra_config import hydra_config
+from potnet.config.signatures import argument_names, locate
 from potnet.config.suggest import did_you_mean
 
 
@@ -98,14 +98,17 @@ def _shell_quoted(key: str, value: str) -> str:
 
 def _explain_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     """What is wrong with a key that is not in the configuration."""
+    from hydra.errors import HydraException
+
     groups = paths.groups()
     chosen = [word for word in overrides if word.partition("=")[0] in groups]
     if chosen and chosen == list(overrides):  # the fault is within an option: a file of conf/ itself
         chosen = []
     try:
-        config = compose(config_name, chosen)
-    except ConfigError:  # one of the choices is wrong as well, or several are to be tried
-        config = compose(config_name)
+        config = hydra_config(config_name, chosen)
+    except (ConfigError, HydraException, OmegaConfBaseException):
+        # One of the choices is wrong as well, or several are to be tried.
+        config = hydra_config(config_name)
     if config_name == "train" and key in _OTHER_NAMES:
         return f"unknown key {key}; did you mean {_OTHER_NAMES[key]}?"
     group = re.split(r"[./]", key)[0]

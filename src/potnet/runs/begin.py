@@ -14,7 +14,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from potnet.config import ConfigError, pasteable
+from potnet.config.arguments import pasteable
+from potnet.config.errors import ConfigError
 from potnet.runs.errors import BusyError
 from potnet.runs.folder import LAST, RunFolder
 from potnet.training.processes.environment import rank

@@ -21,10 +21,11 @@ from crystal_tables import moduli, write_table
 
 from potnet.crystals import CrystalError
 from potnet.data import CacheError, DataError, Failure, Featurizer, TableSource
+from potnet.data.errors import ProcessKilled
 from potnet.data.features import build, ray_tasks, workers
 from potnet.data.features.cache import cached_features
 from potnet.data.features.staging import stage
-from potnet.data.features.workers import ProcessKilled, run_tasks
+from potnet.data.features.workers import run_tasks
 
 _MODULE = '''
 import errno, logging, os, signal, sys, time

@@ -15,14 +15,14 @@ import pyarrow.compute as pc
 import torch
 
 from potnet.crystals import Crystal
-from potnet.data.errors import CacheError, DataError
+from potnet.data.errors import CacheError, DataError, ProcessKilled
 from potnet.data.features.choice import Choice, choose
 from potnet.data.features.featurizer import Failure, Featurizer, Progress
 from potnet.data.features.label_file import LABELS, REMOVED, write_labels, write_removed
 from potnet.data.features.shards import ShardRecord, finished_shard, write_shard
 from potnet.data.features.staging import Stage, stage
 from potnet.data.features.store import MANIFEST, manifest_file
-from potnet.data.features.workers import ProcessKilled, run_tasks, usable_cores
+from potnet.data.features.workers import run_tasks, usable_cores
 from potnet.data.sources.base import Source
 from potnet.data.table import CrystalTable
 from potnet.files import file_hash, replacing, write_whole

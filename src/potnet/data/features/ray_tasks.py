@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from potnet.data.errors import DataError
+from potnet.data.errors import DataError, ProcessKilled
 
 _TASK, _OUTCOME = "task", "outcome"
 
@@ -34,8 +34,6 @@ def run_on_ray(
             "backend=processes"
         )
     import ray
-
-    from potnet.data.features.workers import ProcessKilled
 
     started = not ray.is_initialized()
     if started:

@@ -13,14 +13,14 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
 from potnet.config.suggest import did_you_mean
-from potnet.data.errors import CacheError, DataError
+from potnet.data.errors import DataError, ProcessKilled
 
 log = logging.getLogger(__name__)
 
@@ -81,21 +81,6 @@ def run_tasks(
     if backend == "processes":
         return _by_processes(function, iter(tasks), workers, tries)
     raise DataError(f"backend={backend}{did_you_mean(backend, BACKENDS)}")
-
-
-class ProcessKilled(CacheError):
-    """A process was killed, mostly because memory ran out.
-
-    Args:
-        how: It ended.
-        tasks: That were being done.
-    """
-
-    def __init__(self, how: str, tasks: Sequence[Any] = ()) -> None:
-        self.how = how
-        self.tasks = list(tasks)
-        at = f" at {' or '.join(map(str, tasks))}" if tasks else ""
-        super().__init__(f"{how}{at}: use fewer processes at a time")
 
 
 def _by_processes(
