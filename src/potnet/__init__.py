@@ -12,7 +12,7 @@ SUBPACKAGES = ("crystals", "forcefield", "lattice", "pretrained")
 if TYPE_CHECKING:
     from potnet.api import Predictions, Predictor, load
     from potnet.inference.calculator import PropertyCalculator
-    from potnet.runs.trained import train_from_python as train
+    from potnet.trained import train_from_python as train
 
 
 def __getattr__(name: str) -> Any:

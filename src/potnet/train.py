@@ -1,7 +1,7 @@
 """Train a network: `potnet train --help`.
 
 From Python this module is called like a function, `potnet.train("experiment=mp_bulk_modulus")`: see
-`potnet.runs.trained.train_from_python`.
+`potnet.trained.train_from_python`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
-from potnet.training.processes.environment import rank
+from potnet.ranks import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -238,7 +238,7 @@ class _Callable(types.ModuleType):
     """A module that is called like a function; a function of this name would hide it, or be hidden."""
 
     def __call__(self, *overrides: str, **settings: Any) -> Any:
-        from potnet.runs.trained import train_from_python
+        from potnet.trained import train_from_python
 
         return train_from_python(*overrides, **settings)
 

@@ -13,7 +13,7 @@ import potnet
 from potnet.config import ConfigError, compose, plain
 from potnet.runs.begin import alone_in
 from potnet.runs.errors import BusyError
-from potnet.runs.trained import overrides_of
+from potnet.trained import overrides_of
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from potnet.forcefield.derivatives import derivatives
 from potnet.forcefield.errors import ForceFieldError
+from potnet.nn.derivatives import derivatives
 
 if TYPE_CHECKING:
     from potnet.forcefield.calculator import Calculator

@@ -14,10 +14,10 @@ from torch import Tensor
 from potnet.crystals import Crystal, CrystalBatch, CrystalError, collate
 from potnet.crystals.elements import symbol
 from potnet.crystals.reading.check import implausible
-from potnet.forcefield.derivatives import derivatives
 from potnet.forcefield.errors import ForceFieldError
 from potnet.inference.predictor import Predictor
 from potnet.models.network import Network
+from potnet.nn.derivatives import derivatives
 from potnet.training.outputs import values_of
 from potnet.training.scaling import EnergyScaler, scaler_of
 

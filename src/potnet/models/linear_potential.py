@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from potnet.crystals.batch import CrystalBatch, edge_vectors
-from potnet.forcefield.derivatives import derivatives
 from potnet.models.designs import Designs
 from potnet.models.network import Network
 from potnet.nn import Embedding, HeadSpecs
 from potnet.nn.clusters import INNER_WIDTH
+from potnet.nn.derivatives import derivatives
 from potnet.nn.heads import head_specs
 from potnet.nn.repulsion import repulsion
 from potnet.nn.ridge import Normal, Report

@@ -16,9 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config.arguments import pasteable
 from potnet.config.errors import ConfigError
+from potnet.ranks import rank
 from potnet.runs.errors import BusyError
 from potnet.runs.folder import LAST, RunFolder
-from potnet.training.processes.environment import rank
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from potnet.ranks import rank
 from potnet.runs.folder import RunFolder
-from potnet.training.processes.environment import rank
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from potnet.crystals.batch import CrystalBatch
 from potnet.data.targets import Targets
-from potnet.forcefield.derivatives import derivatives
+from potnet.nn.derivatives import derivatives
 from potnet.training.scaling import scaler_of
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from potnet.config import INTERRUPTED, message_of
 from potnet.files import write_whole
-from potnet.training.processes.environment import rank
+from potnet.ranks import rank
 from potnet.training.processes.launch import GRACE
 
 
