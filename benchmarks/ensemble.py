@@ -2,9 +2,11 @@
 
     python benchmarks/ensemble.py multirun/transfer/k_vrh_[0-9] --json benchmarks/results/transfer_k_vrh.json
     python benchmarks/ensemble.py multirun/transfer/moduli_[0-9] --target g_vrh
+    python benchmarks/ensemble.py multirun/transfer/k_vrh_[0-2] --target k_vrh --against DEFAULT...
 
 Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are
-given, none chosen by its error.
+given, none chosen by its error. With --against, also the error of the average minus that of the average of
+other runs, with a 95 % bootstrap interval over crystals.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from _common import machine_info, print_header, print_table, save_json
+from completeness import difference_text
 
 from potnet.runs.report import Run, collect
 
@@ -32,12 +35,27 @@ def predictions(run: Run, part: str) -> dict[str, tuple[float, float]]:
     }
 
 
-def ensemble_mae(runs: list[Run], part: str) -> float:
+def ensemble_errors(runs: list[Run], part: str) -> dict[str, float]:
+    """Absolute error of the members' mean for each crystal of a part, by id."""
     members = [predictions(run, part) for run in runs]
-    names = sorted(members[0])
-    target = np.array([members[0][name][0] for name in names])
-    mean = np.mean([[member[name][1] for name in names] for member in members], axis=0)
-    return float(np.abs(mean - target).mean())
+    return {
+        name: abs(statistics.fmean(member[name][1] for member in members) - label)
+        for name, (label, _) in members[0].items()
+    }
+
+
+def finished(folders: list[Path], target: str | None) -> list[Run]:
+    """Finished runs in the folders, of one target if it is named.
+
+    Raises:
+        SystemExit: There is none.
+    """
+    runs = [run for run in collect(folders) if run.metrics is not None]
+    if target is not None:
+        runs = [each for run in runs for each in run.by_target() if each.key == target]
+    if not runs:
+        raise SystemExit("no finished run of this target: metrics.json is missing, or its target is another")
+    return runs
 
 
 def main() -> None:
@@ -46,13 +64,12 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--target", metavar="KEY", help="of several; the first one by default")
+    parser.add_argument(
+        "--against", nargs="+", type=Path, metavar="RUN", help="compare the average with theirs"
+    )
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    runs = [run for run in collect(options.runs) if run.metrics is not None]
-    if options.target is not None:
-        runs = [each for run in runs for each in run.by_target() if each.key == options.target]
-    if not runs:
-        raise SystemExit("no finished run of this target: metrics.json is missing, or its target is another")
+    runs = finished(options.runs, options.target)
     info = machine_info("cpu")
     unit = runs[0].unit("test")
     print_header(f"MAE in {unit}", info)
@@ -71,9 +88,17 @@ def main() -> None:
         values = [row[part] for row in rows[: len(runs)]]
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         print(f"{part}: mean of {len(values)} {statistics.fmean(values):.4f}{spread}")
-    rows.append({"run": f"average of {len(runs)}", **{p: ensemble_mae(runs, p) for p in ("val", "test")}})
+    averages = {part: ensemble_errors(runs, part) for part in ("val", "test")}
+    average = {part: statistics.fmean(errors.values()) for part, errors in averages.items()}
+    rows.append({"run": f"average of {len(runs)}", **average})
     print()
     print_table(rows)
+    if options.against:
+        others = finished(options.against, options.target)
+        for part, errors in averages.items():
+            theirs = ensemble_errors(others, part)
+            differences = np.array([error - theirs[name] for name, error in errors.items() if name in theirs])
+            print(f"{part}: minus the average of {len(others)} others {difference_text(differences)}")
     if options.json:
         save_json(options.json, info, rows, unit=unit)
 
