@@ -2,11 +2,9 @@
 
     python benchmarks/ensemble.py multirun/transfer/k_vrh_[0-9] --json benchmarks/results/transfer_k_vrh.json
     python benchmarks/ensemble.py multirun/transfer/moduli_[0-9] --target g_vrh
-    python benchmarks/ensemble.py multirun/transfer/k_vrh_[0-2] --target k_vrh --against DEFAULT...
 
 Predictions are averaged in the learned unit, so moduli as logarithms. The members are all runs that are
-given, none chosen by its error. With --against, also the error of the average minus that of the average of
-other runs, with a 95 % bootstrap interval over crystals.
+given, none chosen by its error.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from _common import machine_info, print_header, print_table, save_json
-from completeness import difference_text
 
+from potnet.config import ConfigError
 from potnet.runs.report import Run, collect
 
 
@@ -44,17 +41,21 @@ def ensemble_errors(runs: list[Run], part: str) -> dict[str, float]:
     }
 
 
-def finished(folders: list[Path], target: str | None) -> list[Run]:
+def finished(folders: list[Path], target: str | None = None) -> list[Run]:
     """Finished runs in the folders, of one target if it is named.
 
     Raises:
-        SystemExit: There is none.
+        SystemExit: There is none, or a folder is not there.
     """
-    runs = [run for run in collect(folders) if run.metrics is not None]
+    try:
+        runs = [run for run in collect(folders) if run.metrics is not None]
+    except ConfigError as error:
+        raise SystemExit(str(error)) from None
     if target is not None:
         runs = [each for run in runs for each in run.by_target() if each.key == target]
     if not runs:
-        raise SystemExit("no finished run of this target: metrics.json is missing, or its target is another")
+        what = "run" if target is None else f"run with target {target}"
+        raise SystemExit(f"no finished {what} in {', '.join(map(str, folders))}")
     return runs
 
 
@@ -64,9 +65,6 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--target", metavar="KEY", help="of several; the first one by default")
-    parser.add_argument(
-        "--against", nargs="+", type=Path, metavar="RUN", help="compare the average with theirs"
-    )
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     runs = finished(options.runs, options.target)
@@ -93,12 +91,6 @@ def main() -> None:
     rows.append({"run": f"average of {len(runs)}", **average})
     print()
     print_table(rows)
-    if options.against:
-        others = finished(options.against, options.target)
-        for part, errors in averages.items():
-            theirs = ensemble_errors(others, part)
-            differences = np.array([error - theirs[name] for name, error in errors.items() if name in theirs])
-            print(f"{part}: minus the average of {len(others)} others {difference_text(differences)}")
     if options.json:
         save_json(options.json, info, rows, unit=unit)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from potnet.config import INTERRUPTED, ConfigError, entry_point, plain
-from potnet.ranks import rank
+from potnet.process_rank import rank
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -13,7 +13,7 @@ from potnet.config.arguments import hydra_quoted, readable
 from potnet.config.paths import groups
 from potnet.config.resolvers import remove_unused_run_dir, run_dir
 from potnet.config.trusted import targets_in
-from potnet.ranks import rank
+from potnet.process_rank import rank
 from potnet.runs.begin import alone_in, check_free, refusal
 from potnet.runs.folder import RunFolder
 

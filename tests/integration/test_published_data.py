@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from potnet.config import build, compose, composition, config_dir, plain
+from potnet.config import build, compose, config_dir, hydra_config, plain
 from potnet.evaluate import evaluate_checkpoint
 
 FILES = Path(__file__).parents[1] / "fixtures" / "published"
@@ -43,7 +43,7 @@ def test_the_example_of_the_docs_is_a_data_set(tmp_path: Path, monkeypatch: pyte
     conf = shutil.copytree(config_dir(), tmp_path / "conf")
     (example,) = re.findall(r"```yaml\n(.*?)```", DOCS.read_text(), re.DOTALL)
     (conf / "data" / "jarvis_dft_2d.yaml").write_text(example)
-    monkeypatch.setattr(composition, "config_dir", lambda: conf)
+    monkeypatch.setattr(hydra_config, "config_dir", lambda: conf)
     config = compose("train", ["data=jarvis_dft_2d", "target=exfoliation_energy"])
     source = build(plain(config.data.source), "data.source")
     assert source.name == "jarvis_dft_2d"

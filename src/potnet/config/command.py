@@ -21,7 +21,7 @@ from potnet.config.arguments import readable
 from potnet.config.messages import message_of
 from potnet.config.paths import config_dir
 from potnet.config.resolvers import is_multirun, remove_unused_run_dir
-from potnet.ranks import rank
+from potnet.process_rank import rank
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C."""

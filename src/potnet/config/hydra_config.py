@@ -1,4 +1,4 @@
-"""The configuration as Hydra composes it: errors are Hydra's and OmegaConf's own."""
+"""The configuration as Hydra composes it, and its errors as Hydra and OmegaConf raise them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ register_resolvers()
 
 
 def hydra_config(name: str, overrides: Sequence[str] = ()) -> DictConfig:
-    """Compose as the command line does. `potnet.config.compose` makes one message of what is wrong."""
+    """Compose as the command line does. `potnet.config.compose` makes one message of what is wrong.
+
+    Raises:
+        HydraException, OmegaConfBaseException: A wrong key, group or option.
+        ConfigError: There is no class of a name that was given as `_target_`.
+    """
     from hydra import compose, initialize_config_dir
 
     with initialize_config_dir(str(config_dir()), version_base="1.3"):

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from potnet.config.errors import ConfigError
 from potnet.config.paths import groups
-from potnet.ranks import rank
+from potnet.process_rank import rank
 
 
 def run_dir(runs_dir: str, name: str, resume: str | None) -> str:

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from potnet.config.arguments import pasteable
 from potnet.config.errors import ConfigError
-from potnet.ranks import rank
+from potnet.process_rank import rank
 from potnet.runs.errors import BusyError
 from potnet.runs.folder import LAST, RunFolder
 

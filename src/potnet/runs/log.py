@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from potnet.ranks import rank
+from potnet.process_rank import rank
 from potnet.runs.folder import RunFolder
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from potnet.config import ConfigError
-from potnet.ranks import rank, started_by
+from potnet.process_rank import rank, started_by
 from potnet.training.processes import devices as devices_module
 from potnet.training.processes.devices import check_devices, check_started, devices, ranks_to_start
 

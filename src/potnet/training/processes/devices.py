@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from potnet.config import ConfigError, did_you_mean
-from potnet.ranks import started_by
+from potnet.process_rank import started_by
 
 
 def check_alone() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from potnet.config import INTERRUPTED, message_of
 from potnet.files import write_whole
-from potnet.ranks import rank
+from potnet.process_rank import rank
 from potnet.training.processes.launch import GRACE
 
 
