@@ -107,8 +107,10 @@ def _explain_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     try:
         config = hydra_config(config_name, chosen)
     except (ConfigError, HydraException, OmegaConfBaseException):
+        if not chosen:  # a file of conf/ itself is at fault
+            return f"unknown key {key}"
         # One of the choices is wrong as well, or several are to be tried.
-        config = hydra_config(config_name)
+        return _explain_key(key, config_name, [])
     if config_name == "train" and key in _OTHER_NAMES:
         return f"unknown key {key}; did you mean {_OTHER_NAMES[key]}?"
     group = re.split(r"[./]", key)[0]
