@@ -20,7 +20,7 @@ from potnet.config.adapt import adapt, with_own_keys
 from potnet.config.arguments import readable
 from potnet.config.messages import message_of
 from potnet.config.paths import config_dir
-from potnet.config.resolvers import is_multirun, remove_unused_run_dir
+from potnet.config.resolvers import is_multirun, made_run_dir, remove_unused_run_dir
 from potnet.process_rank import rank
 
 INTERRUPTED = 130
@@ -91,6 +91,9 @@ def _errors_as_messages(config_name: str, full_error: bool) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.strerror and error.filename is None:
+            # Hydra writes its notes into the folder of the run, and a full disk does not say where.
+            error.filename = made_run_dir()
         if full_error or message_of(error, config_name) is None:
             raise
         _fail(error, config_name)

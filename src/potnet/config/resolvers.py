@@ -57,6 +57,12 @@ def run_dir(runs_dir: str, name: str, resume: str | None) -> str:
 _made: list[Path] = []
 """Folders made by `run_dir` in this process, the inner ones first."""
 
+
+def made_run_dir() -> Path | None:
+    """The folder that `run_dir` made in this process; None if it made none."""
+    return _made[0] if _made else None
+
+
 _WORTHLESS = (".hydra", ".lock", "log.txt", "train.log", "versions.json")
 """What a run's folder may hold before there is anything to keep."""
 
