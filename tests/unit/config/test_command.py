@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pytest
+HYDRA_MEETS_A_FULL_DISK = """
+import errno
+import os
+
+import hydra.core.utils
 
 from potnet.config import entry_point
 
 
-def test_a_full_disk_is_named_although_the_system_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def command(config: Any) -> None:
-        raise AssertionError("the run must not begin")
 
-    monkeypatch.setattr("hydra.core.utils._save_config", full)
-    monkeypatch.setattr(sys, "argv", ["train", f"runs_dir={tmp_path / 'runs'}"])
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as left:
-        entry_point("train")(command)()
-    assert left.value.code == 1
-    said = capsys.readouterr().err
-    assert said.startswith(f"error: {tmp_path / 'runs'}/")
-    assert said.endswith(": no space left on device; make room, or choose another folder\n")
+def command(config):
+    raise AssertionError("the run must not begin")
+
+
+hydra.core.utils._save_config = full
+entry_point("train")(command)()
+"""
+
+
+def test_a_full_disk_is_named_although_the_system_does_not(tmp_path: Path) -> None:
+    # In a process of its own: Hydra sets up the logging of the process that it runs in.
+    done = subprocess.run(
+        [sys.executable, "-c", HYDRA_MEETS_A_FULL_DISK, f"runs_dir={tmp_path / 'runs'}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path / 'runs'}/")
+    assert done.stderr.endswith(": no space left on device; make room, or choose another folder\n")
     assert not (tmp_path / "runs").exists()

@@ -61,9 +61,10 @@ def wanted(server: FileServer, name: str = "file.bin", checksum: str | None = CH
 
 
 def zipped(content: bytes = CONTENT) -> bytes:
+    """An archive of one file, the same bytes at every call: by default it would hold the time."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.writestr("data.json", content)
+        archive.writestr(zipfile.ZipInfo("data.json"), content)
     return stream.getvalue()
 
 
