@@ -1,5 +1,5 @@
 #!/bin/bash
-# Everything that the networks which ship are made of, and the errors of each and of their means: some two and a half
+# Everything that the networks which ship are made of, and the errors of each and of their means: some four
 # hours of one core.
 #
 #   bash benchmarks/transfer.sh mp_megnet_2018.jsonl.gz matbench_gvrh_part.jsonl.gz [CORES]
